@@ -1,0 +1,160 @@
+// Compute (TRISC0-2): LayerNorm of one block of sticks after another.
+//
+// CB contract, in pages of one tile:
+//   pops    cb_input_rm     `tiles` a block, tilized only: sticks as they came        <- reader
+//   owns    cb_input_tiled  `tiles` a block: the block as tiles; flat: pushed by the reader as it came
+//   pops    cb_gamma_rm, cb_beta_rm  `tiles` once, tilized only                       <- reader
+//   keeps   cb_gamma_tiled, cb_beta_tiled  `tiles`, waited for once and never popped; flat: pushed by the reader
+//   owns    cb_interm       1 a block: the statistics tile (layernorm_sfpu.h), float32
+//   pushes  cb_output       `tiles` a block: flat: tiles as they are; tilized: sticks  -> writer
+//
+// x is read from L1 three times (sum, squares, result); everything between is float32 in Dest and on the SFPU, so
+// that no value passes SrcA or SrcB, which hold TF32 at most, after it has been rounded.
+#include <cstdint>
+
+#include "api/compute/common.h"
+#include "api/compute/compute_kernel_hw_startup.h"
+#include "api/compute/eltwise_unary/rsqrt.h"
+#include "api/compute/pack_untilize.h"
+#include "api/compute/tile_move_copy.h"
+#include "api/compute/tilize.h"
+#ifdef TRISC_MATH
+#include "layernorm_sfpu.h"
+#endif
+
+using namespace ckernel;
+
+constexpr uint32_t cb_input_rm = get_named_compile_time_arg_val("cb_input_rm");
+constexpr uint32_t cb_input_tiled = get_named_compile_time_arg_val("cb_input_tiled");
+constexpr uint32_t cb_gamma_rm = get_named_compile_time_arg_val("cb_gamma_rm");
+constexpr uint32_t cb_gamma_tiled = get_named_compile_time_arg_val("cb_gamma_tiled");
+constexpr uint32_t cb_beta_rm = get_named_compile_time_arg_val("cb_beta_rm");
+constexpr uint32_t cb_beta_tiled = get_named_compile_time_arg_val("cb_beta_tiled");
+constexpr uint32_t cb_interm = get_named_compile_time_arg_val("cb_interm");
+constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
+constexpr bool tilized = get_named_compile_time_arg_val("tilized");
+constexpr uint32_t tilized_tiles = get_named_compile_time_arg_val("tilized_tiles");  // `tiles`, or 1 if flat
+constexpr uint32_t tile_columns = tilized ? 32 : 1024;                                // a tile holds of one row
+
+enum Slot : uint32_t { x_slot, gamma_slot, beta_slot, statistics_slot };  // Dest holds four float32 tiles
+
+// Runs a function of layernorm_sfpu.h on the math core, with Dest's first tile as its base.
+#define SFPU(...) MATH((_llk_math_eltwise_unary_sfpu_params_([&] { layernorm::__VA_ARGS__; }, 0, VectorMode::None)))
+
+ALWI void copy_to_dest(uint32_t cb, uint32_t tile, uint32_t slot) {
+    reconfig_data_format_srca(cb);
+    copy_init(cb);
+    copy_tile(cb, tile, slot);
+}
+
+ALWI void tilize(uint32_t cb_sticks, uint32_t cb_tiles, uint32_t tiles) {
+    reconfig_data_format_srca(cb_sticks);
+    pack_reconfig_data_format(cb_tiles);
+    tilize_init(cb_sticks, tiles, cb_tiles);
+    cb_wait_front(cb_sticks, tiles);
+    cb_reserve_back(cb_tiles, tiles);
+    tilize_block(cb_sticks, tiles, cb_tiles);
+    cb_push_back(cb_tiles, tiles);
+    cb_pop_front(cb_sticks, tiles);
+    tilize_uninit(cb_sticks, cb_tiles);
+}
+
+// Adds every tile of the block to the sums in Dest, the last one without its padding.
+template <bool squared>
+ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
+    const int valid = width - (tiles - 1) * tile_columns;  // columns of the last tile
+    SFPU(clear_sums<tilized>());
+    for (uint32_t t = 0; t < tiles; ++t) {
+        copy_to_dest(cb_input_tiled, t, x_slot);
+        const bool odd = tilized && t % 2;
+        const bool masked = t == tiles - 1 && valid != int(tile_columns);
+        if (masked && odd) {
+            SFPU(add_tile<tilized, true, true, squared>(valid));
+        } else if (masked) {
+            SFPU(add_tile<tilized, false, true, squared>(valid));
+        } else if (odd) {
+            SFPU(add_tile<tilized, true, false, squared>(valid));
+        } else {
+            SFPU(add_tile<tilized, false, false, squared>(valid));
+        }
+    }
+}
+
+// Mean and 1 / std of the block's rows, into cb_interm. Dest is held throughout: the sums live there.
+ALWI void compute_statistics(uint32_t tiles, uint32_t width, uint32_t width_bits, uint32_t inverse_width_bits,
+                             uint32_t epsilon_bits) {
+    tile_regs_acquire();
+    add_tiles_to_sums<false>(tiles, width);
+    SFPU(finish_mean<tilized>(width_bits, inverse_width_bits));
+    add_tiles_to_sums<true>(tiles, width);
+    SFPU(finish_variance<tilized>(inverse_width_bits, epsilon_bits));
+    rsqrt_tile_init();
+    MATH((SFPU_UNARY_CALL(DST_SYNC_MODE, DST_ACCUM_MODE, calculate_rsqrt,
+                          (APPROX, tilized ? 8 : 1, DST_ACCUM_MODE, false), statistics_slot, VectorMode::None)));
+    tile_regs_commit();
+
+    cb_reserve_back(cb_interm, 1);
+    tile_regs_wait();
+    pack_reconfig_data_format(cb_interm);
+    pack_tile(statistics_slot, cb_interm);
+    tile_regs_release();
+    cb_push_back(cb_interm, 1);
+}
+
+ALWI void normalize(uint32_t tiles) {
+    cb_wait_front(cb_interm, 1);
+    cb_reserve_back(cb_output, tiles);
+    pack_reconfig_data_format(cb_output);
+    if constexpr (tilized) {
+        pack_untilize_dest_init<1, tilized_tiles>(cb_output);
+    }
+    for (uint32_t t = 0; t < tiles; ++t) {
+        tile_regs_acquire();
+        copy_to_dest(cb_interm, 0, statistics_slot);
+        copy_to_dest(cb_input_tiled, t, x_slot);
+        copy_to_dest(cb_gamma_tiled, t, gamma_slot);
+        copy_to_dest(cb_beta_tiled, t, beta_slot);
+        SFPU(normalize_tile<tilized>());
+        tile_regs_commit();
+        tile_regs_wait();
+        if constexpr (tilized) {
+            pack_untilize_dest<1, tilized_tiles>(cb_output, 1, t);
+        } else {
+            pack_tile(x_slot, cb_output);
+        }
+        tile_regs_release();
+    }
+    if constexpr (tilized) {
+        pack_untilize_uninit(cb_output);
+    }
+    cb_push_back(cb_output, tiles);
+    cb_pop_front(cb_interm, 1);
+}
+
+void kernel_main() {
+    const uint32_t blocks = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_blocks"));
+    const uint32_t tiles = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_tiles"));
+    const uint32_t width = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_width"));
+    const uint32_t width_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_width_bits"));
+    const uint32_t inverse_width_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_inverse_width_bits"));
+    const uint32_t epsilon_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_epsilon_bits"));
+
+    compute_kernel_hw_startup(tilized ? cb_input_rm : cb_input_tiled, cb_output);
+    for (uint32_t block = 0; block < blocks; ++block) {
+        if constexpr (tilized) {
+            tilize(cb_input_rm, cb_input_tiled, tiles);
+        }
+        cb_wait_front(cb_input_tiled, tiles);
+        compute_statistics(tiles, width, width_bits, inverse_width_bits, epsilon_bits);
+        if (block == 0) {  // behind the first statistics, which need neither
+            if constexpr (tilized) {
+                tilize(cb_gamma_rm, cb_gamma_tiled, tiles);
+                tilize(cb_beta_rm, cb_beta_tiled, tiles);
+            }
+            cb_wait_front(cb_gamma_tiled, tiles);
+            cb_wait_front(cb_beta_tiled, tiles);
+        }
+        normalize(tiles);
+        cb_pop_front(cb_input_tiled, tiles);
+    }
+}

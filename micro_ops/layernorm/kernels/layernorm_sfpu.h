@@ -1,0 +1,159 @@
+// The arithmetic of LayerNorm on the SFPU, in float32, over tiles that lie in Dest.
+//
+// A Dest tile is 32 vectors of 32 lanes. Vector v holds four rows of eight columns of a 16x16 face: face v / 8,
+// rows 4 * (v % 8 / 2) and following, even columns where v is even and odd columns where it is odd. Lane l is row
+// l / 8, column 2 * (l % 8) of that; vConstTileId reads 2 * l in lane l.
+//
+// The vectors that share one mean and one variance are a group:
+//   flat     a tile is 1,024 consecutive elements of one row: one group of 32 vectors, all lanes one row.
+//   tilized  a tile is 32 columns of 32 rows: eight groups of four vectors, each row in eight lanes.
+// A group's statistics are vectors in a tile of their own, every lane holding its row's value.
+//
+// Both ways add the same numbers in the same order, so that a row's result does not depend on how many rows there
+// are: element e of a row goes to partial sum e / 16 % 4, e / 2 % 8. Flat, these are the 4 x 8 lanes of one vector;
+// tilized, they are the eight lanes of four vectors, two of which (the faces) belong to even tiles and two to odd.
+#pragma once
+
+#include <cstdint>
+
+#include "sfpi.h"
+
+namespace layernorm {
+
+using namespace sfpi;
+
+constexpr uint32_t tile_vectors = 32;
+constexpr uint32_t x_base = 0 * tile_vectors, gamma_base = 1 * tile_vectors, beta_base = 2 * tile_vectors,
+                   statistics_base = 3 * tile_vectors;
+constexpr uint32_t sums_base = gamma_base;  // gamma is not there yet while sums are
+
+template <bool tilized>
+struct Groups {
+    static constexpr uint32_t count = tilized ? 8 : 1;
+    static constexpr uint32_t size = tile_vectors / count;
+    static constexpr uint32_t chains = tilized ? 4 : 1;  // vectors of partial sums
+    static constexpr uint32_t vector(uint32_t group, uint32_t i) {
+        return tilized ? group / 4 * 16 + i / 2 * 8 + group % 4 * 2 + i % 2 : i;
+    }
+    static constexpr uint32_t sum(uint32_t group, uint32_t chain) { return sums_base + group * chains + chain; }
+    static constexpr uint32_t spread(uint32_t group) { return statistics_base + group; }  // variance, then 1 / std
+    static constexpr uint32_t mean(uint32_t group) { return statistics_base + count + group; }
+};
+
+sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
+
+// Moves each of a row's eight lanes on by one, the last to the front.
+sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
+
+// How many columns (flat: elements) each lane of `vector` lies before the end of the tile's `valid` ones.
+template <bool tilized>
+sfpi_inline vInt columns_left(uint32_t vector, int valid) {
+    const int first = tilized ? vector / 8 % 2 * 16 + vector % 2 : vector / 2 * 64 + vector % 2;
+    vInt column = vConstTileId;
+    if constexpr (tilized) {
+        column = column & 15;
+    }
+    return vInt(valid - first) - column;
+}
+
+// Sets every lane to the sum of its row's partial sums. Float32 addition commutes, so each rotation adds the same
+// pairs in every lane, and all lanes agree to the bit.
+template <bool tilized>
+sfpi_inline vFloat total(uint32_t group) {
+    using G = Groups<tilized>;
+    vFloat a = dst_reg[G::sum(group, 0)];
+    vFloat b = dst_reg[G::sum(group, tilized ? 1 : 0)];
+    vFloat c = dst_reg[G::sum(group, tilized ? 2 : 0)];
+    vFloat d = dst_reg[G::sum(group, tilized ? 3 : 0)];
+    if constexpr (!tilized) {
+        subvec_transp(a, b, c, d);  // of four equal vectors: makes each row of lanes a vector
+    }
+    vFloat sum = (a + b) + (c + d);
+    sum = sum + rotate(rotate(rotate(rotate(sum))));
+    sum = sum + rotate(rotate(sum));
+    return sum + rotate(sum);
+}
+
+template <bool tilized>
+void clear_sums() {
+    using G = Groups<tilized>;
+#pragma GCC unroll 32
+    for (uint32_t i = 0; i < G::count * G::chains; ++i) {
+        dst_reg[sums_base + i] = 0.0f;
+    }
+}
+
+// Adds the tile's x, or with `squared` its (x - mean)^2, to the partial sums.
+template <bool tilized, bool odd_tile, bool masked, bool squared>
+void add_tile(int valid) {
+    using G = Groups<tilized>;
+    constexpr uint32_t length = tilized ? 2 : G::size;  // vectors of this tile that go to one chain
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < G::count; ++g) {
+#pragma GCC unroll 2
+        for (uint32_t face = 0; face < G::size / length; ++face) {
+            const uint32_t chain = tilized ? 2 * odd_tile + face : 0;
+            vFloat sum = dst_reg[G::sum(g, chain)];
+#pragma GCC unroll 32
+            for (uint32_t i = 0; i < length; ++i) {
+                const uint32_t vector = G::vector(g, face * length + i);
+                vFloat x = dst_reg[x_base + vector];
+                if constexpr (squared) {
+                    x = x - dst_reg[G::mean(g)];
+                }
+                if constexpr (masked) {  // both times: padding minus the mean is not zero
+                    v_if(columns_left<tilized>(vector, valid) <= 0) { x = 0.0f; }
+                    v_endif;
+                }
+                if constexpr (squared) {
+                    sum = x * x + sum;
+                } else {
+                    sum = sum + x;
+                }
+            }
+            dst_reg[G::sum(g, chain)] = sum;
+        }
+    }
+}
+
+// mean = sum / W. The product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
+// would show as a deviation of order one: a Newton step on the residual makes it a division.
+template <bool tilized>
+void finish_mean(uint32_t width, uint32_t inverse_width) {
+    using G = Groups<tilized>;
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < G::count; ++g) {
+        vFloat sum = total<tilized>(g);
+        vFloat mean = sum * scalar(inverse_width);
+        vFloat residual = sum - mean * scalar(width);
+        dst_reg[G::mean(g)] = residual * scalar(inverse_width) + mean;
+    }
+}
+
+template <bool tilized>
+void finish_variance(uint32_t inverse_width, uint32_t epsilon) {
+    using G = Groups<tilized>;
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < G::count; ++g) {
+        dst_reg[G::spread(g)] = total<tilized>(g) * scalar(inverse_width) + scalar(epsilon);
+    }
+}
+
+// x -> (x - mean) / std * gamma + beta
+template <bool tilized>
+void normalize_tile() {
+    using G = Groups<tilized>;
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < G::count; ++g) {
+        vFloat mean = dst_reg[G::mean(g)];
+        vFloat inverse_std = dst_reg[G::spread(g)];
+#pragma GCC unroll 32
+        for (uint32_t i = 0; i < G::size; ++i) {
+            const uint32_t vector = G::vector(g, i);
+            vFloat normalized = (dst_reg[x_base + vector] - mean) * inverse_std;
+            dst_reg[x_base + vector] = normalized * dst_reg[gamma_base + vector] + dst_reg[beta_base + vector];
+        }
+    }
+}
+
+}  // namespace layernorm

@@ -1,0 +1,308 @@
+"""LayerNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
+
+SPEC.md describes the data flow, the circular buffers (CBs), the numerics and the limits.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import ttnn
+
+KERNELS = Path(__file__).parent / "kernels"
+
+# CB indices
+CB_INPUT_RM = 0  # input sticks as they came from DRAM
+CB_INPUT_TILED = 1  # input as tiles
+CB_GAMMA_RM = 2  # gamma, one stick for each row of a block
+CB_GAMMA_TILED = 3
+CB_BETA_RM = 4  # beta, likewise
+CB_BETA_TILED = 5
+CB_INTERM = 7  # the statistics tile: mean and 1 / std of a block's rows, float32
+CB_OUTPUT_TILED = 16  # output as tiles
+CB_OUTPUT_RM = 17  # output sticks
+
+TILE_WIDTH = TILE_HEIGHT = 32
+TILE_ELEMENTS = TILE_WIDTH * TILE_HEIGHT
+# Widest row that is tilized: beyond, ten CBs of a block of 32 rows fill L1, and a row fills whole tiles by itself.
+MAX_TILIZED_WIDTH = 512
+ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes
+
+
+class LayerNormArgumentError(ValueError):
+    """An argument that the op can't serve; raised before anything is compiled or launched."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How a shape goes through the op. Everything but `rows` and `blocks` depends on width and dtype alone."""
+
+    width: int  # W, elements of a row
+    rows: int  # product of all dimensions but the last
+    tilized: bool  # 32 rows side by side through the tilizer; else one row seen as whole tiles
+    block_rows: int  # rows of one block
+    blocks: int
+    tiles: int  # of one block
+    stick_size: int  # bytes of one row
+    stride: int  # bytes from one row of a block to the next in L1
+    tile_size: int  # bytes
+
+
+def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType) -> Sizes:
+    """Sizes for an input of `input_shape` (..., W) and `dtype`.
+
+    The rule: rows go through the tilizer, 32 at a time, when they are at most `MAX_TILIZED_WIDTH` wide and that
+    takes fewer tiles than giving every row tiles of its own.
+    """
+    width = input_shape[-1]
+    rows = math.prod(input_shape[:-1])
+    flat_tiles = math.ceil(width / TILE_ELEMENTS)
+    tilized_tiles = math.ceil(width / TILE_WIDTH)
+    tilized_blocks = math.ceil(rows / TILE_HEIGHT)
+    tilized = width <= MAX_TILIZED_WIDTH and tilized_blocks * tilized_tiles < rows * flat_tiles
+    tiles = tilized_tiles if tilized else flat_tiles
+    tile_size = TILE_ELEMENTS * ELEMENT_SIZES[dtype]
+    return Sizes(
+        width=width,
+        rows=rows,
+        tilized=tilized,
+        block_rows=TILE_HEIGHT if tilized else 1,
+        blocks=tilized_blocks if tilized else rows,
+        tiles=tiles,
+        stick_size=width * ELEMENT_SIZES[dtype],
+        stride=tiles * tile_size // (TILE_HEIGHT if tilized else 1),
+        tile_size=tile_size,
+    )
+
+
+def _create_cb_descriptors(
+    core_grid: ttnn.CoreRangeSet, sizes: Sizes, dtype: ttnn.DataType
+) -> list[ttnn.CBDescriptor]:
+    """The CBs of SPEC.md's table. Input and output hold two blocks, so that DRAM and compute overlap."""
+
+    def descriptor(index: int, tiles: int, cb_dtype: ttnn.DataType = dtype) -> ttnn.CBDescriptor:
+        page_size = TILE_ELEMENTS * ELEMENT_SIZES[cb_dtype]
+        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=cb_dtype, page_size=page_size)
+        return ttnn.CBDescriptor(total_size=tiles * page_size, core_ranges=core_grid, format_descriptors=[page])
+
+    statistics = descriptor(CB_INTERM, 1, ttnn.float32)
+    if not sizes.tilized:
+        return [
+            descriptor(CB_INPUT_TILED, 2 * sizes.tiles),
+            descriptor(CB_GAMMA_TILED, sizes.tiles),
+            descriptor(CB_BETA_TILED, sizes.tiles),
+            statistics,
+            descriptor(CB_OUTPUT_TILED, 2 * sizes.tiles),
+        ]
+    return [
+        descriptor(CB_INPUT_RM, 2 * sizes.tiles),
+        descriptor(CB_INPUT_TILED, sizes.tiles),
+        descriptor(CB_GAMMA_RM, sizes.tiles),
+        descriptor(CB_GAMMA_TILED, sizes.tiles),
+        descriptor(CB_BETA_RM, sizes.tiles),
+        descriptor(CB_BETA_TILED, sizes.tiles),
+        statistics,
+        descriptor(CB_OUTPUT_RM, 2 * sizes.tiles),
+    ]
+
+
+def _create_kernel_descriptor(
+    name: str,
+    core_grid: ttnn.CoreRangeSet,
+    config: ttnn.ReaderConfigDescriptor | ttnn.WriterConfigDescriptor | ttnn.ComputeConfigDescriptor,
+    compile_time: dict[str, int],
+    runtime: dict[str, int],
+    tensors: tuple[ttnn.Tensor, ...] = (),
+) -> ttnn.KernelDescriptor:
+    """Kernel `name`.cpp. It finds each runtime argument's position under the compile-time name `arg_<name>`."""
+    positions = {f"arg_{key}": position for position, key in enumerate(runtime)}
+    accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
+    runtime_args = ttnn.RuntimeArgs()
+    core = core_grid.bounding_box().start
+    runtime_args[core.x][core.y] = list(runtime.values())
+    return ttnn.KernelDescriptor(
+        kernel_source=str(KERNELS / f"{name}.cpp"),
+        core_ranges=core_grid,
+        compile_time_args=accessors,
+        named_compile_time_args=list((compile_time | positions).items()),
+        runtime_args=runtime_args,
+        config=config,
+    )
+
+
+def _create_reader_descriptor(
+    core_grid: ttnn.CoreRangeSet,
+    input_tensor: ttnn.Tensor,
+    gamma_tensor: ttnn.Tensor,
+    beta_tensor: ttnn.Tensor,
+    sizes: Sizes,
+) -> ttnn.KernelDescriptor:
+    return _create_kernel_descriptor(
+        "reader",
+        core_grid,
+        ttnn.ReaderConfigDescriptor(),
+        compile_time={
+            "cb_input": CB_INPUT_RM if sizes.tilized else CB_INPUT_TILED,
+            "cb_gamma": CB_GAMMA_RM if sizes.tilized else CB_GAMMA_TILED,
+            "cb_beta": CB_BETA_RM if sizes.tilized else CB_BETA_TILED,
+            "block_rows": sizes.block_rows,
+        },
+        runtime={
+            "input_address": input_tensor.buffer_address(),
+            "gamma_address": gamma_tensor.buffer_address(),
+            "beta_address": beta_tensor.buffer_address(),
+            "rows": sizes.rows,
+            "tiles": sizes.tiles,
+            "stick_size": sizes.stick_size,
+            "stride": sizes.stride,
+        },
+        tensors=(input_tensor, gamma_tensor, beta_tensor),
+    )
+
+
+def _create_compute_descriptor(core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsilon: float) -> ttnn.KernelDescriptor:
+    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True)
+    unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB there could be
+    unpack_modes[CB_INTERM] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else the statistics would pass SrcA as TF32
+    config.unpack_to_dest_mode = unpack_modes
+    return _create_kernel_descriptor(
+        "compute",
+        core_grid,
+        config,
+        compile_time={
+            "cb_input_rm": CB_INPUT_RM,
+            "cb_input_tiled": CB_INPUT_TILED,
+            "cb_gamma_rm": CB_GAMMA_RM,
+            "cb_gamma_tiled": CB_GAMMA_TILED,
+            "cb_beta_rm": CB_BETA_RM,
+            "cb_beta_tiled": CB_BETA_TILED,
+            "cb_interm": CB_INTERM,
+            "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
+            "tilized": sizes.tilized,
+            "tilized_tiles": sizes.tiles if sizes.tilized else 1,
+        },
+        runtime={
+            "blocks": sizes.blocks,
+            "tiles": sizes.tiles,
+            "width": sizes.width,
+            "width_bits": _float32_bits(sizes.width),
+            "inverse_width_bits": _float32_bits(1 / sizes.width),
+            "epsilon_bits": _float32_bits(epsilon),
+        },
+    )
+
+
+def _create_writer_descriptor(
+    core_grid: ttnn.CoreRangeSet, output_tensor: ttnn.Tensor, sizes: Sizes
+) -> ttnn.KernelDescriptor:
+    return _create_kernel_descriptor(
+        "writer",
+        core_grid,
+        ttnn.WriterConfigDescriptor(),
+        compile_time={
+            "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
+            "block_rows": sizes.block_rows,
+        },
+        runtime={
+            "output_address": output_tensor.buffer_address(),
+            "rows": sizes.rows,
+            "tiles": sizes.tiles,
+            "stick_size": sizes.stick_size,
+            "stride": sizes.stride,
+        },
+        tensors=(output_tensor,),
+    )
+
+
+def _float32_bits(value: float) -> int:
+    return int(struct.unpack("<I", struct.pack("<f", value))[0])
+
+
+class LayerNormSingleCore:
+    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over the last dimension, on core (0, 0)."""
+
+    @staticmethod
+    def golden(
+        input_tensor: torch.Tensor, gamma_tensor: torch.Tensor, beta_tensor: torch.Tensor, epsilon: float = 1e-6
+    ) -> torch.Tensor:
+        """LayerNorm in float64 (biased variance), unrounded.
+
+        Args:
+            input_tensor: (..., W), any float dtype
+            gamma_tensor, beta_tensor: (W,) or (1, W)
+        Returns: (..., W) float64; round it once to compare with a narrower result
+        """
+        x, gamma, beta = (t.to(torch.float64) for t in (input_tensor, gamma_tensor, beta_tensor))
+        mean = x.mean(dim=-1, keepdim=True)
+        variance = x.var(dim=-1, unbiased=False, keepdim=True)
+        normalized = (x - mean) / torch.sqrt(variance + epsilon)
+        return normalized * gamma.reshape(-1) + beta.reshape(-1)
+
+    @staticmethod
+    def op(
+        input_tensor: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor,
+        beta_tensor: ttnn.Tensor,
+        output_tensor: ttnn.Tensor,
+        epsilon: float = 1e-6,
+    ) -> ttnn.Tensor:
+        """Runs the kernels and returns `output_tensor`.
+
+        Args:
+            input_tensor: (..., W) row-major bfloat16, interleaved in DRAM
+            gamma_tensor, beta_tensor: (1, W), likewise
+            output_tensor: the input's shape, likewise; overwritten
+            epsilon: added to the variance; positive and finite
+        Raises:
+            LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
+        """
+        _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
+        sizes = _calculate_sizes(tuple(input_tensor.shape), input_tensor.dtype)
+        core = ttnn.CoreCoord(0, 0)
+        core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+        program = ttnn.ProgramDescriptor(
+            kernels=[
+                _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
+                _create_writer_descriptor(core_grid, output_tensor, sizes),
+                _create_compute_descriptor(core_grid, sizes, epsilon),
+            ],
+            semaphores=[],
+            cbs=_create_cb_descriptors(core_grid, sizes, input_tensor.dtype),
+        )
+        return ttnn.generic_op([input_tensor, gamma_tensor, beta_tensor, output_tensor], program)
+
+
+def _validate(
+    input_tensor: ttnn.Tensor,
+    gamma_tensor: ttnn.Tensor,
+    beta_tensor: ttnn.Tensor,
+    output_tensor: ttnn.Tensor,
+    epsilon: float,
+) -> None:
+    tensors = {"input": input_tensor, "gamma": gamma_tensor, "beta": beta_tensor, "output": output_tensor}
+    for name, tensor in tensors.items():
+        if tensor.storage_type() != ttnn.StorageType.DEVICE or not tensor.is_allocated():
+            raise LayerNormArgumentError(f"{name} must be allocated on the device, but is {tensor.storage_type()}")
+        if tensor.layout != ttnn.ROW_MAJOR_LAYOUT:
+            raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, but is {tensor.layout}")
+        if tensor.dtype != ttnn.bfloat16:
+            raise LayerNormArgumentError(f"{name}.dtype must be bfloat16, but is {tensor.dtype}")
+        if tensor.memory_config() != ttnn.DRAM_MEMORY_CONFIG:
+            raise LayerNormArgumentError(f"{name} must be interleaved in DRAM, but is {tensor.memory_config()}")
+    shape = tuple(input_tensor.shape)
+    if len(shape) == 0 or math.prod(shape) == 0:
+        raise LayerNormArgumentError(f"input must have a row and a column at least, but has shape {shape}")
+    for name, tensor in (("gamma", gamma_tensor), ("beta", beta_tensor)):
+        if tuple(tensor.shape) != (1, shape[-1]):
+            raise LayerNormArgumentError(
+                f"{name} must have shape (1, W), but {name}.shape={tuple(tensor.shape)} and input.shape={shape}"
+            )
+    if tuple(output_tensor.shape) != shape:
+        raise LayerNormArgumentError(f"output.shape={tuple(output_tensor.shape)} must equal input.shape={shape}")
+    for name in ("input", "gamma", "beta"):
+        if tensors[name].buffer_address() == output_tensor.buffer_address():
+            raise LayerNormArgumentError(f"output must not be {name}: both start at {output_tensor.buffer_address():#x}")
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise LayerNormArgumentError(f"epsilon must be positive and finite, but is {epsilon}")
