@@ -1,0 +1,37 @@
+# make compare   set up, then compare a DeepSeek-V3.2 block's LayerNorm on the device with HuggingFace's
+# make test      set up, then run the tests
+# make lint      set up, then check style and types
+# make lock      write requirements.lock from pyproject.toml, keeping the versions that still fit
+# make clean     remove .venv and all that tools left in this folder
+#
+# ARCH=wormhole chooses the chip; the default is blackhole.
+
+ARCH ?= blackhole
+export ARCH
+
+.PHONY: help setup compare test lint lock clean
+
+help:
+	@sed -n 's/^# \?//p; /^$$/q' Makefile
+
+setup:
+	@scripts/setup.sh
+
+compare: setup
+	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH)
+
+test: setup
+	.venv/bin/python -m pytest tests/
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# Not uv.lock: it writes each file's URL, so a mirror of PyPI could not serve it.
+lock:
+	scripts/setup.sh lock
+
+clean:
+	rm -rf .venv build dist generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
