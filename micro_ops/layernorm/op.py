@@ -20,7 +20,7 @@ CB_GAMMA_RM = 2  # gamma, one stick for each row of a block
 CB_GAMMA_TILED = 3
 CB_BETA_RM = 4  # beta, likewise
 CB_BETA_TILED = 5
-CB_INTERM = 7  # the statistics tile: mean and 1 / std of a block's rows, float32
+CB_INTERM = 7  # the statistics tiles: mean and 1 / std of a block's rows
 CB_OUTPUT_TILED = 16  # output as tiles
 CB_OUTPUT_RM = 17  # output sticks
 
@@ -82,18 +82,16 @@ def _create_cb_descriptors(
 ) -> list[ttnn.CBDescriptor]:
     """The CBs of SPEC.md's table. Input and output hold two blocks, so that DRAM and compute overlap."""
 
-    def descriptor(index: int, tiles: int, cb_dtype: ttnn.DataType = dtype) -> ttnn.CBDescriptor:
-        page_size = TILE_ELEMENTS * ELEMENT_SIZES[cb_dtype]
-        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=cb_dtype, page_size=page_size)
-        return ttnn.CBDescriptor(total_size=tiles * page_size, core_ranges=core_grid, format_descriptors=[page])
+    def descriptor(index: int, tiles: int) -> ttnn.CBDescriptor:
+        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=dtype, page_size=sizes.tile_size)
+        return ttnn.CBDescriptor(total_size=tiles * sizes.tile_size, core_ranges=core_grid, format_descriptors=[page])
 
-    statistics = descriptor(CB_INTERM, 1, ttnn.float32)
     if not sizes.tilized:
         return [
             descriptor(CB_INPUT_TILED, 2 * sizes.tiles),
             descriptor(CB_GAMMA_TILED, sizes.tiles),
             descriptor(CB_BETA_TILED, sizes.tiles),
-            statistics,
+            descriptor(CB_INTERM, 1),
             descriptor(CB_OUTPUT_TILED, 2 * sizes.tiles),
         ]
     return [
@@ -103,7 +101,7 @@ def _create_cb_descriptors(
         descriptor(CB_GAMMA_TILED, sizes.tiles),
         descriptor(CB_BETA_RM, sizes.tiles),
         descriptor(CB_BETA_TILED, sizes.tiles),
-        statistics,
+        descriptor(CB_INTERM, 2),
         descriptor(CB_OUTPUT_RM, 2 * sizes.tiles),
     ]
 
@@ -163,14 +161,10 @@ def _create_reader_descriptor(
 
 
 def _create_compute_descriptor(core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsilon: float) -> ttnn.KernelDescriptor:
-    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True)
-    unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB there could be
-    unpack_modes[CB_INTERM] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else the statistics would pass SrcA as TF32
-    config.unpack_to_dest_mode = unpack_modes
     return _create_kernel_descriptor(
         "compute",
         core_grid,
-        config,
+        ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True),
         compile_time={
             "cb_input_rm": CB_INPUT_RM,
             "cb_input_tiled": CB_INPUT_TILED,

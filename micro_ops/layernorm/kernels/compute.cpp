@@ -5,7 +5,7 @@
 //   owns    cb_input_tiled  `tiles` a block: the block as tiles; flat: pushed by the reader as it came
 //   pops    cb_gamma_rm, cb_beta_rm  `tiles` once, tilized only                       <- reader
 //   keeps   cb_gamma_tiled, cb_beta_tiled  `tiles`, waited for once and never popped; flat: pushed by the reader
-//   owns    cb_interm       1 a block: the statistics tile (layernorm_sfpu.h), float32
+//   owns    cb_interm       1 a block, tilized 2: the statistics tiles (layernorm_sfpu.h)
 //   pushes  cb_output       `tiles` a block: flat: tiles as they are; tilized: sticks  -> writer
 //
 // x is read from L1 three times (sum, squares, result); everything between is float32 in Dest and on the SFPU, so
@@ -36,20 +36,15 @@ constexpr bool tilized = get_named_compile_time_arg_val("tilized");
 constexpr uint32_t tilized_tiles = get_named_compile_time_arg_val("tilized_tiles");  // `tiles`, or 1 if flat
 constexpr uint32_t tile_columns = tilized ? 32 : 1024;                                // a tile holds of one row
 
-enum Slot : uint32_t { x_slot, gamma_slot, beta_slot, statistics_slot };  // Dest holds four float32 tiles
+constexpr uint32_t statistics_tiles = tilized ? 2 : 1;
+
+// Dest holds four float32 tiles. While statistics are made, the last two are theirs.
+enum Slot : uint32_t { x_slot, gamma_slot, beta_slot, loaded_statistics_slot, statistics_slot = 2 };
 
 // Runs a function of layernorm_sfpu.h on the math core, with Dest's first tile as its base.
 #define SFPU(...) MATH((_llk_math_eltwise_unary_sfpu_params_([&] { layernorm::__VA_ARGS__; }, 0, VectorMode::None)))
 
-ALWI void copy_to_dest(uint32_t cb, uint32_t tile, uint32_t slot) {
-    reconfig_data_format_srca(cb);
-    copy_init(cb);
-    copy_tile(cb, tile, slot);
-}
-
 ALWI void tilize(uint32_t cb_sticks, uint32_t cb_tiles, uint32_t tiles) {
-    reconfig_data_format_srca(cb_sticks);
-    pack_reconfig_data_format(cb_tiles);
     tilize_init(cb_sticks, tiles, cb_tiles);
     cb_wait_front(cb_sticks, tiles);
     cb_reserve_back(cb_tiles, tiles);
@@ -65,7 +60,7 @@ ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
     const int valid = width - (tiles - 1) * tile_columns;  // columns of the last tile
     SFPU(clear_sums<tilized>());
     for (uint32_t t = 0; t < tiles; ++t) {
-        copy_to_dest(cb_input_tiled, t, x_slot);
+        copy_tile(cb_input_tiled, t, x_slot);
         const bool odd = tilized && t % 2;
         const bool masked = t == tiles - 1 && valid != int(tile_columns);
         if (masked && odd) {
@@ -83,38 +78,47 @@ ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
 // Mean and 1 / std of the block's rows, into cb_interm. Dest is held throughout: the sums live there.
 ALWI void compute_statistics(uint32_t tiles, uint32_t width, uint32_t width_bits, uint32_t inverse_width_bits,
                              uint32_t epsilon_bits) {
+    copy_init(cb_input_tiled);
     tile_regs_acquire();
     add_tiles_to_sums<false>(tiles, width);
     SFPU(finish_mean<tilized>(width_bits, inverse_width_bits));
     add_tiles_to_sums<true>(tiles, width);
     SFPU(finish_variance<tilized>(inverse_width_bits, epsilon_bits));
     rsqrt_tile_init();
-    MATH((SFPU_UNARY_CALL(DST_SYNC_MODE, DST_ACCUM_MODE, calculate_rsqrt,
-                          (APPROX, tilized ? 8 : 1, DST_ACCUM_MODE, false), statistics_slot, VectorMode::None)));
+    for (uint32_t i = 0; i < statistics_tiles; ++i) {
+        MATH((SFPU_UNARY_CALL(DST_SYNC_MODE, DST_ACCUM_MODE, calculate_rsqrt,
+                              (APPROX, tilized ? 4 : 1, DST_ACCUM_MODE, false), statistics_slot + i, VectorMode::None)));
+    }
+    SFPU(split_statistics<tilized>());
     tile_regs_commit();
 
-    cb_reserve_back(cb_interm, 1);
+    cb_reserve_back(cb_interm, statistics_tiles);
     tile_regs_wait();
-    pack_reconfig_data_format(cb_interm);
-    pack_tile(statistics_slot, cb_interm);
+    for (uint32_t i = 0; i < statistics_tiles; ++i) {
+        pack_tile(statistics_slot + i, cb_interm);
+    }
     tile_regs_release();
-    cb_push_back(cb_interm, 1);
+    cb_push_back(cb_interm, statistics_tiles);
 }
 
 ALWI void normalize(uint32_t tiles) {
-    cb_wait_front(cb_interm, 1);
+    cb_wait_front(cb_interm, statistics_tiles);
     cb_reserve_back(cb_output, tiles);
-    pack_reconfig_data_format(cb_output);
+    copy_init(cb_input_tiled);
     if constexpr (tilized) {
         pack_untilize_dest_init<1, tilized_tiles>(cb_output);
     }
     for (uint32_t t = 0; t < tiles; ++t) {
         tile_regs_acquire();
-        copy_to_dest(cb_interm, 0, statistics_slot);
-        copy_to_dest(cb_input_tiled, t, x_slot);
-        copy_to_dest(cb_gamma_tiled, t, gamma_slot);
-        copy_to_dest(cb_beta_tiled, t, beta_slot);
-        SFPU(normalize_tile<tilized>());
+        copy_tile(cb_input_tiled, t, x_slot);
+        copy_tile(cb_gamma_tiled, t, gamma_slot);
+        copy_tile(cb_beta_tiled, t, beta_slot);
+        copy_tile(cb_interm, 0, loaded_statistics_slot);
+        SFPU(normalize_groups<tilized, 0>());
+        if constexpr (tilized) {
+            copy_tile(cb_interm, 1, loaded_statistics_slot);
+            SFPU(normalize_groups<tilized, 1>());
+        }
         tile_regs_commit();
         tile_regs_wait();
         if constexpr (tilized) {
@@ -128,7 +132,7 @@ ALWI void normalize(uint32_t tiles) {
         pack_untilize_uninit(cb_output);
     }
     cb_push_back(cb_output, tiles);
-    cb_pop_front(cb_interm, 1);
+    cb_pop_front(cb_interm, statistics_tiles);
 }
 
 void kernel_main() {

@@ -7,7 +7,7 @@
 // The vectors that share one mean and one variance are a group:
 //   flat     a tile is 1,024 consecutive elements of one row: one group of 32 vectors, all lanes one row.
 //   tilized  a tile is 32 columns of 32 rows: eight groups of four vectors, each row in eight lanes.
-// A group's statistics are vectors in a tile of their own, every lane holding its row's value.
+// A group's statistics are vectors, every lane holding its row's value, in a statistics tile for each four groups.
 //
 // Both ways add the same numbers in the same order, so that a row's result does not depend on how many rows there
 // are: element e of a row goes to partial sum e / 16 % 4, e / 2 % 8. Flat, these are the 4 x 8 lanes of one vector;
@@ -23,21 +23,30 @@ namespace layernorm {
 using namespace sfpi;
 
 constexpr uint32_t tile_vectors = 32;
-constexpr uint32_t x_base = 0 * tile_vectors, gamma_base = 1 * tile_vectors, beta_base = 2 * tile_vectors,
-                   statistics_base = 3 * tile_vectors;
-constexpr uint32_t sums_base = gamma_base;  // gamma is not there yet while sums are
+constexpr uint32_t x_base = 0 * tile_vectors, gamma_base = 1 * tile_vectors, beta_base = 2 * tile_vectors;
+// While statistics are made, gamma's place holds the sums, and the last two tiles the statistics.
+constexpr uint32_t sums_base = 1 * tile_vectors, statistics_base = 2 * tile_vectors;
+// When they are used, one statistics tile at a time is in the last.
+constexpr uint32_t loaded_statistics_base = 3 * tile_vectors;
+
+enum Statistic : uint32_t { inverse_std, mean, statistics };
 
 template <bool tilized>
 struct Groups {
     static constexpr uint32_t count = tilized ? 8 : 1;
     static constexpr uint32_t size = tile_vectors / count;
-    static constexpr uint32_t chains = tilized ? 4 : 1;  // vectors of partial sums
+    static constexpr uint32_t chains = tilized ? 4 : 1;         // vectors of partial sums
+    static constexpr uint32_t per_tile = tilized ? 4 : 1;       // groups of one statistics tile
+    static constexpr uint32_t tiles = count / per_tile;         // statistics tiles
+    static constexpr uint32_t part = statistics * per_tile;     // vectors from one part of a statistic to the next
     static constexpr uint32_t vector(uint32_t group, uint32_t i) {
         return tilized ? group / 4 * 16 + i / 2 * 8 + group % 4 * 2 + i % 2 : i;
     }
     static constexpr uint32_t sum(uint32_t group, uint32_t chain) { return sums_base + group * chains + chain; }
-    static constexpr uint32_t spread(uint32_t group) { return statistics_base + group; }  // variance, then 1 / std
-    static constexpr uint32_t mean(uint32_t group) { return statistics_base + count + group; }
+    static constexpr uint32_t within_tile(uint32_t group, Statistic s) { return s * per_tile + group % per_tile; }
+    static constexpr uint32_t statistic(uint32_t group, Statistic s) {
+        return statistics_base + group / per_tile * tile_vectors + within_tile(group, s);
+    }
 };
 
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
@@ -99,7 +108,7 @@ void add_tile(int valid) {
                 const uint32_t vector = G::vector(g, face * length + i);
                 vFloat x = dst_reg[x_base + vector];
                 if constexpr (squared) {
-                    x = x - dst_reg[G::mean(g)];
+                    x = x - dst_reg[G::statistic(g, mean)];
                 }
                 if constexpr (masked) {  // both times: padding minus the mean is not zero
                     v_if(columns_left<tilized>(vector, valid) <= 0) { x = 0.0f; }
@@ -124,33 +133,66 @@ void finish_mean(uint32_t width, uint32_t inverse_width) {
 #pragma GCC unroll 8
     for (uint32_t g = 0; g < G::count; ++g) {
         vFloat sum = total<tilized>(g);
-        vFloat mean = sum * scalar(inverse_width);
-        vFloat residual = sum - mean * scalar(width);
-        dst_reg[G::mean(g)] = residual * scalar(inverse_width) + mean;
+        vFloat quotient = sum * scalar(inverse_width);
+        vFloat residual = sum - quotient * scalar(width);
+        dst_reg[G::statistic(g, mean)] = residual * scalar(inverse_width) + quotient;
     }
 }
 
+// variance + eps, in place of 1 / std
 template <bool tilized>
 void finish_variance(uint32_t inverse_width, uint32_t epsilon) {
     using G = Groups<tilized>;
 #pragma GCC unroll 8
     for (uint32_t g = 0; g < G::count; ++g) {
-        dst_reg[G::spread(g)] = total<tilized>(g) * scalar(inverse_width) + scalar(epsilon);
+        dst_reg[G::statistic(g, inverse_std)] = total<tilized>(g) * scalar(inverse_width) + scalar(epsilon);
     }
 }
 
-// x -> (x - mean) / std * gamma + beta
+// Writes each statistic as a sum of three bfloat16, which hold its 24 bits exactly: they go through L1 and SrcA,
+// which would take bits off a float32.
 template <bool tilized>
-void normalize_tile() {
+void split_statistics() {
     using G = Groups<tilized>;
+#pragma GCC unroll 2
+    for (uint32_t tile = 0; tile < G::tiles; ++tile) {
 #pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        vFloat mean = dst_reg[G::mean(g)];
-        vFloat inverse_std = dst_reg[G::spread(g)];
+        for (uint32_t i = 0; i < G::part; ++i) {
+            const uint32_t vector = statistics_base + tile * tile_vectors + i;
+            vFloat value = dst_reg[vector];
+            vFloat high = convert<vFloat16b>(value, RoundMode::Nearest);
+            value = value - high;
+            vFloat middle = convert<vFloat16b>(value, RoundMode::Nearest);
+            dst_reg[vector] = high;
+            dst_reg[vector + G::part] = middle;
+            dst_reg[vector + 2 * G::part] = value - middle;
+        }
+    }
+}
+
+template <bool tilized>
+sfpi_inline vFloat loaded_statistic(uint32_t group, Statistic s) {
+    using G = Groups<tilized>;
+    const uint32_t vector = loaded_statistics_base + G::within_tile(group, s);
+    vFloat high = dst_reg[vector];
+    vFloat middle = dst_reg[vector + G::part];
+    vFloat low = dst_reg[vector + 2 * G::part];
+    return (high + middle) + low;
+}
+
+// x -> (x - mean) / std * gamma + beta, for the groups of one statistics tile
+template <bool tilized, uint32_t statistics_tile>
+void normalize_groups() {
+    using G = Groups<tilized>;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < G::per_tile; ++i) {
+        const uint32_t g = statistics_tile * G::per_tile + i;
+        vFloat row_mean = loaded_statistic<tilized>(g, mean);
+        vFloat row_inverse_std = loaded_statistic<tilized>(g, inverse_std);
 #pragma GCC unroll 32
-        for (uint32_t i = 0; i < G::size; ++i) {
-            const uint32_t vector = G::vector(g, i);
-            vFloat normalized = (dst_reg[x_base + vector] - mean) * inverse_std;
+        for (uint32_t j = 0; j < G::size; ++j) {
+            const uint32_t vector = G::vector(g, j);
+            vFloat normalized = (dst_reg[x_base + vector] - row_mean) * row_inverse_std;
             dst_reg[x_base + vector] = normalized * dst_reg[gamma_base + vector] + dst_reg[beta_base + vector];
         }
     }
