@@ -1,0 +1,5 @@
+"""DeepSeek norm layers on a Tenstorrent device: the modules, and the check against HuggingFace's."""
+
+from integration.layernorm import TtLayerNorm
+
+__all__ = ["TtLayerNorm"]
