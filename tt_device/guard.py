@@ -1,0 +1,232 @@
+"""The process that watches over one that has a device open (its owner), so that nothing hangs or is left behind.
+
+Run by file path, with the standard library alone, so that it stands within a tenth of a second. Its standard input is
+a pipe on which the owner's heartbeat thread writes; its standard error is the owner's.
+
+While ttnn waits for a device it holds the GIL, for ever if the device never answers, and no Python runs in the owner:
+the heartbeat falls silent. Silence alone proves nothing, since compiling and simulating may last. It ends in a verdict
+
+- after 2 s if the simulator has ended;
+- after 5 s if the simulator has reported a deadlock in that time, in which some core waits for something other than
+  a launch (cores that wait for a launch are what a long upload looks like);
+- after `timeout` seconds without any sign of life: a heartbeat, a compiler that the owner started and that has ended,
+  or a message that the simulator has read from the owner;
+- after `timeout` seconds in which the simulator has reported a deadlock of any kind;
+- after ten times `timeout`, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
+
+A verdict is printed and ends the owner with exit code 3. However the owner ends, the simulator is ended after it.
+"""
+
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+HEARTBEAT, CLOSING = b".", b"c"
+TICK_SECONDS = 0.25
+DEAD_SIMULATOR_SECONDS = 2.0
+DEADLOCK_SECONDS = 5.0
+BUSY_TIMEOUTS = 10
+LAST_WORDS = 15  # lines
+
+DEADLOCK = "[DEADLOCK "  # starts a report of wolfpine's; lines on each core follow
+WAITING_CORE = re.compile(r"  (tile=\(\d+, \d+\) )?[A-Z]+[0-9]*: (?!parked in a recognised firmware wait loop)")
+
+
+def main() -> None:
+    run, timeout, owner, owner_fd, banner = sys.argv[1:]
+    watch = Watch(Path(run), float(timeout), int(owner), int(owner_fd))
+    verdict = watch.until_owner_ends()
+    if verdict:
+        _report(verdict, Path(run), banner)
+        _end_owner(int(owner_fd))
+    _end_run(Path(run), wait=watch.closing and not verdict)
+
+
+class Watch:
+    """What is known of the owner and its simulator; times are in seconds."""
+
+    def __init__(self, run: Path, timeout: float, owner: int, owner_fd: int) -> None:
+        self.timeout = timeout
+        self.owner = owner
+        self.owner_fd = owner_fd
+        self.simulator = Simulator(run)
+        self.closing = False  # the owner has said that it is ending, when its simulator was alive
+        self.silence = 0.0  # since the last heartbeat
+        self.lifeless = 0.0  # since the last sign of life of any kind
+
+    def until_owner_ends(self) -> str | None:
+        """None when the owner has ended by itself, else the reason why it has to be ended."""
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(self.owner_fd, select.POLLIN)
+        signs: object = None
+        last = time.monotonic()
+        while True:
+            ready = {fd for fd, _ in poll.poll(TICK_SECONDS * 1000)}
+            if self.owner_fd in ready:
+                return None
+            # Not the clock's whole step: if this machine or this process was halted, nobody's silence is to blame.
+            last, step = (now := time.monotonic()), min(now - last, 4 * TICK_SECONDS)
+            if not _is_stopped(self.owner):
+                self.silence += step
+                self.lifeless += step
+            self.simulator.look()
+            if 0 in ready:
+                message = os.read(0, 4096)
+                if not message:  # the owner is ending
+                    poll.unregister(0)
+                self.silence = self.lifeless = 0.0
+                self.simulator.forget_reports()
+                self.closing |= CLOSING in message and not self.simulator.ended
+            if signs != (signs := (_children_cpu(self.owner), self.simulator.messages_read())):
+                self.lifeless = 0.0
+            if verdict := self.verdict():
+                return verdict
+
+    def verdict(self) -> str | None:
+        simulator = self.simulator
+        if simulator.ended and not self.closing and self.silence >= DEAD_SIMULATOR_SECONDS:
+            return f"the simulator ended ({simulator.exit_status()}) while ttnn was waiting for it"
+        if simulator.deadlocked and self.silence >= DEADLOCK_SECONDS:
+            return "the kernels on the device are deadlocked"
+        if simulator.stalled and self.silence >= self.timeout:
+            return f"the kernels on the device have made no progress for {self.silence:.0f} s"
+        if self.lifeless >= self.timeout:
+            return f"the device has not answered for {self.lifeless:.0f} s (limit {self.timeout:g} s)"
+        if self.silence >= BUSY_TIMEOUTS * self.timeout:
+            return f"the device has been busy with one launch for {self.silence:.0f} s"
+        return None
+
+
+class Simulator:
+    """The simulator that UMD starts in the run folder, once there is one; a card and ttsim have none."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.pid: int | None = None
+        self.ended = False
+        self.log_offset = 0
+        self.forget_reports()
+
+    def forget_reports(self) -> None:
+        self.stalled = False  # a deadlock was reported
+        self.deadlocked = False  # ... in which a core waits for something other than a launch
+
+    def look(self) -> None:
+        if self.pid is None:
+            self.pid = _read_pid(self.run)
+        elif not self.ended:
+            self.ended = not _is_simulator_of(self.run, self.pid)
+        with suppress(FileNotFoundError), (self.run / "simulator.log").open("rb") as log:
+            log.seek(self.log_offset)
+            text = log.read()
+            text = text[: text.rfind(b"\n") + 1]  # the rest of the last line comes later
+            self.log_offset += len(text)
+            for line in text.decode(errors="replace").splitlines():
+                self.stalled |= line.startswith(DEADLOCK)
+                self.deadlocked |= self.stalled and WAITING_CORE.match(line) is not None
+
+    def messages_read(self) -> str | None:
+        """The kernel's count of the simulator's reads: it grows with each message that the simulator takes."""
+        if self.pid is None:
+            return None
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/io").read_text().split()[5]  # syscr: N
+        return None
+
+    def exit_status(self) -> str:
+        with suppress(OSError):
+            return f"exit status {(self.run / 'simulator.exit').read_text().strip()}"
+        return "killed"
+
+
+def end_simulator(run: Path) -> None:
+    """Kill the simulator of a run folder, if it lives, and wait until it is gone."""
+    pid = _read_pid(run)
+    if pid is None or not _is_simulator_of(run, pid):
+        return
+    with suppress(ProcessLookupError):
+        group = os.getpgid(pid)  # of its own, since UMD starts simulators detached
+        if group == os.getpgid(0):
+            os.kill(pid, signal.SIGKILL)
+        else:
+            os.killpg(group, signal.SIGKILL)
+    for _ in range(40):
+        if not _is_simulator_of(run, pid):
+            return
+        time.sleep(0.05)
+
+
+def _read_pid(run: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return int((run / "simulator.pid").read_text())
+    return None
+
+
+def _is_simulator_of(run: Path, pid: int) -> bool:
+    """Whether the process lives and is the one that `run` started, not another that was given the same id since."""
+    with suppress(OSError):
+        return f"TT_DEVICE_RUN={run}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
+
+
+def _is_stopped(pid: int) -> bool:
+    return _stat(pid)[0] in "tT"
+
+
+def _children_cpu(pid: int) -> tuple[str, str]:
+    """User and system time of the process's children that have ended, in the kernel's ticks."""
+    fields = _stat(pid)
+    return fields[13], fields[14]
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from the third field (state) on; a process that is gone counts as a zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return ["Z", *["0"] * 14]
+
+
+def _report(verdict: str, run: Path, banner: str) -> None:
+    log = run / "simulator.log"
+    lines = [f"tt_device: {verdict}", f"  device: {banner}"]
+    if log.is_file():
+        kept = run.parent.parent / "logs" / f"simulator-{run.name}.log"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, kept)
+        words = log.read_text(errors="replace").splitlines()
+        lines += ["  the simulator's last words:", *(f"    {line}" for line in words[-LAST_WORDS:])]
+        lines += [f"  its whole log: {kept}"]
+    lines += ["  this process ends with exit code 3; it was here:"]
+    with suppress(OSError):  # nobody reads the owner's standard error any more
+        print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _end_owner(owner_fd: int) -> None:
+    """SIGQUIT makes the owner show where it was and exit with code 3; SIGKILL, if that does not end it."""
+    for number in (signal.SIGQUIT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(owner_fd, number)
+        poll = select.poll()
+        poll.register(owner_fd, select.POLLIN)
+        if poll.poll(2000):
+            return
+
+
+def _end_run(run: Path, wait: bool) -> None:
+    simulator = _read_pid(run)
+    deadline = time.monotonic() + (5 if wait else 0)  # it may still be writing what it was asked to record
+    while simulator is not None and _is_simulator_of(run, simulator) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    end_simulator(run)
+    shutil.rmtree(run, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

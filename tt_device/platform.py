@@ -1,0 +1,155 @@
+"""Which device, which compiler: the choice, made without importing ttnn."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tt_device import runtime_root, session
+from tt_device.errors import PlatformError
+
+Backend = Literal["card", "ttsim", "wolfpine"]
+
+ARCHES = ("blackhole", "wormhole")  # the first is what a simulator is by default
+DEV = Path("/dev/tenstorrent")  # one character device a card
+PCI_ARCHES = {"0xb140": "blackhole", "0x401e": "wormhole"}  # PCI device id of a card
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A device that can be opened; `str()` is its one-line banner."""
+
+    backend: Backend
+    arch: str
+    location: Path
+    """The card's character device, ttsim's `.so`, or the folder with the simulator's `run.sh`."""
+    ttnn_version: str
+    compiler: runtime_root.Compiler
+
+    def __str__(self) -> str:
+        name = {
+            "card": f"card {self.location}",
+            "ttsim": f"ttsim {self.location}",
+            "wolfpine": f"wolfpine {_version('wolfpine')}",
+        }[self.backend]
+        return f"{name}, {self.arch}, ttnn {self.ttnn_version}, compiler: {self.compiler}"
+
+    @contextmanager
+    def open(self, timeout: float | None = None) -> Iterator[Any]:
+        """Open the device, and close it at the end of the block, whether or not the block raises.
+
+        timeout: seconds without any sign of life after which the device counts as one that does not answer; this
+        process then ends with exit code 3. By default TT_DEVICE_TIMEOUT's value, else 60.
+
+        ttnn reads its settings once a process: a process may open a platform again after closing it, but not another
+        one, and not two at once. The environment is what it was before once the block is left.
+
+        Raises PlatformError if a device is open, another platform was opened before, or ttnn can't open this one.
+
+            with find_platform().open() as device:
+                x = ttnn.from_torch(torch.ones(1, 1024), device=device)
+        """
+        if timeout is None:
+            timeout = _timeout_from_environment()
+        with session.opened(self, timeout) as device:
+            yield device
+
+
+def find_platform(arch: str | None = None) -> Platform:
+    """Choose a card if there is one and SFPI is installed, else TT_METAL_SIMULATOR's simulator, else wolfpine.
+
+    arch: "blackhole" or "wormhole"; None takes what the card or the named simulator is, and blackhole for wolfpine.
+    Raises PlatformError if there is nothing to choose, or if arch contradicts what was chosen.
+    """
+    if arch is not None and arch not in ARCHES:
+        raise PlatformError(f"arch ({arch!r}) must be one of {', '.join(ARCHES)}")
+    ttnn_version = _version("ttnn")
+    compiler = runtime_root.find_compiler()
+    backend: Backend
+    named = os.environ.get("TT_METAL_SIMULATOR")
+    if compiler.sfpi is not None and (card := _first_card()) is not None:
+        backend, location, found = "card", card, _card_arch(card)
+    elif named:
+        backend, location, found = _named_simulator(Path(named), arch)
+    else:
+        backend, location, found = "wolfpine", _wolfpine_folder(arch or ARCHES[0]), arch or ARCHES[0]
+    if arch not in (None, found):
+        raise PlatformError(f"arch asked for ({arch}) must equal the arch of {location} ({found})")
+    return Platform(backend, found, location, ttnn_version, compiler)
+
+
+def _first_card() -> Path | None:
+    cards = [node for node in DEV.glob("*") if node.name.isdigit()]
+    return min(cards, key=lambda node: int(node.name), default=None)
+
+
+def _card_arch(card: Path) -> str:
+    number = card.stat().st_rdev
+    pci = Path(f"/sys/dev/char/{os.major(number)}:{os.minor(number)}/device/device")
+    device_id = pci.read_text().strip()
+    if device_id not in PCI_ARCHES:
+        known = ", ".join(f"{key} {value}" for key, value in PCI_ARCHES.items())
+        raise PlatformError(f"PCI device id of {card} ({device_id}) must be one of {known}")
+    return PCI_ARCHES[device_id]
+
+
+def _named_simulator(path: Path, wanted: str | None) -> tuple[Backend, Path, str]:
+    """Backend, absolute path and architecture of the simulator that TT_METAL_SIMULATOR names."""
+    path = path.absolute()
+    if path.is_dir():
+        if not (path / "run.sh").is_file():
+            raise PlatformError(f"TT_METAL_SIMULATOR={path}: a simulator's folder holds a run.sh, this one does not")
+        backend: Backend = "wolfpine"
+        descriptor, by_name = path / "soc_descriptor.yaml", path.name
+    elif path.suffix == ".so" and path.is_file():
+        backend = "ttsim"
+        descriptor = path.with_name("soc_descriptor.yaml")
+        by_name = {"libttsim_bh": "blackhole", "libttsim_wh": "wormhole"}.get(path.stem, "")
+    else:
+        raise PlatformError(f"TT_METAL_SIMULATOR={path}: neither a simulator's folder nor a ttsim .so")
+    described = _described_arch(descriptor)
+    if described and by_name in ARCHES and described != by_name:
+        raise PlatformError(
+            f"arch in {descriptor} ({described}) must equal the one that {path} is named for ({by_name})"
+        )
+    arch = described or (by_name if by_name in ARCHES else wanted)
+    if arch is None:
+        raise PlatformError(f"TT_METAL_SIMULATOR={path}: nothing tells its arch, ask for one of {', '.join(ARCHES)}")
+    return backend, path, arch
+
+
+def _described_arch(descriptor: Path) -> str | None:
+    if not descriptor.is_file():
+        return None
+    name = re.search(r"^arch_name:\s*(\w+)", descriptor.read_text(), re.MULTILINE)
+    arch = name[1].lower().removesuffix("_b0") if name else "none"
+    if arch not in ARCHES:
+        raise PlatformError(f"arch_name in {descriptor} ({arch}) must be one of {', '.join(ARCHES)}")
+    return arch
+
+
+def _wolfpine_folder(arch: str) -> Path:
+    framework = importlib.util.find_spec("framework")  # the name under which wolfpine installs itself
+    if framework is None or framework.origin is None:
+        raise PlatformError("no card, no TT_METAL_SIMULATOR, and no wolfpine: pip install wolfpine")
+    return Path(framework.origin).parent / "sim" / arch
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise PlatformError(f"{distribution} is not installed: pip install {distribution}") from None
+
+
+def _timeout_from_environment() -> float:
+    value = os.environ.get("TT_DEVICE_TIMEOUT", "60")
+    try:
+        return float(value)
+    except ValueError:
+        raise PlatformError(f"TT_DEVICE_TIMEOUT ({value!r}) must be a number of seconds") from None

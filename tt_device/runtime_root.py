@@ -1,0 +1,113 @@
+"""The compiler for ttnn's kernels, and the folder in which ttnn looks for it.
+
+ttnn compiles for the chip with Tenstorrent's SFPI compiler, which its wheel does not bring. Where SFPI is installed it
+is used. Where it is not, `toolchain/` stands in for it over Debian's RISC-V GCC, by way of a runtime root of our own:
+links to the installed ttnn, beside a `runtime/sfpi` that holds the stand-in.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tt_device.errors import PlatformError
+
+TOOLCHAIN = Path(__file__).parent / "toolchain"
+SYSTEM_SFPI = Path("/opt/tenstorrent/sfpi")
+GXX = "riscv64-unknown-elf-g++"
+PICOLIBC = Path("/usr/lib/picolibc/riscv64-unknown-elf")
+APT_LINE = "sudo apt-get install -y gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """What compiles the kernels; `str()` says it in a banner's words."""
+
+    sfpi: Path | None
+    """Folder of Tenstorrent's SFPI release, None for the stand-in."""
+    description: str
+
+    def __str__(self) -> str:
+        return self.description
+
+
+def find_compiler() -> Compiler:
+    """SFPI from where ttnn looks for it (the runtime root, then /opt), else the stand-in.
+
+    Raises PlatformError, with the line to type, if the stand-in's GCC or C library is missing too.
+    """
+    for sfpi in (base_root() / "runtime" / "sfpi", SYSTEM_SFPI):
+        if os.access(sfpi / "compiler" / "bin" / "riscv-tt-elf-g++", os.X_OK):
+            return Compiler(sfpi, f"SFPI in {sfpi}")
+    gxx = shutil.which(GXX)
+    missing = [*([] if gxx else [GXX]), *([] if PICOLIBC.is_dir() else [str(PICOLIBC)])]
+    if gxx is None or missing:
+        raise PlatformError(f"no compiler: neither SFPI in {SYSTEM_SFPI} nor {' and '.join(missing)}. Type: {APT_LINE}")
+    version = subprocess.run([gxx, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+    return Compiler(None, f"stand-in over {GXX} {version}")
+
+
+def base_root() -> Path:
+    """The runtime root that ttnn would use by itself: TT_METAL_RUNTIME_ROOT, else the installed package."""
+    named = os.environ.get("TT_METAL_RUNTIME_ROOT")
+    if named:
+        return Path(named).absolute()
+    spec = importlib.util.find_spec("ttnn")
+    if spec is None or spec.origin is None:
+        raise PlatformError("ttnn is not installed: pip install ttnn")
+    return Path(spec.origin).parent
+
+
+def ensure_runtime_root(cache: Path) -> Path:
+    """A runtime root with the stand-in in it, under `cache`, built if missing. Two processes may call at once."""
+    base = base_root()
+    root = cache / "runtime" / _key(base)
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".building-", dir=root.parent))
+        try:
+            _build(building, base)
+            building.rename(root)
+        except OSError:
+            if not root.is_dir():  # else another process was first, with the same content
+                raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return root
+
+
+def _key(base: Path) -> str:
+    """Changes with whatever the root is made of: ttnn's version and place, the stand-in's files, this builder."""
+    digest = hashlib.sha256(f"{importlib.metadata.version('ttnn')}\0{base}".encode())
+    for file in [Path(__file__), *sorted(path for path in TOOLCHAIN.rglob("*") if path.is_file())]:
+        digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(root: Path, base: Path) -> None:
+    sfpi = root / "runtime" / "sfpi"
+    shutil.copytree(TOOLCHAIN, sfpi, ignore=shutil.ignore_patterns("riscv-tt-elf-g++", "__pycache__"))
+    compiler = sfpi / "compiler" / "bin" / "riscv-tt-elf-g++"
+    compiler.parent.mkdir(parents=True)
+    shutil.copyfile(TOOLCHAIN / compiler.name, compiler)
+    compiler.chmod(0o755)
+
+    # GCC 12 refuses a static_assert(false) in a template that nobody instantiates, and this header has one.
+    header = Path("api/core_local_mem.h")
+    overlay = sfpi / "overlay" / header
+    overlay.parent.mkdir(parents=True)
+    text = (base / "tt_metal" / "hw" / "inc" / header).read_text()
+    overlay.write_text(re.sub(r"static_assert\(\s*false", "static_assert(true", text))
+
+    for entry in base.iterdir():
+        if entry.name != "runtime":
+            (root / entry.name).symlink_to(entry)
+    for entry in (base / "runtime").iterdir():
+        if entry.name != "sfpi":
+            (root / "runtime" / entry.name).symlink_to(entry)

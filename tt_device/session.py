@@ -1,0 +1,240 @@
+"""The life of an open device: its environment, its run folder, its guard.
+
+ttnn reads its settings when a process opens a device for the first time, and lets go of the simulator only when the
+process ends. So a process has one session, made at the first opening and kept to the end.
+
+A session's run folder, `<cache>/runs/<pid>-<random>/`, holds all that ttnn and the simulator write beside compiled
+kernels, and goes with the process:
+
+    lock            locked by this process and its guard for as long as either lives
+    simulator/      what ttnn is told is the simulator: links, and a run.sh that shows the real one to the guard
+    simulator.pid   the real simulator's process id
+    simulator.exit  its exit status, once it has ended
+    simulator.log   what it prints
+    generated/      ttnn's own logs and reports
+"""
+
+import atexit
+import ctypes
+import faulthandler
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from loguru import logger
+
+from tt_device import guard, runtime_root
+from tt_device.errors import PlatformError
+
+if TYPE_CHECKING:
+    from tt_device.platform import Platform
+
+CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
+HEARTBEAT_SECONDS = 0.5
+
+# What UMD starts in place of the real run.sh. The inner shell becomes the simulator, so that its id is the simulator's;
+# the outer one outlives it and notes how it ended.
+RUN_SH = """#!/bin/sh
+cd {run} || exit
+export TT_DEVICE_RUN={run}
+exec >simulator.log 2>&1
+sh -c 'echo $$ >simulator.tmp; mv simulator.tmp simulator.pid; exec "$0" "$@"' {real} "$@"
+echo $? >simulator.exit
+"""
+
+
+@dataclass(frozen=True)
+class _Session:
+    platform: "Platform"
+    settings: Mapping[str, str | None]
+    temporary: Path
+
+
+_session: _Session | None = None
+_device_is_open = False
+
+
+@contextmanager
+def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
+    """ttnn's device on `platform`, closed at the end; `Platform.open` says the rest."""
+    global _device_is_open
+    if _device_is_open:
+        raise PlatformError("a device is open in this process: close it before opening another")
+    session = _process_session(platform, timeout)
+    with _environment(session.settings):
+        import ttnn  # slow, and needless for choosing a platform
+
+        logger.enable("ttnn")
+        try:
+            with _environment({"TMPDIR": str(session.temporary)}):  # where Open MPI leaves its session folders
+                device = ttnn.open_device(device_id=0)
+        except RuntimeError as error:
+            raise PlatformError(f"ttnn can't open {platform}: {str(error).splitlines()[0]}") from error
+        _device_is_open = True
+        try:
+            yield device
+        finally:
+            _device_is_open = False
+            ttnn.close_device(device)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """os.environ with `changes` in it; None takes a variable out."""
+    before = {name: os.environ.get(name) for name in changes}
+    _change_environment(changes)
+    try:
+        yield
+    finally:
+        _change_environment(before)
+
+
+def _change_environment(changes: Mapping[str, str | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _process_session(platform: "Platform", timeout: float) -> _Session:
+    global _session
+    if _session is None:
+        run, lock = _new_run_folder(CACHE / "runs")
+        _session = _Session(platform, _settings(platform, run), run / "tmp")
+        _start_guard(platform, run, lock, timeout)
+    elif _session.platform != platform:
+        raise PlatformError(
+            f"ttnn keeps to one platform a process: this one opened ({_session.platform}), and can't open ({platform})"
+        )
+    return _session
+
+
+def _new_run_folder(runs: Path) -> tuple[Path, int]:
+    """A fresh run folder and its lock's descriptor; sweeps what killed processes with killed guards left behind."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / ".lock").open("w") as gate:  # or a sweep could take a folder that is not locked yet
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        for run in runs.iterdir():
+            if run.is_dir() and not _is_locked(run / "lock"):
+                guard.end_simulator(run)
+                shutil.rmtree(run, ignore_errors=True)
+        run = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
+        lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    (run / "tmp").mkdir()
+    return run, lock
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _settings(platform: "Platform", run: Path) -> dict[str, str | None]:
+    """Environment variables for ttnn and the simulator; None means that one must not be set."""
+    settings: dict[str, str | None] = {
+        "TT_METAL_LOGS_PATH": f"{run}/",  # the generated/ folder, by default in the current directory
+        "TT_METAL_SHM_TRACKING_DISABLED": "1",  # else each process leaves a file in /dev/shm
+        "OMPI_MCA_btl": "self",  # ... and Open MPI another one, of 16 MB, for talking to peers that a process never has
+        "TT_LOGGER_LEVEL": os.environ.get("TT_LOGGER_LEVEL", "error"),
+    }
+    if platform.compiler.sfpi is None:
+        root = runtime_root.ensure_runtime_root(CACHE)
+        settings["TT_METAL_RUNTIME_ROOT"] = str(root)
+        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/{root.name}/"  # ttnn's keys don't know which stand-in compiled
+    else:
+        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/sfpi/"
+    if platform.backend == "card":
+        return settings | {"TT_METAL_SIMULATOR": None}
+    return settings | {
+        "TT_METAL_SIMULATOR": str(_simulator_for_ttnn(platform, run)),
+        "TT_METAL_SLOW_DISPATCH_MODE": "1",
+        "TT_METAL_DISABLE_SFPLOADMACRO": "1",
+        "WOLFPINE_PYTHON": os.environ.get("WOLFPINE_PYTHON", sys.executable),
+        "TT_SIM_NO_HOST_STOP": "1",  # wolfpine would end this process with a bare SIGTERM; the guard says why it ends
+    }
+
+
+def _simulator_for_ttnn(platform: "Platform", run: Path) -> Path:
+    """What TT_METAL_SIMULATOR is to name: links in the run folder, so that nobody's own folder is written to."""
+    folder = run / "simulator"
+    folder.mkdir()
+    real = platform.location
+    if platform.backend == "ttsim":
+        (folder / real.name).symlink_to(real)
+        descriptor = real.with_name("soc_descriptor.yaml")
+        if not descriptor.is_file():
+            name = {"blackhole": "blackhole_140_arch.yaml", "wormhole": "wormhole_b0_80_arch.yaml"}[platform.arch]
+            descriptor = runtime_root.base_root() / "tt_metal" / "soc_descriptors" / name
+        (folder / "soc_descriptor.yaml").symlink_to(descriptor)
+        return folder / real.name
+    for descriptor in real.glob("*.yaml"):
+        (folder / descriptor.name).symlink_to(descriptor)
+    run_sh = folder / "run.sh"
+    run_sh.write_text(RUN_SH.format(run=shlex.quote(str(run)), real=shlex.quote(str(real / "run.sh"))))
+    run_sh.chmod(0o755)
+    return folder
+
+
+def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> None:
+    _let_guard_end_us()
+    owner = os.pidfd_open(os.getpid())
+    arguments = [str(run), str(timeout), str(os.getpid()), str(owner), str(platform)]
+    process = subprocess.Popen(
+        [sys.executable, "-IS", guard.__file__, *arguments],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(owner, lock),
+        start_new_session=True,  # or Ctrl-C would end the guard before its owner
+        cwd="/",
+    )
+    os.close(owner)
+    assert process.stdin is not None
+    threading.Thread(target=_beat, args=(process,), name="tt_device heartbeat", daemon=True).start()
+    atexit.register(_tell, process, guard.CLOSING)
+
+
+def _beat(process: "subprocess.Popen[bytes]") -> None:
+    """Tell the guard that Python runs here. While ttnn waits for the device it holds the GIL, and this falls silent."""
+    while _tell(process, guard.HEARTBEAT):
+        time.sleep(HEARTBEAT_SECONDS)
+
+
+def _tell(process: "subprocess.Popen[bytes]", message: bytes) -> bool:
+    assert process.stdin is not None
+    with suppress(OSError):  # the guard was killed
+        process.stdin.write(message)
+        return True
+    return False
+
+
+def _let_guard_end_us() -> None:
+    """Make SIGQUIT print this thread's Python stack and end the process with exit code 3, its own number.
+
+    A Python signal handler would wait for the GIL, which a stuck ttnn call never gives back. So both handlers are C.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal(signal.SIGQUIT, ctypes.cast(libc._exit, ctypes.c_void_p))
+    stderr = os.dup(2)
+    faulthandler.register(signal.SIGQUIT, file=stderr, all_threads=False, chain=True)
