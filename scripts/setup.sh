@@ -62,7 +62,9 @@ make_venv() {
     # No stamp: a first set-up, or one that was interrupted, whose half-installed packages uv would take for whole.
     if ! [[ -x .venv/bin/python && -f $STAMP && $(head -n 1 "$STAMP") == "$PWD" ]]; then
         say "making .venv"
-        "$UV/bin/uv" venv --quiet --clear --no-project --python 3.12 .venv ||
+        # The account's pyenv counts even where nothing has put it on PATH, as in CI.
+        PATH=$PATH:${PYENV_ROOT:-$(getent passwd "$EUID" | cut -d: -f6)/.pyenv}/shims \
+            "$UV/bin/uv" venv --quiet --clear --no-project --python 3.12 .venv ||
             die "no Python 3.12: install one (apt, pyenv or uv find it) and run make again"
     fi
     rm -f "$STAMP"
@@ -84,8 +86,8 @@ configure_uv() {
     local python
     python=$(python_with_pip)
     [[ -x $UV/bin/uv ]] || fetch_uv "$python"
-    : "${UV_DEFAULT_INDEX:=${PIP_INDEX_URL:-$(pip_setting "$python" index-url)}}"
-    : "${SSL_CERT_FILE:=${PIP_CERT:-$(pip_setting "$python" cert)}}"
+    : "${UV_DEFAULT_INDEX:=${UV_INDEX_URL:-$(pip_setting "$python" index-url)}}"
+    : "${SSL_CERT_FILE:=$(pip_setting "$python" cert)}"
     # uv takes an empty value for a setting, so what is not set stays unset.
     if [[ $UV_DEFAULT_INDEX ]]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi
     if [[ $SSL_CERT_FILE ]]; then export SSL_CERT_FILE; else unset SSL_CERT_FILE; fi
@@ -107,7 +109,8 @@ python_with_pip() {
 and run make again"
 }
 
-pip_setting() { "$1" -m pip config get "global.$2" 2>/dev/null || true; }
+# From pip's files or environment; the latter is listed first. (`pip config get` knows not all of them.)
+pip_setting() { "$1" -m pip config list | sed -n "s/^[^=]*\.$2='\(.*\)'\$/\1/p" | head -n 1; }
 
 # This version and not whichever is on PATH: their options and locks differ. PEP 668 lets --target pass everywhere.
 fetch_uv() {
@@ -115,7 +118,8 @@ fetch_uv() {
     say "fetching uv $UV_VERSION"
     mkdir -p "$(dirname "$UV")"
     partial=$(mktemp -d "$UV.XXXXXX")
-    if ! "$1" -m pip install --quiet --disable-pip-version-check --no-deps --target "$partial" "uv==$UV_VERSION" >&2; then
+    if ! PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "$1" -m pip install --quiet --no-deps \
+        --target "$partial" "uv==$UV_VERSION" >&2; then
         rm -rf "$partial"
         die "pip could not fetch uv $UV_VERSION: is a package index within reach?"
     fi

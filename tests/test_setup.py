@@ -1,0 +1,89 @@
+"""Set-up: the lock serves from any mirror and answers pyproject.toml; a finished set-up costs nothing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_lock_names_no_host_and_no_folder() -> None:
+    assert "://" not in LOCK
+    assert not re.search(r"\s/\w|--index|--find-links", LOCK)
+
+
+def test_lock_answers_pyproject() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
+    wanted += pyproject["build-system"]["requires"]  # the project is built with what the lock installed
+    pins = dict(re.findall(r"^([a-z0-9._-]+)==([^ ]+)", LOCK, flags=re.MULTILINE))
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins[requirement.name]), (
+            f"{requirement}: locked is {pins[requirement.name]}"
+        )
+    assert len(re.findall(r"^\S+==.* \\\n    --hash=sha256:", LOCK, flags=re.MULTILINE)) == len(pins)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A folder that looks as set-up leaves it."""
+    folder = tmp_path / "project"
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
+    (folder / "scripts").mkdir()
+    for name in ("scripts/setup.sh", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    sources = "pwd && sha256sum requirements.lock pyproject.toml scripts/setup.sh"
+    stamp = subprocess.run(["bash", "-c", sources], cwd=folder, capture_output=True, text=True, check=True).stdout
+    (folder / ".venv/made-from").write_text(stamp)
+    return folder
+
+
+def test_a_finished_set_up_costs_nothing(finished: Path) -> None:
+    start = time.monotonic()
+    done = _set_up(finished)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.parametrize("change", ["requirements.lock", "pyproject.toml", "moved", "no stamp", "no interpreter"])
+def test_what_changed_is_set_up_anew(finished: Path, change: str) -> None:
+    """Seen by its first step, which fails here: the index is nowhere."""
+    match change:
+        case "moved":
+            finished = finished.rename(finished.with_name("elsewhere"))
+        case "no stamp":
+            (finished / ".venv/made-from").unlink()
+        case "no interpreter":
+            (finished / ".venv/bin/python").unlink()
+        case _:
+            with (finished / change).open("a") as file:
+                file.write("\n")
+    done = _set_up(finished)
+    assert done.returncode == 1
+    assert "set-up: fetching uv" in done.stderr
+    assert "is a package index within reach?" in done.stderr
+    assert not list((finished.parent / "cache").rglob("uv-*")), "a half-fetched uv is left behind"
+
+
+def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
+    """With an empty cache, and an index that answers no request (nothing listens on the discard port)."""
+    env = os.environ | {
+        "XDG_CACHE_HOME": str(folder.parent / "cache"),
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    command = [str(folder / "scripts/setup.sh")]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
