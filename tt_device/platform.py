@@ -17,6 +17,7 @@ Backend = Literal["card", "ttsim", "wolfpine"]
 
 ARCHES = ("blackhole", "wormhole")  # the first is what a simulator is by default
 DEV = Path("/dev/tenstorrent")  # one character device a card
+SYS = Path("/sys/dev/char")  # what the kernel knows of each
 PCI_ARCHES = {"0xb140": "blackhole", "0x401e": "wormhole"}  # PCI device id of a card
 
 
@@ -90,8 +91,11 @@ def _first_card() -> Path | None:
 
 def _card_arch(card: Path) -> str:
     number = card.stat().st_rdev
-    pci = Path(f"/sys/dev/char/{os.major(number)}:{os.minor(number)}/device/device")
-    device_id = pci.read_text().strip()
+    pci = SYS / f"{os.major(number)}:{os.minor(number)}" / "device" / "device"
+    try:
+        device_id = pci.read_text().strip()
+    except OSError as error:
+        raise PlatformError(f"can't tell what card {card} is: {error}") from error
     if device_id not in PCI_ARCHES:
         known = ", ".join(f"{key} {value}" for key, value in PCI_ARCHES.items())
         raise PlatformError(f"PCI device id of {card} ({device_id}) must be one of {known}")

@@ -113,9 +113,13 @@ def _change_environment(changes: Mapping[str, str | None]) -> None:
 def _process_session(platform: "Platform", timeout: float) -> _Session:
     global _session
     if _session is None:
-        run, lock = _new_run_folder(CACHE / "runs")
-        _session = _Session(platform, _settings(platform, run), run / "tmp")
+        try:
+            run, lock = _new_run_folder(CACHE / "runs")
+            session = _Session(platform, _settings(platform, run), run / "tmp")
+        except OSError as error:
+            raise PlatformError(f"can't write in the cache folder (XDG_CACHE_HOME moves it): {error}") from error
         _start_guard(platform, run, lock, timeout)
+        _session = session
     elif _session.platform != platform:
         raise PlatformError(
             f"ttnn keeps to one platform a process: this one opened ({_session.platform}), and can't open ({platform})"

@@ -1,0 +1,378 @@
+"""The ground under ttnn: what is chosen, that nothing hangs, and that nothing is left behind.
+
+The tests that open a device do so in processes of their own, since they end badly on purpose.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import tt_device.platform
+from tt_device import Platform, PlatformError, find_platform, guard, runtime_root, session
+
+REPOSITORY = Path(__file__).parents[1]
+
+# A kernel on the core that writes, waiting for a page that nobody reads in.
+DEADLOCK = """
+    import ttnn
+
+    core = ttnn.CoreCoord(0, 0)
+    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+    page = ttnn.CBFormatDescriptor(buffer_index=0, data_format=ttnn.bfloat16, page_size=2048)
+    kernel = ttnn.KernelDescriptor(
+        kernel_source='#include "api/dataflow/dataflow_api.h"\\nvoid kernel_main() { cb_wait_front(0, 1); }',
+        source_type=ttnn.KernelDescriptor.SourceType.SOURCE_CODE,
+        core_ranges=cores,
+        config=ttnn.WriterConfigDescriptor(),
+    )
+    buffer = ttnn.CBDescriptor(total_size=2048, core_ranges=cores, format_descriptors=[page])
+    x = ttnn.from_torch(torch.ones(1, 32, dtype=torch.bfloat16), device=device)
+    ttnn.generic_op([x, x], ttnn.ProgramDescriptor(kernels=[kernel], semaphores=[], cbs=[buffer]))
+    ttnn.to_torch(x)
+"""
+ROUND_TRIP = """
+    import ttnn
+
+    x = torch.arange(64, dtype=torch.bfloat16).reshape(2, 32)
+    assert torch.equal(ttnn.to_torch(ttnn.from_torch(x, device=device)), x)
+"""
+
+
+class Run:
+    """A Python process that opens a device, says so, waits for a line, and runs `body` with `device` open."""
+
+    def __init__(self, body: str, folder: Path, arch: str, **environment: str) -> None:
+        program = f"""
+import os, sys, torch
+from tt_device import find_platform
+
+before = dict(os.environ)
+platform = find_platform({arch!r})
+print(platform, flush=True)
+try:
+    with platform.open() as device:
+        print("open", flush=True)
+        sys.stdin.readline()
+{textwrap.indent(textwrap.dedent(body), "        ")}
+finally:
+    print("environment restored:", dict(os.environ) == before)
+"""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
+            stdin=subprocess.PIPE,
+            stdout=(folder.parent / "stdout").open("w"),
+            stderr=(folder.parent / "stderr").open("w"),
+            text=True,
+        )
+        self.folder = folder
+
+    def wait_until_open(self) -> None:
+        _wait_for(lambda: "open\n" in self.stdout or self.process.poll() is not None)
+        assert self.process.poll() is None, self.stderr
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        return self.process.wait(60)
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder.parent / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder.parent / "stderr").read_text()
+
+    @property
+    def run_folder(self) -> Path:
+        (folder,) = (session.CACHE / "runs").glob(f"{self.process.pid}-*")
+        return folder
+
+    @property
+    def simulator(self) -> int:
+        return int((self.run_folder / "simulator.pid").read_text())
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
+    """Start a `Run` in an empty folder; whatever happens, it does not outlive the test."""
+    if platform.backend == "card":
+        pytest.skip("these tests break the simulator on purpose")
+    runs: list[Run] = []
+
+    def start(body: str = "pass", **environment: str) -> Run:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        runs.append(Run(body, folder, platform.arch, **environment))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.process.kill()
+        run.process.wait()
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No card, no SFPI and no simulator named, whatever this machine has; gives an empty folder."""
+    monkeypatch.delenv("TT_METAL_SIMULATOR", raising=False)
+    monkeypatch.delenv("TT_METAL_RUNTIME_ROOT", raising=False)
+    monkeypatch.setattr(tt_device.platform, "DEV", tmp_path / "no cards")
+    monkeypatch.setattr(runtime_root, "SYSTEM_SFPI", tmp_path / "no sfpi")
+    return tmp_path
+
+
+# --- The choice ---
+
+
+@pytest.mark.usefixtures("bare")
+def test_wolfpine_is_what_is_left() -> None:
+    platform = find_platform()
+    assert (platform.backend, platform.arch) == ("wolfpine", "blackhole")
+    assert find_platform("wormhole").arch == "wormhole"
+    banner = r"wolfpine [\d.]+, blackhole, ttnn 0\.81\.\d+, compiler: stand-in over riscv64-unknown-elf-g\+\+ [\d.]+"
+    assert re.fullmatch(banner, str(platform))
+
+
+@pytest.mark.usefixtures("bare")
+def test_named_simulator_is_what_its_descriptor_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    wormhole = find_platform("wormhole").location
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(wormhole))
+    assert find_platform() == find_platform("wormhole")
+    with pytest.raises(PlatformError, match=rf"\(blackhole\) must equal the arch of {wormhole} \(wormhole\)"):
+        find_platform("blackhole")
+
+
+@pytest.mark.parametrize(
+    ("name", "described", "asked", "arch"),
+    [
+        ("libttsim_wh.so", None, None, "wormhole"),
+        ("libttsim_bh.so", "BLACKHOLE", None, "blackhole"),
+        ("mine.so", "WORMHOLE_B0", None, "wormhole"),
+        ("mine.so", None, "wormhole", "wormhole"),
+        ("mine.so", None, None, "nothing tells its arch"),
+        ("libttsim_bh.so", "WORMHOLE_B0", None, r"\(wormhole\) must equal .* \(blackhole\)"),
+        ("libttsim_bh.so", None, "wormhole", r"\(wormhole\) must equal .* \(blackhole\)"),
+        ("mine.so", "QUASAR", None, r"\(quasar\) must be one of blackhole, wormhole"),
+    ],
+)
+def test_ttsim(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, name: str, described: str | None, asked: str | None, arch: str
+) -> None:
+    (bare / name).touch()
+    if described:
+        (bare / "soc_descriptor.yaml").write_text(f"grid:\n  x_size: 17\narch_name: {described}\n")
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(bare / name))
+    if arch in tt_device.platform.ARCHES:
+        platform = find_platform(asked)
+        assert (platform.backend, platform.arch, platform.location) == ("ttsim", arch, bare / name)
+    else:
+        with pytest.raises(PlatformError, match=arch):
+            find_platform(asked)
+
+
+def test_named_simulator_that_is_none(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(bare))
+    with pytest.raises(PlatformError, match=r"holds a run\.sh"):
+        find_platform()
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(bare / "missing.so"))
+    with pytest.raises(PlatformError, match=r"missing\.so: neither"):
+        find_platform()
+
+
+def test_card_needs_sfpi(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Path("/dev/null")  # any character device
+    number = node.stat().st_rdev
+    (bare / "dev").mkdir()
+    (bare / "dev" / "0").symlink_to(node)
+    identity = bare / "sys" / f"{os.major(number)}:{os.minor(number)}" / "device" / "device"
+    identity.parent.mkdir(parents=True)
+    identity.write_text("0xb140\n")
+    monkeypatch.setattr(tt_device.platform, "DEV", bare / "dev")
+    monkeypatch.setattr(tt_device.platform, "SYS", bare / "sys")
+    assert find_platform().backend == "wolfpine"
+
+    compiler = bare / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
+    compiler.parent.mkdir(parents=True)
+    compiler.touch(mode=0o755)
+    monkeypatch.setattr(runtime_root, "SYSTEM_SFPI", bare / "sfpi")
+    card = find_platform()
+    assert (card.backend, card.arch, card.location) == ("card", "blackhole", bare / "dev" / "0")
+    assert str(card).endswith(f"compiler: SFPI in {bare / 'sfpi'}")
+    with pytest.raises(PlatformError, match=r"\(wormhole\) must equal .* \(blackhole\)"):
+        find_platform("wormhole")
+
+
+def test_no_compiler_names_the_line_to_type(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(bare))
+    with pytest.raises(PlatformError, match=r"riscv64-unknown-elf-g\+\+.* Type: sudo apt-get install -y gcc-riscv64"):
+        find_platform()
+
+
+def test_unknown_arch() -> None:
+    with pytest.raises(PlatformError, match=r"\('grayskull'\) must be one of blackhole, wormhole"):
+        find_platform("grayskull")
+
+
+def test_runtime_root_is_built_once_by_two_at_once(bare: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(runtime_root.ensure_runtime_root, [bare, bare])
+    assert first == second
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+    built = first.stat().st_mtime_ns
+    assert runtime_root.ensure_runtime_root(bare).stat().st_mtime_ns == built
+    assert os.access(first / "runtime/sfpi/compiler/bin/riscv-tt-elf-g++", os.X_OK)
+    assert (first / "tt_metal/hw/inc/api/core_local_mem.h").is_file()
+    assert "static_assert(false" not in (first / "runtime/sfpi/overlay/api/core_local_mem.h").read_text()
+
+
+# --- A device that is well ---
+
+
+def test_leaves_everything_as_it_was(start: Start) -> None:
+    run = start(f"""{ROUND_TRIP}
+    try:
+        with platform.open():
+            pass
+    except Exception as error:
+        print(error)
+    raise RuntimeError("from the block")
+    """)
+    run.wait_until_open()
+    folder = run.run_folder
+    run.go_on()
+    assert run.end() == 1, run.stderr
+    assert "RuntimeError: from the block" in run.stderr
+    assert "a device is open in this process" in run.stdout
+    assert "environment restored: True" in run.stdout
+    assert "info" not in run.stdout + run.stderr, "ttnn's own chatter"
+    assert not list(run.folder.iterdir())
+    _wait_for(lambda: not folder.exists())
+
+
+# --- A device that is not ---
+
+
+def test_simulator_that_dies_at_start(start: Start, tmp_path: Path, platform: Platform) -> None:
+    simulator = tmp_path / platform.arch
+    simulator.mkdir()
+    for descriptor in tt_device.platform._wolfpine_folder(platform.arch).glob("*.yaml"):
+        (simulator / descriptor.name).symlink_to(descriptor)
+    (simulator / "run.sh").write_text("#!/bin/sh\necho ImportError: no flatbuffers >&2\nexit 7\n")
+    (simulator / "run.sh").chmod(0o755)
+    run = start(TT_METAL_SIMULATOR=str(simulator))
+    assert run.end() == 3, run.stderr
+    assert "the simulator ended (exit status 7)" in run.stderr
+    assert "    ImportError: no flatbuffers" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("sent", "verdict"),
+    [
+        (signal.SIGKILL, "the simulator ended (exit status 137) while ttnn was waiting for it"),
+        (signal.SIGSTOP, "the device has not answered for 10 s (limit 10 s)"),
+    ],
+)
+def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, verdict: str) -> None:
+    run = start(ROUND_TRIP, TT_METAL_SIMULATOR="")
+    run.wait_until_open()
+    simulator, folder = run.simulator, run.run_folder
+    os.kill(simulator, sent)
+    run.go_on()
+    assert run.end() == 3, run.stderr
+    assert verdict in run.stderr
+    assert re.search(r'Stack \(most recent call first\):\n(  File .*\n)*  File "<string>", line \d+', run.stderr)
+    _wait_for(lambda: not folder.exists())
+    assert not guard._is_simulator_of(folder, simulator)
+
+
+def test_deadlocked_kernel(start: Start) -> None:
+    run = start(DEADLOCK)
+    run.wait_until_open()
+    run.go_on()
+    assert run.end() == 3, run.stderr
+    if "wolfpine" in run.stdout:
+        assert "the kernels on the device are deadlocked" in run.stderr
+        assert "BRISC: oscillating" in run.stderr
+    else:
+        assert "the device has not answered for 10 s" in run.stderr
+
+
+def test_killed_process_leaves_no_simulator(start: Start) -> None:
+    run = start(TT_METAL_SIMULATOR="")
+    run.wait_until_open()
+    simulator, folder = run.simulator, run.run_folder
+    assert guard._is_simulator_of(folder, simulator)
+    run.process.kill()
+    _wait_for(lambda: not folder.exists())
+    assert not guard._is_simulator_of(folder, simulator)
+
+
+# --- The guard's parts ---
+
+
+def test_sweeps_what_a_killed_guard_left(tmp_path: Path) -> None:
+    alive, lock = session._new_run_folder(tmp_path)
+    dead = tmp_path / "1-dead"
+    dead.mkdir()
+    orphan = subprocess.Popen(["sleep", "100"], env={"TT_DEVICE_RUN": str(dead)}, start_new_session=True)
+    (dead / "simulator.pid").write_text(f"{orphan.pid}\n")
+    fresh, _ = session._new_run_folder(tmp_path)
+    assert orphan.wait(10) == -signal.SIGKILL
+    assert sorted(path for path in tmp_path.iterdir() if path.is_dir()) == sorted([alive, fresh])
+    os.close(lock)
+
+
+def test_spares_a_process_that_took_the_simulators_id(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as stranger:
+        (tmp_path / "simulator.pid").write_text(f"{stranger.pid}\n")
+        guard.end_simulator(tmp_path)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+PARKED = "parked in a recognised firmware wait loop [0x400c, 0x443c] — polling a value nothing has written"
+WAITING = "oscillating in [0xa1b0, 0xa1bc] (4 unique PCs) — likely polling"
+
+
+@pytest.mark.parametrize(
+    ("brisc", "silence", "verdict"),
+    [
+        (WAITING, 4.0, None),
+        (WAITING, 6.0, "the kernels on the device are deadlocked"),
+        (PARKED, 6.0, None),  # as long uploads look
+        (PARKED, 61.0, "the kernels on the device have made no progress for 61 s"),
+    ],
+)
+def test_idle_cores_are_no_deadlock(tmp_path: Path, brisc: str, silence: float, verdict: str | None) -> None:
+    (tmp_path / "simulator.log").write_text(
+        f"[DEADLOCK cycle=106314] no observable progress for 50000 cycles\n  BRISC: {brisc}\n  NCRISC: {PARKED}\n"
+    )
+    watch = guard.Watch(tmp_path, timeout=60.0, owner=os.getpid(), owner_fd=-1)
+    watch.simulator.look()
+    watch.silence = silence
+    assert watch.verdict() == verdict
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
