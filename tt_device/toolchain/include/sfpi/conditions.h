@@ -1,0 +1,199 @@
+// Conditions, and v_if: blocks whose assignments reach only the lanes in which a condition holds.
+//
+// The SFPU keeps one lane predicate and a stack of it. SFPSETCC narrows the predicate to the enabled lanes in which
+// one LREG passes a test against zero; so "and" is a sequence of tests, and "or" goes by De Morgan over a flag vector.
+#pragma once
+
+namespace sfpi {
+
+namespace impl_ {
+
+struct Condition {};
+template <class T>
+concept Conditional = std::is_base_of_v<Condition, T>;
+
+// One test of one LREG. SFPSETCC's four tests are two pairs of opposites that differ in bit 2. "Less than zero" is
+// the sign bit: it holds for -0.0 and for a NaN with its sign set.
+struct Test : Condition {
+    sfpu_t value;
+    unsigned mod;
+
+    sfpi_inline Test(sfpu_t value_, unsigned mod_) : value(value_), mod(mod_) {}
+    sfpi_inline void narrow() const { asm volatile("sfpsetcc %0, %1" : : "f"(value.v), "i"(mod)); }
+    sfpi_inline Test opposite() const { return {value, mod ^ 4}; }
+};
+
+template <class A, class B>
+struct Or;
+
+template <class A, class B>
+struct And : Condition {
+    A a;
+    B b;
+
+    sfpi_inline And(A a_, B b_) : a(a_), b(b_) {}
+    sfpi_inline void narrow() const {
+        a.narrow();
+        b.narrow();
+    }
+    sfpi_inline auto opposite() const {
+        return Or<decltype(a.opposite()), decltype(b.opposite())>(a.opposite(), b.opposite());
+    }
+};
+
+// A vector of 0 or 1, from narrowing by `condition`: 1 in the lanes that pass if `value` is 1, in the others if 0.
+template <class C>
+sfpi_inline sfpu_t flags(const C& condition, unsigned value) {
+    sfpu_t flag = load_immediate(1 - value);
+    asm volatile("sfppushc");
+    condition.narrow();
+    asm volatile("sfploadi %0, %2, %1" : "+f"(flag.v) : "i"(value), "i"(SFPLOADI_MOD0_USHORT));
+    asm volatile("sfppopc");
+    return flag;
+}
+
+template <class A, class B>
+struct Or : Condition {
+    A a;
+    B b;
+
+    sfpi_inline Or(A a_, B b_) : a(a_), b(b_) {}
+    sfpi_inline auto opposite() const {
+        return And<decltype(a.opposite()), decltype(b.opposite())>(a.opposite(), b.opposite());
+    }
+    sfpi_inline void narrow() const { Test(flags(opposite(), 0), SFPSETCC_MOD1_LREG_NE0).narrow(); }
+};
+
+}  // namespace impl_
+
+// A condition kept in an LREG.
+struct vBool : impl_::Condition {
+    impl_::sfpu_t flag;
+
+    vBool() = default;
+    template <impl_::Conditional C>
+        requires(!std::is_same_v<C, vBool>)
+    sfpi_inline vBool(const C& condition) : flag(impl_::flags(condition, 1)) {}
+    sfpi_inline void narrow() const { impl_::Test(flag, SFPSETCC_MOD1_LREG_NE0).narrow(); }
+    sfpi_inline impl_::Test opposite() const { return {flag, SFPSETCC_MOD1_LREG_EQ0}; }
+};
+
+namespace impl_ {
+
+template <Conditional A, Conditional B>
+sfpi_inline And<A, B> operator&&(A a, B b) {
+    return {a, b};
+}
+template <Conditional A, Conditional B>
+sfpi_inline Or<A, B> operator||(A a, B b) {
+    return {a, b};
+}
+template <Conditional A>
+sfpi_inline auto operator!(A a) {
+    return a.opposite();
+}
+
+// a - b, or a itself where b is zero: what comparisons test against zero. Integers: no overflow is looked for.
+template <class A, class B>
+sfpi_inline sfpu_t compared(const A& a, const B& b) {
+    using T = common_t<A, B>;
+    if constexpr (std::is_arithmetic_v<B>) {
+        if (__builtin_constant_p(b) && b == 0) {
+            return to<T>(a).get();
+        }
+    }
+    return (a - b).get();
+}
+
+#define SFPI_COMPARE(symbol, mod)                              \
+    template <class A, class B>                                \
+        requires Operands<A, B>                         \
+    sfpi_inline Test operator symbol(const A& a, const B& b) { \
+        return {compared(a, b), mod};                   \
+    }
+SFPI_COMPARE(==, SFPSETCC_MOD1_LREG_EQ0)
+SFPI_COMPARE(!=, SFPSETCC_MOD1_LREG_NE0)
+SFPI_COMPARE(<, SFPSETCC_MOD1_LREG_LT0)
+SFPI_COMPARE(>=, SFPSETCC_MOD1_LREG_GTE0)
+#undef SFPI_COMPARE
+
+template <class A, class B>
+    requires Operands<A, B>
+sfpi_inline auto operator>(const A& a, const B& b) {
+    sfpu_t d = compared(a, b);
+    return Test(d, SFPSETCC_MOD1_LREG_GTE0) && Test(d, SFPSETCC_MOD1_LREG_NE0);
+}
+template <class A, class B>
+    requires Operands<A, B>
+sfpi_inline auto operator<=(const A& a, const B& b) {
+    return !(a > b);
+}
+
+}  // namespace impl_
+
+// A hint that the compared values lie near each other, so that their difference cannot overflow: it never is looked
+// for here.
+template <impl_::Conditional C>
+sfpi_inline C nearby(const C& condition) {
+    return condition;
+}
+
+namespace impl_ {
+
+template <Conditional C>
+sfpi_inline C condition(const C& c) {
+    return c;
+}
+template <Vector A>
+sfpi_inline Test condition(const A& a) {
+    return {a.get(), SFPSETCC_MOD1_LREG_NE0};
+}
+
+// The predicates that a v_if pushed; they are popped at its end.
+class PredicateScope {
+    unsigned depth = 0;
+
+public:
+    sfpi_inline PredicateScope() { push(); }
+    PredicateScope(const PredicateScope&) = delete;
+    sfpi_inline ~PredicateScope() {
+        for (unsigned i = 0; i < depth; i++) {
+            asm volatile("sfppopc");
+        }
+    }
+    sfpi_inline void push() {
+        depth++;
+        asm volatile("sfppushc");
+    }
+    // From the lanes of the branch to the lanes, of those enabled before it, that did not take it.
+    sfpi_inline void invert() { asm volatile("sfpcompc"); }
+};
+
+}  // namespace impl_
+
+}  // namespace sfpi
+
+// Control flow runs through every branch: do not jump into or out of one.
+#define v_if(x)                            \
+    {                                      \
+        sfpi::impl_::PredicateScope v_scope; \
+        sfpi::impl_::condition(x).narrow(); \
+        {
+#define v_elseif(x)                        \
+        }                                  \
+        v_scope.invert();                  \
+        v_scope.push();                    \
+        sfpi::impl_::condition(x).narrow(); \
+        {
+#define v_else                             \
+        }                                  \
+        v_scope.invert();                  \
+        {
+#define v_endif                            \
+        }                                  \
+    }
+#define v_block                            \
+    {                                      \
+        sfpi::impl_::PredicateScope v_scope;
+#define v_and(x) sfpi::impl_::condition(x).narrow()
+#define v_endblock }
