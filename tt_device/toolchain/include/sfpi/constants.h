@@ -76,7 +76,11 @@ constexpr unsigned SFPENCC_MOD1_EU_R1 = 0;
 constexpr unsigned SFPENCC_MOD1_EI_RI = 10;
 
 constexpr unsigned SFPLZ_MOD1_CC_NONE = 0;
+constexpr unsigned SFPLZ_MOD1_CC_NE0 = 2;
+constexpr unsigned SFPLZ_MOD1_CC_COMP = 8;
+constexpr unsigned SFPLZ_MOD1_CC_EQ0 = 10;
 constexpr unsigned SFPLZ_MOD1_NOSGN_MASK = 4;
+constexpr unsigned SFPLZ_MOD1_NOSGN_CC_NONE = 4;
 constexpr unsigned SFPSDIVP2_MOD1_ADD = 1;
 
 constexpr unsigned SFPCAST_MOD1_SM32_TO_FP32_RNE = 0;

@@ -335,7 +335,8 @@ template <impl_::Vector A>
 sfpi_inline void subvec_transp(A& a, A& b, A& c, A& d) {
     impl_::sfpu_t rows[4] = {a.get(), b.get(), c.get(), d.get()};
     impl_::sfptransp(rows[0], rows[1], rows[2], rows[3]);
-    a.v = rows[0].v;  // under a predicate, SFPTRANSP itself has left the disabled lanes alone
+    // SFPTRANSP itself has obeyed the predicate.
+    a.v = rows[0].v;
     b.v = rows[1].v;
     c.v = rows[2].v;
     d.v = rows[3].v;

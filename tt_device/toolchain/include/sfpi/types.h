@@ -25,15 +25,19 @@ struct sFloat16b {
 
 namespace impl_ {
 
-// A vector of no particular type. Copying makes a whole copy; assigning obeys the lane predicate (registers.h).
+// A vector of no particular type. Copying makes a whole copy; assigning obeys the lane predicate (registers.h). The
+// first assignment to a variable that was declared without a value is a copy: there is nothing to keep, and to keep
+// it would cost an LREG from the declaration on. Straight-line code knows `has_value` at compile time.
 struct vVal {
     float v;
+    bool has_value;
 
-    vVal() = default;
+    sfpi_inline vVal() : has_value(false) {}
     vVal(const vVal&) = default;
-    sfpi_inline explicit vVal(sfpu_t r) : v(r.v) {}
+    sfpi_inline explicit vVal(sfpu_t r) : v(r.v), has_value(true) {}
     sfpi_inline vVal& operator=(const vVal& other) {
-        v = sfpmov_onto<0>(get(), other.get()).v;
+        v = has_value ? sfpmov_onto<0>(get(), other.get()).v : other.v;
+        has_value = true;
         return *this;
     }
     sfpi_inline sfpu_t get() const { return {v}; }
@@ -50,7 +54,7 @@ concept Scalar = std::is_arithmetic_v<T> || std::is_same_v<T, sFloat16a> || std:
 }  // namespace impl_
 
 #define SFPI_VECTOR(Type, Base)                                        \
-    Type() = default;                                                  \
+    sfpi_inline Type() {}                                              \
     Type(const Type&) = default;                                       \
     sfpi_inline Type& operator=(const Type& other) {                   \
         impl_::vVal::operator=(other);                                 \
@@ -206,6 +210,7 @@ sfpi_inline auto in(const A& a) {
 }
 
 // SFPLOAD's and SFPSTORE's mod0 for a vector of type T in a Dest datum of layout L.
+constexpr unsigned NO_DEST_FORMAT = ~0u;
 template <class T, DataLayout L>
 constexpr unsigned dest_format() {
     constexpr bool is_float = std::is_base_of_v<vFloat, T>;
@@ -242,7 +247,7 @@ constexpr unsigned dest_format() {
         return SFPLOAD_MOD0_FMT_INT32;
 #endif
     } else {
-        static_assert(sizeof(T) == 0, "Dest layout and vector type do not go together, or this pair is not modelled");
+        return NO_DEST_FORMAT;
     }
 }
 
@@ -255,11 +260,20 @@ struct DestRegister {
 
     template <class T>
     sfpi_inline vVal read() const {
-        return vVal(sfpload<dest_format<T, L>()>(row, addr_mode));
+        if constexpr (dest_format<T, L>() == NO_DEST_FORMAT) {
+            refuse_dest_format();
+            return {};
+        } else {
+            return vVal(sfpload<dest_format<T, L>()>(row, addr_mode));
+        }
     }
     template <Vector T>
     sfpi_inline void operator=(const T& value) const {
-        sfpstore<dest_format<T, L>()>(value.get(), row, addr_mode);
+        if constexpr (dest_format<T, L>() == NO_DEST_FORMAT) {
+            refuse_dest_format();
+        } else {
+            sfpstore<dest_format<T, L>()>(value.get(), row, addr_mode);
+        }
     }
     template <Source S>
     sfpi_inline void operator=(const S& source) const {
