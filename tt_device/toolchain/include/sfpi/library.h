@@ -64,7 +64,9 @@ sfpi_inline vFloat setman(const vFloat& v, const M& mantissa) {
         return impl_::sfpsetman_onto<0>(mantissa.get(), v.get());
     }
 }
-sfpi_inline vFloat copyman(const vFloat& v, const vFloat& from) { return impl_::sfpsetman_onto<0>(from.get(), v.get()); }
+sfpi_inline vFloat copyman(const vFloat& v, const vFloat& from) {
+    return impl_::sfpsetman_onto<0>(from.get(), v.get());
+}
 
 // v with the sign bit of `sign`: of a vector, or an immediate of 0 or 1.
 template <impl_::Lanes A, impl_::Operand S>

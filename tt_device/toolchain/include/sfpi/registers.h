@@ -41,7 +41,9 @@ sfpi_inline int immediate(int value) {
 template <unsigned Mod, class A, class B, class C>
 sfpi_inline sfpu_t sfpmad(A a, B b, C c) {
     sfpu_t d;
-    asm volatile("sfpmad %1, %2, %3, %0, %4" : "=f"(d.v) : "fi"(operand(a)), "fi"(operand(b)), "fi"(operand(c)), "i"(Mod));
+    asm volatile("sfpmad %1, %2, %3, %0, %4"
+                 : "=f"(d.v)
+                 : "fi"(operand(a)), "fi"(operand(b)), "fi"(operand(c)), "i"(Mod));
     return d;
 }
 

@@ -211,43 +211,67 @@ sfpi_inline auto in(const A& a) {
 
 // SFPLOAD's and SFPSTORE's mod0 for a vector of type T in a Dest datum of layout L.
 constexpr unsigned NO_DEST_FORMAT = ~0u;
+
+// The layout that SFPI takes for T where none is given.
+template <class T>
+constexpr DataLayout default_layout() {
+    if constexpr (std::is_base_of_v<vFloat16a, T>) {
+        return DataLayout::F16a;
+    } else if constexpr (std::is_base_of_v<vFloat16b, T>) {
+        return DataLayout::F16b;
+    } else if constexpr (std::is_base_of_v<vFloat, T>) {
+        return DataLayout::FSrcB;
+    } else if constexpr (std::is_base_of_v<vUInt16, T>) {
+        return DataLayout::U16;
+    } else if constexpr (std::is_base_of_v<vUInt, T>) {
+        return DataLayout::U32;
+    } else if constexpr (std::is_base_of_v<vSMag16, T>) {
+        return DataLayout::SM16;
+    } else if constexpr (std::is_base_of_v<vSMag, T>) {
+        return DataLayout::SM32;
+    } else {
+#if __riscv_xtttensixwh
+        return DataLayout::SM32;  // Wormhole keeps integers in sign and magnitude
+#else
+        return DataLayout::I32;
+#endif
+    }
+}
+
 template <class T, DataLayout L>
 constexpr unsigned dest_format() {
-    constexpr bool is_float = std::is_base_of_v<vFloat, T>;
-    constexpr bool is_smag = std::is_base_of_v<vSMag, T>;
-    constexpr bool is_int = std::is_base_of_v<vInt, T>;
-    constexpr bool is_uint = std::is_base_of_v<vUInt, T>;
-    if constexpr (is_float && (L == DataLayout::FSrcB || (L == DataLayout::Default && std::is_same_v<T, vFloat>))) {
-        return SFPLOAD_MOD0_FMT_SRCB;
-    } else if constexpr (is_float && L == DataLayout::F32) {
-        return SFPLOAD_MOD0_FMT_FP32;
-    } else if constexpr (is_float && (L == DataLayout::F16a || (L == DataLayout::Default && std::is_same_v<T, vFloat16a>))) {
-        return SFPLOAD_MOD0_FMT_FP16A;
-    } else if constexpr (is_float && (L == DataLayout::F16b || L == DataLayout::Default)) {
-        return SFPLOAD_MOD0_FMT_FP16B;
-    } else if constexpr (is_uint && (L == DataLayout::U16 || (L == DataLayout::Default && std::is_base_of_v<vUInt16, T>))) {
-        return SFPLOAD_MOD0_FMT_UINT16;
-    } else if constexpr (is_uint && L == DataLayout::LO16) {
-        return SFPLOAD_MOD0_FMT_LO16;
-    } else if constexpr (is_uint && L == DataLayout::HI16) {
-        return SFPLOAD_MOD0_FMT_HI16;
-    } else if constexpr (is_uint && (L == DataLayout::U32 || L == DataLayout::M32 || L == DataLayout::Default)) {
-        return SFPLOAD_MOD0_FMT_INT32;
-    } else if constexpr (is_smag && (L == DataLayout::SM16 || (L == DataLayout::Default && std::is_base_of_v<vSMag16, T>))) {
-        return SFPLOAD_MOD0_FMT_INT16;
-    } else if constexpr (is_smag && (L == DataLayout::SM32 || L == DataLayout::Default)) {
-        return SFPLOAD_MOD0_FMT_INT32;
-    } else if constexpr (is_int && L == DataLayout::I32) {
-        return SFPLOAD_MOD0_FMT_INT32;
-#if __riscv_xtttensixwh
-    } else if constexpr (is_int && (L == DataLayout::SM32 || L == DataLayout::Default)) {
-        return SFPLOAD_MOD0_FMT_SM32;  // converts to and from sign and magnitude, in which Wormhole keeps integers
-#else
-    } else if constexpr (is_int && L == DataLayout::Default) {
-        return SFPLOAD_MOD0_FMT_INT32;
-#endif
+    constexpr DataLayout layout = L == DataLayout::Default ? default_layout<T>() : L;
+    if constexpr (std::is_base_of_v<vFloat, T>) {
+        switch (layout) {
+            case DataLayout::FSrcB: return SFPLOAD_MOD0_FMT_SRCB;
+            case DataLayout::F32: return SFPLOAD_MOD0_FMT_FP32;
+            case DataLayout::F16a: return SFPLOAD_MOD0_FMT_FP16A;
+            case DataLayout::F16b: return SFPLOAD_MOD0_FMT_FP16B;
+            default: return NO_DEST_FORMAT;
+        }
+    } else if constexpr (std::is_base_of_v<vUInt, T>) {
+        switch (layout) {
+            case DataLayout::U32:
+            case DataLayout::M32: return SFPLOAD_MOD0_FMT_INT32;
+            case DataLayout::U16: return SFPLOAD_MOD0_FMT_UINT16;
+            case DataLayout::LO16: return SFPLOAD_MOD0_FMT_LO16;
+            case DataLayout::HI16: return SFPLOAD_MOD0_FMT_HI16;
+            default: return NO_DEST_FORMAT;
+        }
+    } else if constexpr (std::is_base_of_v<vSMag, T>) {
+        switch (layout) {
+            case DataLayout::SM32: return SFPLOAD_MOD0_FMT_INT32;
+            case DataLayout::SM16: return SFPLOAD_MOD0_FMT_INT16;
+            default: return NO_DEST_FORMAT;
+        }
     } else {
-        return NO_DEST_FORMAT;
+        switch (layout) {
+            case DataLayout::I32: return SFPLOAD_MOD0_FMT_INT32;
+#if __riscv_xtttensixwh
+            case DataLayout::SM32: return SFPLOAD_MOD0_FMT_SM32;  // converts to two's complement and back
+#endif
+            default: return NO_DEST_FORMAT;
+        }
     }
 }
 
@@ -290,7 +314,9 @@ struct DestRegister {
 struct DestFile {
     sfpi_inline DestRegister<DataLayout::Default> operator[](unsigned i) const { return {i * SFP_DESTREG_STRIDE}; }
     // Moves dst_reg[0]: the counter that SFPU instructions add to every Dest row.
-    sfpi_inline void operator+=(int n) const { asm volatile("ttincrwc %0" : : "i"(immediate(int(SFP_DESTREG_STRIDE) * n))); }
+    sfpi_inline void operator+=(int n) const {
+        asm volatile("ttincrwc %0" : : "i"(immediate(int(SFP_DESTREG_STRIDE) * n)));
+    }
     sfpi_inline void operator++() const { *this += 1; }
     sfpi_inline void operator++(int) const { *this += 1; }
 };
