@@ -14,8 +14,8 @@ from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32De
 from weights_tools import Checkpoint, CheckpointError
 
 EXPERT_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-# What HuggingFace keeps in float32 when it loads the model in bfloat16 (`_keep_in_fp32_modules*` of its class).
-FLOAT32_WEIGHTS = ("indexer.weights_proj.weight", "e_score_correction_bias")
+# What HuggingFace keeps in float32 when it loads the model in bfloat16 (`_keep_in_fp32_modules_strict` of its class).
+FLOAT32_WEIGHT = "e_score_correction_bias"
 
 
 def load_config(checkpoint: Checkpoint) -> DeepseekV32Config:
@@ -26,10 +26,12 @@ def load_config(checkpoint: Checkpoint) -> DeepseekV32Config:
     model_type = checkpoint.config.get("model_type")
     if model_type != DeepseekV32Config.model_type:
         raise CheckpointError(
-            f"{checkpoint.folder}/config.json: model_type must be {DeepseekV32Config.model_type!r}, but is {model_type!r}"
+            f"{checkpoint.folder}/config.json: model_type must be {DeepseekV32Config.model_type!r},"
+            f" but is {model_type!r}"
         )
     config = DeepseekV32Config.from_dict(checkpoint.config)
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
     return config
 
 
@@ -41,12 +43,13 @@ def load_layer(checkpoint: Checkpoint, config: DeepseekV32Config, number: int) -
     """
     if not 0 <= number < config.num_hidden_layers:
         raise CheckpointError(
-            f"{checkpoint.folder}: layer must be 0 to {config.num_hidden_layers - 1} (num_hidden_layers), but is {number}"
+            f"{checkpoint.folder}: layer must be 0 to {config.num_hidden_layers - 1} (num_hidden_layers),"
+            f" but is {number}"
         )
     with torch.device("meta"):
         layer = DeepseekV32DecoderLayer(config, number)
     state = {
-        key: value.to(torch.float32 if key.endswith(FLOAT32_WEIGHTS) else torch.bfloat16)
+        key: value.to(torch.float32 if key.endswith(FLOAT32_WEIGHT) else torch.bfloat16)
         for key, value in _stack_experts(checkpoint.tensors(f"model.layers.{number}"), config.n_routed_experts).items()
     }
     try:
@@ -143,6 +146,6 @@ class _RecordTopk(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()

@@ -65,11 +65,11 @@ def compare_block(
     indexer = layer.self_attn.indexer
     original = indexer.k_norm
     norm = TtLayerNorm.from_torch(original, device)
-    indexer.k_norm = norm
+    indexer.register_module("k_norm", norm)
     try:
         result = run_layer(layer, config, hidden_states)
     finally:
-        indexer.k_norm = original
+        indexer.register_module("k_norm", original)
     return Comparison(
         layer_number,
         tokens,
@@ -87,13 +87,13 @@ def compare_block(
 def _norm_against_float64(result: Taps, layer: torch.nn.LayerNorm, launches: int) -> Tap:
     weight, bias = layer.weight.detach(), layer.bias.detach()
     golden = LayerNormSingleCore.golden(result.norm_input, weight, bias, layer.eps)
-    return _norm_tap("k_norm, against float64", result, golden, golden, bias, launches)
+    return _norm_tap("k_norm vs float64", result, golden, golden, bias, launches)
 
 
 def _norm_against_huggingface(result: Taps, reference: Taps, layer: torch.nn.LayerNorm, launches: int) -> Tap:
     bias = layer.bias.detach()
     golden = LayerNormSingleCore.golden(reference.norm_input, layer.weight.detach(), bias, layer.eps)
-    return _norm_tap("k_norm, against HuggingFace", result, reference.norm_output, golden, bias, launches)
+    return _norm_tap("k_norm vs HuggingFace", result, reference.norm_output, golden, bias, launches)
 
 
 def _norm_tap(
@@ -125,7 +125,9 @@ def _choice(result: Taps, reference: Taps, launches: int) -> Tap:
     flipped = (allowed != expected).any(dim=-1)
     lowest_chosen = reference.scores.masked_fill(~allowed, torch.inf).amin(dim=-1)
     last_expected = reference.scores.masked_fill(~expected, torch.inf).amin(dim=-1)
-    holds = bool((lowest_chosen >= last_expected - 2 * moved).all()) and bool((allowed.sum(-1) == expected.sum(-1)).all())
+    holds = bool((lowest_chosen >= last_expected - 2 * moved).all()) and bool(
+        (allowed.sum(-1) == expected.sum(-1)).all()
+    )
     remark = f"{int(flipped.sum())} of {flipped.numel()} queries chose otherwise"
     return Tap("indexer top-k", tuple(reference.chosen.shape), None, launches, holds, remark)
 

@@ -95,7 +95,8 @@ class TtLayerNorm(nn.Module):
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        return ttnn.to_torch(self._launch(self._upload(x.detach().reshape(rows, self.width)))).reshape(x.shape)
+        y: torch.Tensor = ttnn.to_torch(self._launch(self._upload(x.detach().reshape(rows, self.width))))
+        return y.reshape(x.shape)
 
     def extra_repr(self) -> str:
         return f"{self.width}, eps={self.eps}, launches={self.launches}"

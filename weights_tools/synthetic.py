@@ -6,6 +6,7 @@ transformers' `conversion_mapping` read them: one matrix an expert and projectio
 `weights_proj`, `lm_head`) that the checkpoint holds it in bf16. There is no MTP layer and no float8.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from loguru import logger
+from platformdirs import user_cache_path
 from safetensors.torch import save
 
 from weights_tools.checkpoint import CONFIG, INDEX, CheckpointError
@@ -94,6 +96,23 @@ def write_synthetic(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     logger.info(f"wrote {folder}: {geometry.num_hidden_layers} layers, {size / 1e6:.0f} MB, seed {seed}")
+    return folder
+
+
+def default_checkpoint() -> Path:
+    """The default geometry with seed 0, in the user's cache folder: written the first time, kept for the next.
+
+    Raises:
+        CheckpointError: it can't be written
+    """
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]  # other code, other checkpoint
+    folder = user_cache_path("tt-deepseek-norms") / "checkpoints" / f"synthetic-{version}"
+    if not folder.exists():
+        try:
+            write_synthetic(folder)
+        except CheckpointError:
+            if not folder.exists():  # else another process was faster
+                raise
     return folder
 
 

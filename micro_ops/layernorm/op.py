@@ -6,6 +6,7 @@ SPEC.md describes the data flow, the circular buffers (CBs), the numerics and th
 import math
 import struct
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ CB_GAMMA_RM = 2  # gamma, one stick for each row of a block
 CB_GAMMA_TILED = 3
 CB_BETA_RM = 4  # beta, likewise
 CB_BETA_TILED = 5
+# 6 is the plan's CB_SCALARS: eps and 1 / W are runtime arguments of the compute kernel instead
 CB_INTERM = 7  # the statistics tiles: mean and 1 / std of a block's rows
 CB_OUTPUT_TILED = 16  # output as tiles
 CB_OUTPUT_RM = 17  # output sticks
@@ -29,6 +31,18 @@ TILE_ELEMENTS = TILE_WIDTH * TILE_HEIGHT
 # Widest row that is tilized: beyond, ten CBs of a block of 32 rows fill L1, and a row fills whole tiles by itself.
 MAX_TILIZED_WIDTH = 512
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes
+
+
+class Tap(StrEnum):
+    """What `op` writes to each element of the output in place of the result; named as in compute.cpp."""
+
+    NONE = "none"
+    INPUT = "input"
+    MEAN = "mean"  # of the element's row, as the three below
+    VARIANCE = "variance"  # biased, without epsilon
+    INVERSE_STD = "inverse_std"
+    STANDARDIZED = "standardized"
+    SCALED = "scaled"  # standardized times gamma
 
 
 class LayerNormArgumentError(ValueError):
@@ -77,9 +91,7 @@ def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType) -> Size
     )
 
 
-def _create_cb_descriptors(
-    core_grid: ttnn.CoreRangeSet, sizes: Sizes, dtype: ttnn.DataType
-) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(core_grid: ttnn.CoreRangeSet, sizes: Sizes, dtype: ttnn.DataType) -> list[ttnn.CBDescriptor]:
     """The CBs of SPEC.md's table. Input and output hold two blocks, so that DRAM and compute overlap."""
 
     def descriptor(index: int, tiles: int) -> ttnn.CBDescriptor:
@@ -113,6 +125,7 @@ def _create_kernel_descriptor(
     compile_time: dict[str, int],
     runtime: dict[str, int],
     tensors: tuple[ttnn.Tensor, ...] = (),
+    defines: dict[str, str] | None = None,
 ) -> ttnn.KernelDescriptor:
     """Kernel `name`.cpp. It finds each runtime argument's position under the compile-time name `arg_<name>`."""
     positions = {f"arg_{key}": position for position, key in enumerate(runtime)}
@@ -126,6 +139,7 @@ def _create_kernel_descriptor(
         compile_time_args=accessors,
         named_compile_time_args=list((compile_time | positions).items()),
         runtime_args=runtime_args,
+        defines=list((defines or {}).items()),
         config=config,
     )
 
@@ -160,7 +174,9 @@ def _create_reader_descriptor(
     )
 
 
-def _create_compute_descriptor(core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsilon: float) -> ttnn.KernelDescriptor:
+def _create_compute_descriptor(
+    core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsilon: float, tap: Tap = Tap.NONE
+) -> ttnn.KernelDescriptor:
     return _create_kernel_descriptor(
         "compute",
         core_grid,
@@ -185,6 +201,7 @@ def _create_compute_descriptor(core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsil
             "inverse_width_bits": _float32_bits(1 / sizes.width),
             "epsilon_bits": _float32_bits(epsilon),
         },
+        defines={"TAP": tap.value},
     )
 
 
@@ -241,6 +258,7 @@ class LayerNormSingleCore:
         beta_tensor: ttnn.Tensor,
         output_tensor: ttnn.Tensor,
         epsilon: float = 1e-6,
+        tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns `output_tensor`.
 
@@ -249,6 +267,7 @@ class LayerNormSingleCore:
             gamma_tensor, beta_tensor: (1, W), likewise
             output_tensor: the input's shape, likewise; overwritten
             epsilon: added to the variance; positive and finite
+            tap: an intermediate to write in place of the result, for tests
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
@@ -256,14 +275,20 @@ class LayerNormSingleCore:
         sizes = _calculate_sizes(tuple(input_tensor.shape), input_tensor.dtype)
         core = ttnn.CoreCoord(0, 0)
         core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+        cbs = _create_cb_descriptors(core_grid, sizes, input_tensor.dtype)
+        needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
+        if needed > available:
+            raise LayerNormArgumentError(
+                f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
+            )
         program = ttnn.ProgramDescriptor(
             kernels=[
                 _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
                 _create_writer_descriptor(core_grid, output_tensor, sizes),
-                _create_compute_descriptor(core_grid, sizes, epsilon),
+                _create_compute_descriptor(core_grid, sizes, epsilon, tap),
             ],
             semaphores=[],
-            cbs=_create_cb_descriptors(core_grid, sizes, input_tensor.dtype),
+            cbs=cbs,
         )
         return ttnn.generic_op([input_tensor, gamma_tensor, beta_tensor, output_tensor], program)
 
@@ -297,6 +322,8 @@ def _validate(
         raise LayerNormArgumentError(f"output.shape={tuple(output_tensor.shape)} must equal input.shape={shape}")
     for name in ("input", "gamma", "beta"):
         if tensors[name].buffer_address() == output_tensor.buffer_address():
-            raise LayerNormArgumentError(f"output must not be {name}: both start at {output_tensor.buffer_address():#x}")
+            raise LayerNormArgumentError(
+                f"output must not be {name}: both start at {output_tensor.buffer_address():#x}"
+            )
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise LayerNormArgumentError(f"epsilon must be positive and finite, but is {epsilon}")

@@ -139,13 +139,17 @@ void finish_mean(uint32_t width, uint32_t inverse_width) {
     }
 }
 
-// variance + eps, in place of 1 / std
+// variance + eps, in the place of 1 / std
 template <bool tilized>
 void finish_variance(uint32_t inverse_width, uint32_t epsilon) {
     using G = Groups<tilized>;
 #pragma GCC unroll 8
     for (uint32_t g = 0; g < G::count; ++g) {
-        dst_reg[G::statistic(g, inverse_std)] = total<tilized>(g) * scalar(inverse_width) + scalar(epsilon);
+        vFloat variance = total<tilized>(g) * scalar(inverse_width);
+        if constexpr (tap != Tap::variance) {
+            variance = variance + scalar(epsilon);
+        }
+        dst_reg[G::statistic(g, inverse_std)] = variance;
     }
 }
 
@@ -192,8 +196,19 @@ void normalize_groups() {
 #pragma GCC unroll 32
         for (uint32_t j = 0; j < G::size; ++j) {
             const uint32_t vector = G::vector(g, j);
-            vFloat normalized = (dst_reg[x_base + vector] - row_mean) * row_inverse_std;
-            dst_reg[x_base + vector] = normalized * dst_reg[gamma_base + vector] + dst_reg[beta_base + vector];
+            vFloat x = dst_reg[x_base + vector];
+            vFloat standardized = (x - row_mean) * row_inverse_std;
+            if constexpr (tap == Tap::none) {
+                dst_reg[x_base + vector] = standardized * dst_reg[gamma_base + vector] + dst_reg[beta_base + vector];
+            } else if constexpr (tap == Tap::scaled) {
+                dst_reg[x_base + vector] = standardized * dst_reg[gamma_base + vector];
+            } else if constexpr (tap == Tap::standardized) {
+                dst_reg[x_base + vector] = standardized;
+            } else if constexpr (tap == Tap::mean) {
+                dst_reg[x_base + vector] = row_mean;
+            } else if constexpr (tap == Tap::variance || tap == Tap::inverse_std) {
+                dst_reg[x_base + vector] = row_inverse_std;
+            }
         }
     }
 }

@@ -1,0 +1,393 @@
+"""The LayerNorm micro-op, by the steps of its plan. Device tests run the real kernels and look at what they wrote."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import ttnn
+
+from integration.metrics import Errors, compare
+from micro_ops.layernorm import op as layernorm
+from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, Tap
+
+EPSILON = 1e-6  # DeepSeek's
+
+# A shape for each way through the kernels, and what can go wrong there.
+FLAT = (2, 1536)  # q_lora_rank: one and a half tiles a row, so the last is masked
+TILIZED = (33, 128)  # k_norm: a second block with a single row in it
+WAYS = pytest.mark.parametrize("shape", [FLAT, TILIZED], ids=["flat", "tilized"])
+
+
+def random_input(shape: tuple[int, ...], offset: float = 0.5, std: float = 2.0, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * std + offset).to(torch.bfloat16)
+
+
+def random_weights(width: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """gamma and beta (1, width), N(0, 1): neither can stand in for the other, nor for ones or zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    gamma, beta = torch.randn(2, 1, width, generator=generator).to(torch.bfloat16)
+    return gamma, beta
+
+
+def upload(tensor: torch.Tensor, device: Any) -> ttnn.Tensor:
+    return ttnn.from_torch(tensor, layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+
+
+def allocate_like(tensor: ttnn.Tensor) -> ttnn.Tensor:
+    return ttnn.allocate_tensor_on_device(
+        tensor.shape, tensor.dtype, tensor.layout, tensor.device(), ttnn.DRAM_MEMORY_CONFIG
+    )
+
+
+def run(
+    device: Any,
+    x: torch.Tensor,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+    epsilon: float = EPSILON,
+    tap: Tap = Tap.NONE,
+) -> torch.Tensor:
+    tensors = [upload(t, device) for t in (x, gamma, beta)]
+    return ttnn.to_torch(LayerNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, tap))
+
+
+def run_tap(device: Any, x: torch.Tensor, tap: Tap) -> torch.Tensor:
+    return run(device, x, *random_weights(x.shape[-1]), tap=tap)
+
+
+def errors_of(
+    y: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, epsilon: float = EPSILON
+) -> Errors:
+    golden = LayerNormSingleCore.golden(x, gamma, beta, epsilon)
+    operands = (golden - beta.double()).abs() + beta.double().abs()
+    return compare(y, golden, operands)
+
+
+def assert_correctly_rounded(y: torch.Tensor, expected: torch.Tensor, exact: float = 0.99) -> None:
+    """Everything is float32 up to one rounding, so all but near-ties are the rounded value, and none is 2 ULP off."""
+    errors = compare(y, expected.expand(y.shape))
+    assert errors.raw == 1.0, errors
+    assert errors.exact >= exact, errors
+
+
+# --- Stage 1: the host ---
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (1, 64), (4, 128)])
+def test_golden_vs_torch(shape: tuple[int, ...]) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    golden = LayerNormSingleCore.golden(x, gamma, beta, EPSILON)
+    reference = torch.nn.functional.layer_norm(
+        x.double(), shape[-1:], gamma.double().flatten(), beta.double().flatten(), EPSILON
+    )
+    assert golden.dtype == torch.float64
+    torch.testing.assert_close(golden, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tilized", "tiles", "blocks"),
+    [
+        ((1, 32), False, 1, 1),  # one row: the tilizer would work on 31 rows of padding
+        ((2, 32), True, 1, 1),  # two rows fit one tile side by side
+        ((4, 128), False, 1, 4),  # 4 tiles either way: no tilizer
+        ((5, 128), True, 4, 1),
+        ((33, 128), True, 4, 2),
+        ((32, 512), True, 16, 1),
+        ((256, 513), False, 1, 256),  # wider than is ever tilized
+        ((1, 1536), False, 2, 1),
+        ((2, 3, 7168), False, 7, 6),
+    ],
+)
+def test_sizes(shape: tuple[int, ...], tilized: bool, tiles: int, blocks: int) -> None:
+    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    assert (sizes.tilized, sizes.tiles, sizes.blocks) == (tilized, tiles, blocks)
+    assert sizes.rows == math.prod(shape[:-1])
+    assert sizes.stick_size == 2 * shape[-1]
+    assert sizes.stride >= sizes.stick_size
+    assert sizes.stride % 64 == 0, "a row in L1 must be aligned for DRAM reads: 64 bytes on Blackhole, 32 on Wormhole"
+    assert sizes.block_rows * sizes.stride == sizes.tiles * sizes.tile_size
+
+
+@WAYS
+def test_cb_configuration(shape: tuple[int, ...]) -> None:
+    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    cbs = layernorm._create_cb_descriptors(_core_grid(), sizes, ttnn.bfloat16)
+    size_of = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in cbs}
+    assert all(cb.format_descriptors[0].page_size == sizes.tile_size for cb in cbs)
+    block = sizes.tiles * sizes.tile_size
+    if sizes.tilized:
+        assert size_of == {0: 2 * block, 1: block, 2: block, 3: block, 4: block, 5: block, 7: 4096, 17: 2 * block}
+    else:
+        assert size_of == {1: 2 * block, 3: block, 5: block, 7: 2048, 16: 2 * block}
+
+
+def _core_grid() -> ttnn.CoreRangeSet:
+    core = ttnn.CoreCoord(0, 0)
+    return ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+
+
+@WAYS
+def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
+    x = upload(random_input(shape), device)
+    gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
+    y = allocate_like(x)
+    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    reader = layernorm._create_reader_descriptor(_core_grid(), x, gamma, beta, sizes)
+    writer = layernorm._create_writer_descriptor(_core_grid(), y, sizes)
+    compute = layernorm._create_compute_descriptor(_core_grid(), sizes, EPSILON)
+
+    assert _runtime_args(reader)["input_address"] == x.buffer_address()
+    assert _runtime_args(reader)["gamma_address"] == gamma.buffer_address()
+    assert _runtime_args(reader)["beta_address"] == beta.buffer_address()
+    assert _runtime_args(writer)["output_address"] == y.buffer_address()
+    assert _runtime_args(compute)["width"] == shape[-1]
+    for kernel in (reader, writer, compute):
+        args = _runtime_args(kernel)
+        assert args.get("rows", shape[0]) == shape[0]
+        assert args["tiles"] == sizes.tiles
+    accessors = list(ttnn.TensorAccessorArgs(x).get_compile_time_args())
+    assert list(reader.compile_time_args)[: len(accessors)] == accessors
+
+
+def _runtime_args(kernel: ttnn.KernelDescriptor) -> dict[str, int]:
+    """The runtime arguments under the names by which the kernel finds them."""
+    values = list(kernel.runtime_args[0][0])
+    named = dict(kernel.named_compile_time_args)
+    return {name.removeprefix("arg_"): values[at] for name, at in named.items() if name.startswith("arg_")}
+
+
+# --- Stage 2: the kernels, step by step ---
+
+
+@WAYS
+def test_program_executes(device: Any, shape: tuple[int, ...]) -> None:
+    """The program runs, writes all of its output and nothing else."""
+    x, gamma, beta, before, output, after = (
+        upload(t, device)
+        for t in (
+            random_input(shape),
+            *random_weights(shape[-1]),
+            *(torch.full(shape, value, dtype=torch.bfloat16) for value in (11.0, math.nan, 13.0)),
+        )
+    )
+    result = LayerNormSingleCore.op(x, gamma, beta, output, EPSILON)
+    assert result.buffer_address() == output.buffer_address()
+    assert not ttnn.to_torch(output).isnan().any(), "an element was not written"
+    assert (ttnn.to_torch(before) == 11.0).all()
+    assert (ttnn.to_torch(after) == 13.0).all()
+    torch.testing.assert_close(ttnn.to_torch(x), random_input(shape), rtol=0, atol=0)
+
+
+@WAYS
+def test_tilize_untilize_passthrough(device: Any, shape: tuple[int, ...]) -> None:
+    x = random_input(shape)
+    torch.testing.assert_close(run_tap(device, x, Tap.INPUT), x, rtol=0, atol=0)
+
+
+@WAYS
+def test_mean_computation(device: Any, shape: tuple[int, ...]) -> None:
+    x = random_input(shape, offset=3.0)
+    mean = x.double().mean(dim=-1, keepdim=True)
+    assert_correctly_rounded(run_tap(device, x, Tap.MEAN), mean)
+
+
+@WAYS
+def test_variance_computation(device: Any, shape: tuple[int, ...]) -> None:
+    x = random_input(shape, offset=3.0)
+    variance = x.double().var(dim=-1, unbiased=False, keepdim=True)
+    assert_correctly_rounded(run_tap(device, x, Tap.VARIANCE), variance)
+
+
+@WAYS
+def test_rsqrt_computation(device: Any, shape: tuple[int, ...]) -> None:
+    x = random_input(shape, std=1e-3, offset=0.0)  # so that epsilon counts: it is as large as the variance
+    inverse_std = torch.rsqrt(x.double().var(dim=-1, unbiased=False, keepdim=True) + EPSILON)
+    assert_correctly_rounded(run_tap(device, x, Tap.INVERSE_STD), inverse_std)
+
+
+@WAYS
+def test_standardization(device: Any, shape: tuple[int, ...]) -> None:
+    x = random_input(shape)
+    ones, zeros = torch.ones(shape[-1]), torch.zeros(shape[-1])
+    standardized = LayerNormSingleCore.golden(x, ones, zeros, EPSILON)
+    assert_correctly_rounded(run_tap(device, x, Tap.STANDARDIZED), standardized)
+
+
+@WAYS
+def test_gamma_multiply(device: Any, shape: tuple[int, ...]) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    scaled = LayerNormSingleCore.golden(x, gamma, torch.zeros_like(beta), EPSILON)
+    assert_correctly_rounded(run(device, x, gamma, beta, tap=Tap.SCALED), scaled)
+
+
+@WAYS
+def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    y = run(device, x, gamma, beta)
+    errors = errors_of(y, x, gamma, beta)
+    assert errors.pcc >= 0.99999, errors
+    assert errors.scaled <= 1.0, errors
+    assert errors.exact >= 0.99, errors
+    reference = torch.nn.functional.layer_norm(
+        x.float(), shape[-1:], gamma.float().flatten(), beta.float().flatten(), EPSILON
+    )
+    assert compare(y, reference, operands=None).raw >= 0.99
+
+
+# --- Stage 3: shapes, weights, edges ---
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 32),  # the plan's shapes
+        (1, 64),
+        (32, 32),
+        (4, 128),
+        (1, 1, 256),
+        (2, 2, 512),
+        (1, 7168),  # hidden_size
+        (3, 7168),  # several flat rows: each has its own statistics
+        (64, 128),  # two full tilized blocks
+        (256, 64),  # eight blocks, more than the CBs hold at once
+        (256, 32),  # one tile a block
+        (1, 128),  # k_norm while decoding
+        (40, 512),  # the widest that is tilized, and a last block that is not full
+    ],
+)
+def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    y = run(device, x, gamma, beta)
+    assert y.shape == x.shape
+    errors = errors_of(y, x, gamma, beta)
+    assert errors.pcc >= 0.99999, errors
+    assert errors.scaled <= 1.0, errors
+    assert errors.exact >= 0.99, errors
+
+
+WEIGHTS: dict[str, Callable[[int], tuple[torch.Tensor, torch.Tensor]]] = {
+    "identity": lambda width: (torch.ones(1, width), torch.zeros(1, width)),
+    "scale and shift": lambda width: (torch.full((1, width), 2.0), torch.ones(1, width)),
+    "random": random_weights,
+    # The spread that kv_a_layernorm's trained gamma is reported to have, and a beta a thousand times larger.
+    "tiny gamma": lambda width: (random_weights(width)[0] * 0.008 + 0.007, random_weights(width)[1] * 8),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@WAYS
+def test_layernorm_weights(device: Any, shape: tuple[int, ...], name: str) -> None:
+    x = random_input(shape)
+    gamma, beta = (t.to(torch.bfloat16) for t in WEIGHTS[name](shape[-1]))
+    y = run(device, x, gamma, beta)
+    errors = errors_of(y, x, gamma, beta)
+    assert errors.scaled <= 1.0, errors
+    assert errors.exact >= 0.99, errors
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("offset", "std", "epsilon"),
+    [
+        (0.0, 1000.0, EPSILON),
+        (1e4, 64.0, EPSILON),  # a mean that lost bits in TF32 would be off by several units
+        (0.0, 1e-3, 1e-12),
+        (0.0, 1e-3, 1e-1),  # epsilon decides alone
+    ],
+    ids=["large", "large offset", "small epsilon", "large epsilon"],
+)
+def test_layernorm_edge_cases(device: Any, shape: tuple[int, ...], offset: float, std: float, epsilon: float) -> None:
+    x, (gamma, beta) = random_input(shape, offset, std), random_weights(shape[-1])
+    errors = errors_of(run(device, x, gamma, beta, epsilon), x, gamma, beta, epsilon)
+    assert errors.scaled <= 1.0, errors
+    # At an offset of 1e4 the float32 mean is off by up to 2^-24 of it, which moves a few more elements over a tie.
+    assert errors.exact >= 0.98, errors
+
+
+@WAYS
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.140625, 1e4])
+def test_constant_rows_give_beta(device: Any, shape: tuple[int, ...], value: float) -> None:
+    """Their mean must be the value itself, as a division by W gives it: eps 1e-6 shows any deviation times 1000."""
+    x = torch.full(shape, value, dtype=torch.bfloat16)
+    gamma, beta = random_weights(shape[-1])
+    torch.testing.assert_close(run(device, x, gamma, beta), beta.expand(shape), rtol=0, atol=0)
+
+
+@WAYS
+def test_rows_are_independent(device: Any, shape: tuple[int, ...]) -> None:
+    """NaN and Inf stay in their rows, and a row alone gives the same bits, though it may go another way. The spoilt
+    rows come out as Inf: the packer writes a float32 NaN so, as it does for a plain copy to bfloat16."""
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    alone = run(device, x[:1], gamma, beta)
+    x[1, 5], x[-1, -1] = math.nan, math.inf
+    y = run(device, x, gamma, beta)
+    torch.testing.assert_close(y[:1], alone, rtol=0, atol=0)
+    spoilt = {1, shape[0] - 1}
+    assert {int(row) for row in (~y.isfinite()).all(dim=-1).nonzero()} == spoilt
+    assert {int(row) for row in (~y.isfinite()).any(dim=-1).nonzero()} == spoilt
+
+
+# --- The program cache ---
+
+
+def test_program_cache(device: Any) -> None:
+    """The second call with a shape builds nothing, and reads the tensors it was given, not those of the first."""
+    shapes = (TILIZED, FLAT, TILIZED, FLAT)
+    entries = []
+    held = []
+    for seed, shape in enumerate(shapes):
+        x, (gamma, beta) = random_input(shape, seed=seed), random_weights(shape[-1], seed=seed + 10)
+        held.append(upload(x, device))  # pushes the next call's tensors to other addresses
+        errors = errors_of(run(device, x, gamma, beta), x, gamma, beta)
+        assert errors.scaled <= 1.0, errors
+        entries.append(device.num_program_cache_entries())
+    assert entries[1] == entries[2] == entries[3], entries
+
+
+def test_epsilon_is_no_part_of_the_program(device: Any) -> None:
+    x, (gamma, beta) = random_input(TILIZED, std=1e-3, offset=0.0), random_weights(TILIZED[-1])
+    run(device, x, gamma, beta, epsilon=1e-6)
+    entries = device.num_program_cache_entries()
+    assert errors_of(run(device, x, gamma, beta, 1e-2), x, gamma, beta, 1e-2).scaled <= 1.0
+    assert device.num_program_cache_entries() == entries
+
+
+# --- What is refused ---
+
+
+def test_refuses_what_does_not_fit(device: Any) -> None:
+    x, (gamma, beta) = upload(random_input((4, 128)), device), random_weights(128)
+    gamma, beta, y = upload(gamma, device), upload(beta, device), allocate_like(x)
+    wide = upload(random_weights(256)[0], device)
+    tiled = ttnn.from_torch(random_input((32, 128)), layout=ttnn.TILE_LAYOUT, device=device)
+    in_l1 = ttnn.from_torch(
+        random_input((4, 128)), layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=ttnn.L1_MEMORY_CONFIG
+    )
+    float32 = upload(random_input((4, 128)).float(), device)
+    op = LayerNormSingleCore.op
+    cases: list[tuple[str, Callable[[], object]]] = [
+        (r"gamma.*\(1, 256\).*\(4, 128\)", lambda: op(x, wide, beta, y)),
+        (r"beta.*\(1, 256\).*\(4, 128\)", lambda: op(x, gamma, wide, y)),
+        (r"output.shape=\(1, 128\).*\(4, 128\)", lambda: op(x, gamma, beta, gamma)),
+        ("output must not be input", lambda: op(x, gamma, beta, x)),
+        ("input.layout must be ROW_MAJOR.*TILE", lambda: op(tiled, gamma, beta, y)),
+        ("input must be interleaved in DRAM", lambda: op(in_l1, gamma, beta, y)),
+        ("input.dtype must be bfloat16.*FLOAT32", lambda: op(float32, gamma, beta, y)),
+        ("input must be allocated on the device", lambda: op(x.cpu(), gamma, beta, y)),
+        ("epsilon.*0", lambda: op(x, gamma, beta, y, 0.0)),
+        ("epsilon.*nan", lambda: op(x, gamma, beta, y, math.nan)),
+    ]
+    for message, call in cases:
+        with pytest.raises(LayerNormArgumentError, match=message):
+            call()
+
+
+def test_refuses_rows_that_do_not_fit_l1(device: Any) -> None:
+    width = 200_000
+    x, weights = upload(torch.zeros(1, width, dtype=torch.bfloat16), device), random_weights(width)
+    gamma, beta = (upload(t, device) for t in weights)
+    with pytest.raises(LayerNormArgumentError, match=r"200000 elements need \d+ bytes of L1, but a core has \d+"):
+        LayerNormSingleCore.op(x, gamma, beta, allocate_like(x))

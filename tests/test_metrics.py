@@ -1,0 +1,66 @@
+"""The measures themselves, on errors of known size."""
+
+import math
+
+import pytest
+import torch
+
+from integration.metrics import bfloat16_spacing, compare
+
+
+def test_correct_rounding_has_no_error() -> None:
+    reference = torch.linspace(-3, 3, 1001, dtype=torch.float64)
+    errors = compare(reference.to(torch.bfloat16), reference)
+    assert (errors.exact, errors.raw, errors.scaled) == (1.0, 1.0, 0.0)
+    assert errors.pcc > 0.99999
+    assert 0 < errors.max_abs <= 2.0**-7
+
+
+@pytest.mark.parametrize(("value", "spacing"), [(1.0, 2**-7), (1.99, 2**-7), (2.0, 2**-6), (-0.75, 2**-8)])
+def test_spacing_is_bfloat16s(value: float, spacing: float) -> None:
+    size = torch.tensor([abs(value)], dtype=torch.float64)
+    assert bfloat16_spacing(size).item() == spacing
+    bits = torch.tensor([value]).to(torch.bfloat16).view(torch.int16)
+    step = (bits + 1).view(torch.bfloat16).double() - bits.view(torch.bfloat16).double()
+    assert step.abs().item() == spacing
+
+
+def test_one_bad_element_is_found() -> None:
+    reference = torch.randn(4, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
+    result = reference.to(torch.bfloat16)
+    result[2, 77] = 9.0
+    errors = compare(result, reference)
+    assert errors.worst == (2, 77)
+    assert errors.worst_values == (9.0, reference[2, 77].item())
+    assert errors.exact == 1 - 1 / 1024
+    assert errors.scaled > 100
+
+
+def test_scale_is_seen_where_pcc_is_blind() -> None:
+    reference = torch.randn(1024, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = compare((reference * 1.01).to(torch.bfloat16), reference)
+    assert errors.pcc > 0.9999
+    assert errors.relative_norm == pytest.approx(0.01, rel=0.1)
+
+
+def test_cancellation_counts_at_the_size_of_the_operands() -> None:
+    reference = torch.tensor([2.0**-10, 1.0], dtype=torch.float64)  # say 1 - (1 - 2^-10)
+    result = torch.tensor([2.0**-9, 1.0], dtype=torch.bfloat16)
+    operands = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    assert compare(result, reference).scaled > 1
+    assert compare(result, reference, operands).scaled == 2.0**-10 / 2.0**-6
+    assert compare(result, reference, operands).raw == 0.5
+
+
+def test_nan_is_the_worst_error() -> None:
+    result = torch.tensor([1.0, math.nan, 3.0], dtype=torch.bfloat16)
+    errors = compare(result, torch.tensor([1.0, 2.0, 3.0]))
+    assert math.isinf(errors.scaled)
+    assert errors.worst == (1,)
+    assert not errors.pcc >= 0.5
+
+
+def test_float32_results_are_not_rounded() -> None:
+    reference = torch.tensor([1.0 + 2.0**-20, 2.0], dtype=torch.float64)
+    assert compare(reference.float(), reference).exact == 1.0
+    assert compare(torch.tensor([1.0, 2.0]), reference).exact == 0.5
