@@ -66,16 +66,17 @@ try:
 finally:
     print("environment restored:", dict(os.environ) == before)
 """
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
-            stdin=subprocess.PIPE,
-            stdout=(folder.parent / "stdout").open("w"),
-            stderr=(folder.parent / "stderr").open("w"),
-            text=True,
-        )
         self.folder = folder
+        with (folder.parent / "stdout").open("w") as stdout, (folder.parent / "stderr").open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+            )
 
     def wait_until_open(self) -> None:
         _wait_for(lambda: "open\n" in self.stdout or self.process.poll() is not None)
@@ -125,8 +126,8 @@ def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
 
     yield start
     for run in runs:
-        run.process.kill()
-        run.process.wait()
+        with run.process:
+            run.process.kill()
 
 
 @pytest.fixture
@@ -243,6 +244,16 @@ def test_runtime_root_is_built_once_by_two_at_once(bare: Path) -> None:
     assert "static_assert(false" not in (first / "runtime/sfpi/overlay/api/core_local_mem.h").read_text()
 
 
+@pytest.mark.usefixtures("bare")
+def test_one_platform_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wormhole, blackhole = find_platform("wormhole"), find_platform("blackhole")
+    monkeypatch.setattr(session, "_device_is_open", False)
+    monkeypatch.setattr(session, "_session", session._Session(wormhole, {}, tmp_path))
+    message = rf"this one opened \({re.escape(str(wormhole))}\), and can't open \({re.escape(str(blackhole))}\)"
+    with pytest.raises(PlatformError, match=message), blackhole.open():
+        pass
+
+
 # --- A device that is well ---
 
 
@@ -346,6 +357,14 @@ def test_spares_a_process_that_took_the_simulators_id(tmp_path: Path) -> None:
         guard.end_simulator(tmp_path)
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_stopped_owner_is_not_silent() -> None:
+    with subprocess.Popen(["sleep", "100"]) as owner:
+        assert not guard._is_stopped(owner.pid)
+        owner.send_signal(signal.SIGSTOP)
+        _wait_for(lambda: guard._is_stopped(owner.pid))
+        owner.kill()
 
 
 PARKED = "parked in a recognised firmware wait loop [0x400c, 0x443c] — polling a value nothing has written"

@@ -203,7 +203,7 @@ def _report(verdict: str, run: Path, banner: str) -> None:
         words = log.read_text(errors="replace").splitlines()
         lines += ["  the simulator's last words:", *(f"    {line}" for line in words[-LAST_WORDS:])]
         lines += [f"  its whole log: {kept}"]
-    lines += ["  this process ends with exit code 3; it was here:"]
+    lines += ["  this process ends with exit code 3; its Python was here:"]
     with suppress(OSError):  # nobody reads the owner's standard error any more
         print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 

@@ -45,7 +45,7 @@ class Platform:
         """Open the device, and close it at the end of the block, whether or not the block raises.
 
         timeout: seconds without any sign of life after which the device counts as one that does not answer; this
-        process then ends with exit code 3. By default TT_DEVICE_TIMEOUT's value, else 60.
+        process then ends with exit code 3. By default TT_DEVICE_TIMEOUT's value, else 50. The first opening's counts.
 
         ttnn reads its settings once a process: a process may open a platform again after closing it, but not another
         one, and not two at once. The environment is what it was before once the block is left.
@@ -152,7 +152,7 @@ def _version(distribution: str) -> str:
 
 
 def _timeout_from_environment() -> float:
-    value = os.environ.get("TT_DEVICE_TIMEOUT", "60")
+    value = os.environ.get("TT_DEVICE_TIMEOUT", "50")
     try:
         return float(value)
     except ValueError:

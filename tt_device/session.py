@@ -75,14 +75,17 @@ def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
         raise PlatformError("a device is open in this process: close it before opening another")
     session = _process_session(platform, timeout)
     with _environment(session.settings):
-        import ttnn  # slow, and needless for choosing a platform
-
+        try:
+            import ttnn  # slow, and needless for choosing a platform
+        except ImportError as error:
+            raise PlatformError(f"can't import ttnn: {error}") from error
         logger.enable("ttnn")
         try:
             with _environment({"TMPDIR": str(session.temporary)}):  # where Open MPI leaves its session folders
                 device = ttnn.open_device(device_id=0)
         except RuntimeError as error:
-            raise PlatformError(f"ttnn can't open {platform}: {str(error).splitlines()[0]}") from error
+            reason = str(error).partition("\nbacktrace:")[0]
+            raise PlatformError(f"ttnn can't open {platform}: {reason}") from error
         _device_is_open = True
         try:
             yield device
@@ -237,6 +240,7 @@ def _let_guard_end_us() -> None:
     """Make SIGQUIT print this thread's Python stack and end the process with exit code 3, its own number.
 
     A Python signal handler would wait for the GIL, which a stuck ttnn call never gives back. So both handlers are C.
+    They stay to the process's end, since its last act, ttnn's farewell to the simulator, can hang as well.
     """
     libc = ctypes.CDLL(None)
     libc.signal(signal.SIGQUIT, ctypes.cast(libc._exit, ctypes.c_void_p))
