@@ -22,7 +22,8 @@ TOOLCHAIN = Path(__file__).parent / "toolchain"
 SYSTEM_SFPI = Path("/opt/tenstorrent/sfpi")
 GXX = "riscv64-unknown-elf-g++"
 PICOLIBC = Path("/usr/lib/picolibc/riscv64-unknown-elf")
-APT_LINE = "sudo apt-get install -y gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
+HOST_CXX = Path("/usr/include/c++")  # the standard library's headers, which Debian's RISC-V GCC comes without
+APT_LINE = "sudo apt-get install -y gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf g++"
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,16 @@ class Compiler:
 def find_compiler() -> Compiler:
     """SFPI from where ttnn looks for it (the runtime root, then /opt), else the stand-in.
 
-    Raises PlatformError, with the line to type, if the stand-in's GCC or C library is missing too.
+    Raises PlatformError, with the line to type, if what the stand-in needs is missing too.
     """
     for sfpi in (base_root() / "runtime" / "sfpi", SYSTEM_SFPI):
         if os.access(sfpi / "compiler" / "bin" / "riscv-tt-elf-g++", os.X_OK):
             return Compiler(sfpi, f"SFPI in {sfpi}")
-    gxx = shutil.which(GXX)
-    missing = [*([] if gxx else [GXX]), *([] if PICOLIBC.is_dir() else [str(PICOLIBC)])]
-    if gxx is None or missing:
+    missing = [GXX] if shutil.which(GXX) is None else []
+    missing += [str(folder) for folder in (PICOLIBC, HOST_CXX) if not folder.is_dir()]
+    if missing:
         raise PlatformError(f"no compiler: neither SFPI in {SYSTEM_SFPI} nor {' and '.join(missing)}. Type: {APT_LINE}")
-    version = subprocess.run([gxx, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run([GXX, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
     return Compiler(None, f"stand-in over {GXX} {version}")
 
 
