@@ -18,63 +18,6 @@ EXPERT_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 FLOAT32_WEIGHT = "e_score_correction_bias"
 
 
-def load_config(checkpoint: Checkpoint) -> DeepseekV32Config:
-    """
-    Raises:
-        CheckpointError: config.json is not of a DeepSeek-V3.2 model
-    """
-    model_type = checkpoint.config.get("model_type")
-    if model_type != DeepseekV32Config.model_type:
-        raise CheckpointError(
-            f"{checkpoint.folder}/config.json: model_type must be {DeepseekV32Config.model_type!r},"
-            f" but is {model_type!r}"
-        )
-    config = DeepseekV32Config.from_dict(checkpoint.config)
-    config._attn_implementation = "eager"
-    config._experts_implementation = "eager"
-    return config
-
-
-def load_layer(checkpoint: Checkpoint, config: DeepseekV32Config, number: int) -> DeepseekV32DecoderLayer:
-    """Decoder layer `number` in bfloat16, ready for inference. Reads that layer's tensors only.
-
-    Raises:
-        CheckpointError: there is no such layer, or its tensors don't fit the config
-    """
-    if not 0 <= number < config.num_hidden_layers:
-        raise CheckpointError(
-            f"{checkpoint.folder}: layer must be 0 to {config.num_hidden_layers - 1} (num_hidden_layers),"
-            f" but is {number}"
-        )
-    with torch.device("meta"):
-        layer = DeepseekV32DecoderLayer(config, number)
-    state = {
-        key: value.to(torch.float32 if key.endswith(FLOAT32_WEIGHT) else torch.bfloat16)
-        for key, value in _stack_experts(checkpoint.tensors(f"model.layers.{number}"), config.n_routed_experts).items()
-    }
-    try:
-        layer.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.folder}: layer {number} does not fit config.json: {error}") from error
-    return layer.eval().requires_grad_(False)
-
-
-def _stack_experts(tensors: dict[str, torch.Tensor], experts: int) -> dict[str, torch.Tensor]:
-    """From one matrix an expert, as on the hub, to HuggingFace's stacks: gate and up in one, and down."""
-    prefix = "mlp.experts."
-    state = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
-    if len(state) == len(tensors):
-        return state  # a dense layer
-    try:
-        gate, up, down = (
-            torch.stack([tensors[f"{prefix}{expert}.{projection}.weight"] for expert in range(experts)])
-            for projection in EXPERT_PROJECTIONS
-        )
-    except KeyError as error:
-        raise CheckpointError(f"the layer lacks {error.args[0]}, though config.json says {experts} experts") from error
-    return state | {f"{prefix}gate_up_proj": torch.cat((gate, up), dim=1), f"{prefix}down_proj": down}
-
-
 @dataclass(frozen=True)
 class Taps:
     """What one run of a block showed. B sequences of S tokens.
@@ -93,21 +36,84 @@ class Taps:
     output: torch.Tensor
 
 
-@torch.no_grad()
-def run_layer(layer: DeepseekV32DecoderLayer, config: DeepseekV32Config, hidden_states: torch.Tensor) -> Taps:
-    """One causal forward of `layer` over `hidden_states` (B, S, hidden_size) bfloat16, from position 0."""
-    batch, tokens, _ = hidden_states.shape
-    positions = torch.arange(tokens).expand(batch, -1)
-    mask = torch.full((batch, 1, tokens, tokens), torch.finfo(hidden_states.dtype).min, dtype=hidden_states.dtype)
-    indexer = layer.self_attn.indexer
-    with _record_call(indexer.k_norm) as norm, _record_call(indexer) as indexer_call, _RecordTopk(indexer) as topk:
-        output = layer(
-            hidden_states,
-            attention_mask=mask.triu(diagonal=1),
-            position_ids=positions,
-            position_embeddings=DeepseekV32RotaryEmbedding(config)(hidden_states, positions),
+class Block:
+    """Decoder layer `number` of a DeepSeek-V3.2 checkpoint, in bfloat16, for inference. Reads no other tensors.
+
+    Attributes:
+        number: of the layer, from 0
+        config: the model's
+        layer: HuggingFace's module
+    """
+
+    def __init__(self, checkpoint: Checkpoint, number: int) -> None:
+        """
+        Raises:
+            CheckpointError: it is of another model, has no such layer, or its tensors don't fit its config
+        """
+        self.number = number
+        self.config = _load_config(checkpoint)
+        if not 0 <= number < self.config.num_hidden_layers:
+            raise CheckpointError(
+                f"{checkpoint.folder}: layer must be 0 to {self.config.num_hidden_layers - 1} (num_hidden_layers),"
+                f" but is {number}"
+            )
+        with torch.device("meta"):
+            self.layer = DeepseekV32DecoderLayer(self.config, number)
+        tensors = _stack_experts(checkpoint.tensors(f"model.layers.{number}"), self.config.n_routed_experts)
+        state = {
+            key: value.to(torch.float32 if key.endswith(FLOAT32_WEIGHT) else torch.bfloat16)
+            for key, value in tensors.items()
+        }
+        try:
+            self.layer.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{checkpoint.folder}: layer {number} does not fit config.json: {error}") from error
+        self.layer.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def run(self, hidden_states: torch.Tensor) -> Taps:
+        """One causal forward over `hidden_states` (B, S, hidden_size) bfloat16, from position 0."""
+        batch, tokens, _ = hidden_states.shape
+        positions = torch.arange(tokens).expand(batch, -1)
+        later = torch.full((batch, 1, tokens, tokens), torch.finfo(hidden_states.dtype).min).triu(diagonal=1)
+        indexer = self.layer.self_attn.indexer
+        with _record_call(indexer.k_norm) as norm, _record_call(indexer) as choice, _RecordTopk(indexer) as topk:
+            output = self.layer(
+                hidden_states,
+                attention_mask=later.to(hidden_states.dtype),
+                position_ids=positions,
+                position_embeddings=DeepseekV32RotaryEmbedding(self.config)(hidden_states, positions),
+            )
+        return Taps(norm["input"], norm["output"], topk.scores, choice["output"], output)
+
+
+def _load_config(checkpoint: Checkpoint) -> DeepseekV32Config:
+    model_type = checkpoint.config.get("model_type")
+    if model_type != DeepseekV32Config.model_type:
+        raise CheckpointError(
+            f"{checkpoint.folder}/config.json: model_type must be {DeepseekV32Config.model_type!r},"
+            f" but is {model_type!r}"
         )
-    return Taps(norm["input"], norm["output"], topk.scores, indexer_call["output"], output)
+    config = DeepseekV32Config.from_dict(checkpoint.config)
+    config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
+    return config
+
+
+def _stack_experts(tensors: dict[str, torch.Tensor], experts: int) -> dict[str, torch.Tensor]:
+    """From one matrix an expert, as on the hub, to HuggingFace's stacks: gate and up in one, and down."""
+    prefix = "mlp.experts."
+    state = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+    if len(state) == len(tensors):
+        return state  # a dense layer
+    try:
+        gate, up, down = (
+            torch.stack([tensors[f"{prefix}{expert}.{projection}.weight"] for expert in range(experts)])
+            for projection in EXPERT_PROJECTIONS
+        )
+    except KeyError as error:
+        raise CheckpointError(f"the layer lacks {error.args[0]}, though config.json says {experts} experts") from error
+    return state | {f"{prefix}gate_up_proj": torch.cat((gate, up), dim=1), f"{prefix}down_proj": down}
 
 
 @contextmanager

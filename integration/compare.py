@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
-from integration.block import Taps, load_config, load_layer, run_layer
+from integration.block import Block, Taps
 from integration.layernorm import TtLayerNorm
 from integration.metrics import Errors, compare
 from micro_ops.layernorm.op import LayerNormSingleCore
-from weights_tools import Checkpoint
 
 MIN_PCC = 0.9999
 # A correct float32 evaluation is within half a ULP of the exact value before it is rounded, so after it within one of
@@ -43,37 +42,31 @@ class Comparison:
         return all(tap.holds for tap in self.taps)
 
 
-def compare_block(
-    checkpoint: Checkpoint, layer_number: int, device: ttnn.Device, tokens: int | None = None, seed: int = 0
-) -> Comparison:
-    """Runs decoder layer `layer_number` twice on the same input, the second time with its k_norm on `device`.
+def compare_block(block: Block, device: ttnn.Device, tokens: int | None = None, seed: int = 0) -> Comparison:
+    """Runs `block` twice on the same input, the second time with its k_norm on `device`.
 
     Args:
         tokens: length of the one sequence; default 32 more than the config's index_topk. With no more tokens than
             index_topk every key is chosen, and the block's output does not depend on k_norm at all.
         seed: of the input, N(0, 1) bfloat16
-    Raises:
-        CheckpointError: the checkpoint can't be read or is of another model
     """
-    config = load_config(checkpoint)
-    layer = load_layer(checkpoint, config, layer_number)
-    tokens = tokens or config.index_topk + 32
+    tokens = tokens or block.config.index_topk + 32
     generator = torch.Generator().manual_seed(seed)
-    hidden_states = torch.randn(1, tokens, config.hidden_size, generator=generator).to(torch.bfloat16)
+    hidden_states = torch.randn(1, tokens, block.config.hidden_size, generator=generator).to(torch.bfloat16)
 
-    reference = run_layer(layer, config, hidden_states)
-    indexer = layer.self_attn.indexer
+    reference = block.run(hidden_states)
+    indexer = block.layer.self_attn.indexer
     original = indexer.k_norm
     norm = TtLayerNorm.from_torch(original, device)
     indexer.register_module("k_norm", norm)
     try:
-        result = run_layer(layer, config, hidden_states)
+        result = block.run(hidden_states)
     finally:
         indexer.register_module("k_norm", original)
     return Comparison(
-        layer_number,
+        block.number,
         tokens,
-        config.index_topk,
+        block.config.index_topk,
         [
             _norm_against_float64(result, original, norm.launches),
             _norm_against_huggingface(result, reference, original, norm.launches),

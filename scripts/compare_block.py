@@ -47,13 +47,13 @@ def main(
         weights = Checkpoint(checkpoint or default_checkpoint())
         logger.info(f"checkpoint: {weights.folder}")
         # Slow to import (torch, transformers, ttnn): after what can be refused without them.
-        from integration.block import load_config
+        from integration.block import Block
         from integration.compare import compare_block
 
-        load_config(weights)
+        block = Block(weights, layer)
         logger.info("opening the device and compiling kernels, up to a minute the first time ...")
         with platform.open() as device:
-            comparison = compare_block(weights, layer, device, tokens, seed)
+            comparison = compare_block(block, device, tokens, seed)
     except CheckpointError as error:
         _stop(error, BAD_ARGUMENTS, verbose)
     except PlatformError as error:
@@ -74,8 +74,8 @@ def main(
         )
         verdict = "[green]holds[/]" if tap.holds else "[red]FAILS[/]"
         table.add_row(tap.name, "x".join(map(str, tap.shape)), *figures, str(tap.launches), verdict)
-    console = Console()
-    console.print(table, width=max(console.width, 100), crop=False, soft_wrap=True)
+    console = Console(width=max(Console().width, 110))  # a figure that is cut is no figure
+    console.print(table)
     for tap in comparison.taps:
         if tap.remark:
             console.print(f"{tap.name}: {tap.remark}", highlight=False)

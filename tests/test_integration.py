@@ -12,26 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from integration import TtLayerNorm
 from integration import compare as comparison
-from integration.block import load_config, load_layer, run_layer
+from integration.block import Block
 from integration.metrics import compare
 from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore
-from weights_tools import Checkpoint, CheckpointError, Geometry, write_synthetic
+from tests.small import SMALL
+from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 WIDTH = 128  # index_head_dim
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"
-# The block with its norms at their widths left as they are, and all else as small as the architecture takes.
-SMALL = Geometry(
-    hidden_size=256,
-    q_lora_rank=64,
-    kv_lora_rank=64,
-    qk_nope_head_dim=32,
-    qk_rope_head_dim=32,
-    v_head_dim=32,
-    index_topk=8,
-    intermediate_size=64,
-    moe_intermediate_size=32,
-    vocab_size=64,
-)
 
 
 @pytest.fixture(scope="module")
@@ -156,30 +144,33 @@ def test_block_is_huggingfaces(folder: Path, number: int) -> None:
     model.model.layers[number].register_forward_hook(lambda _, args, output: hidden.extend((args[0], output)))
     with torch.no_grad():
         model(tokens)
-    checkpoint = Checkpoint(folder)
-    config = load_config(checkpoint)
-    taps = run_layer(load_layer(checkpoint, config, number), config, hidden[0])
+    taps = Block(Checkpoint(folder), number).run(hidden[0])
     torch.testing.assert_close(taps.output, hidden[1], rtol=0, atol=0)
 
 
 def test_block_refuses_other_models(folder: Path) -> None:
     checkpoint = Checkpoint(folder)
-    config = load_config(checkpoint)
     with pytest.raises(CheckpointError, match=r"0 to 3 .*but is 4"):
-        load_layer(checkpoint, config, 4)
-    checkpoint.config["model_type"] = "llama"
-    with pytest.raises(CheckpointError, match=r"'deepseek_v32'.*'llama'"):
-        load_config(checkpoint)
-    config.n_routed_experts = 16
+        Block(checkpoint, 4)
     with pytest.raises(CheckpointError, match=r"experts\.8\.gate_proj.*16 experts"):
-        load_layer(checkpoint, config, 3)
+        Block(_with(checkpoint, n_routed_experts=16), 3)
+    with pytest.raises(CheckpointError, match=r"layer 3 does not fit config\.json"):
+        Block(_with(checkpoint, index_head_dim=64), 3)
+    with pytest.raises(CheckpointError, match=r"'deepseek_v32'.*'llama'"):
+        Block(_with(checkpoint, model_type="llama"), 3)
+
+
+def _with(checkpoint: Checkpoint, **config: object) -> Checkpoint:
+    other = Checkpoint(checkpoint.folder)
+    other.config |= config
+    return other
 
 
 def test_comparison_holds_and_ran_the_device(device: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     forward = nn.LayerNorm.forward
     monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: (calls.append(x.shape), forward(self, x))[1])
-    result = comparison.compare_block(Checkpoint(folder), 3, device)
+    result = comparison.compare_block(Block(Checkpoint(folder), 3), device)
     assert result.holds, result
     assert result.tokens == 40 > result.index_topk == 8
     assert [tap.launches for tap in result.taps] == [1] * 5
@@ -210,7 +201,7 @@ def test_comparison_finds_a_wrong_norm(device: Any, folder: Path, monkeypatch: p
         return norm
 
     monkeypatch.setattr(TtLayerNorm, "from_torch", from_torch)
-    result = comparison.compare_block(Checkpoint(folder), 3, device)
+    result = comparison.compare_block(Block(Checkpoint(folder), 3), device)
     failed = [tap.name for tap in result.taps if not tap.holds]
     assert failed[:2] == ["k_norm vs float64", "k_norm vs HuggingFace"], result
 
@@ -224,16 +215,13 @@ def test_comparison_finds_a_norm_that_did_not_run(device: Any, folder: Path, mon
         return norm
 
     monkeypatch.setattr(TtLayerNorm, "from_torch", from_torch)
-    result = comparison.compare_block(Checkpoint(folder), 3, device)
+    result = comparison.compare_block(Block(Checkpoint(folder), 3), device)
     assert not result.holds
     assert result.taps[0].remark == "the device ran no launch"
 
 
 def test_choice_holds_only_where_the_scores_leave_it_open(folder: Path) -> None:
-    checkpoint = Checkpoint(folder)
-    config = load_config(checkpoint)
-    layer = load_layer(checkpoint, config, 3)
-    reference = run_layer(layer, config, random_input(1, 40, SMALL.hidden_size))
+    reference = Block(Checkpoint(folder), 3).run(random_input(1, 40, SMALL.hidden_size))
     assert comparison._choice(reference, reference, 1).holds
     other = reference.chosen.clone()
     other[0, -1] = torch.arange(8, dtype=other.dtype)  # the first eight keys, whatever their scores
