@@ -117,11 +117,18 @@ SFPI_COMPARE(<, SFPSETCC_MOD1_LREG_LT0)
 SFPI_COMPARE(>=, SFPSETCC_MOD1_LREG_GTE0)
 #undef SFPI_COMPARE
 
+// Above zero is "not below, and not zero"; integers do with one test, of a - (b + 1) or b - a.
 template <class A, class B>
     requires Operands<A, B>
 sfpi_inline auto operator>(const A& a, const B& b) {
-    sfpu_t d = compared(a, b);
-    return Test(d, SFPSETCC_MOD1_LREG_GTE0) && Test(d, SFPSETCC_MOD1_LREG_NE0);
+    if constexpr (std::is_same_v<common_t<A, B>, vFloat>) {
+        sfpu_t d = compared(a, b);
+        return Test(d, SFPSETCC_MOD1_LREG_GTE0) && Test(d, SFPSETCC_MOD1_LREG_NE0);
+    } else if constexpr (is_integer<B>) {
+        return Test(compared(a, b + 1), SFPSETCC_MOD1_LREG_GTE0);
+    } else {
+        return Test(compared(b, a), SFPSETCC_MOD1_LREG_LT0);
+    }
 }
 template <class A, class B>
     requires Operands<A, B>

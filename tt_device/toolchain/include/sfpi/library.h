@@ -40,7 +40,7 @@ sfpi_inline vUInt exsgn(const A& v) {
 template <impl_::Operand E>
 sfpi_inline vFloat setexp(const vFloat& v, const E& exponent) {
     if constexpr (impl_::is_integer<E>) {
-        return impl_::sfpsetexp<1>(v.get(), int(exponent));
+        return impl_::sfpsetexp<1>(v.get(), impl_::immediate(int(exponent), 0, 255));
     } else {
         return impl_::sfpsetexp_onto<0>(impl_::to<vInt>(exponent).get(), v.get());
     }
@@ -50,7 +50,9 @@ sfpi_inline vFloat copyexp(const vFloat& v, const vFloat& from) {
 }
 
 // v times 2^n (n in -128..127), by its exponent field alone: it wraps, and 0.0 does not stay 0.0.
-sfpi_inline vFloat addexp(const vFloat& v, int n) { return impl_::sfpdivp2<SFPSDIVP2_MOD1_ADD>(v.get(), n); }
+sfpi_inline vFloat addexp(const vFloat& v, int n) {
+    return impl_::sfpdivp2<SFPSDIVP2_MOD1_ADD>(v.get(), impl_::immediate(n, -128, 127));
+}
 
 // v with the mantissa field of `mantissa`'s low 23 bits.
 template <impl_::Operand M>
@@ -73,7 +75,7 @@ template <impl_::Lanes A, impl_::Operand S>
 sfpi_inline auto setsgn(const A& v, const S& sign) {
     using T = impl_::vector_t<A>;
     if constexpr (impl_::is_integer<S>) {
-        return T(impl_::sfpsetsgn<1>(as<T>(v).get(), int(sign)));
+        return T(impl_::sfpsetsgn<1>(as<T>(v).get(), impl_::immediate(int(sign), 0, 1)));
     } else {
         return T(impl_::sfpsetsgn_onto<0>(as<impl_::vector_t<S>>(sign).get(), as<T>(v).get()));
     }

@@ -28,10 +28,12 @@ struct sfpu_t {
 sfpi_inline float operand(sfpu_t r) { return r.v; }
 constexpr sfpi_inline int operand(unsigned constant_register) { return int(constant_register); }
 
-// An instruction's immediate field of 12 bits.
-sfpi_inline int immediate(int value) {
+// An instruction's immediate field of 12 bits, for a value that must be known now and lie in low..high.
+sfpi_inline int immediate(int value, int low = -2048, int high = 2047) {
     if (!__builtin_constant_p(value)) {
         refuse_runtime_immediate();
+    } else if (value < low || value > high) {
+        refuse_immediate_range();
     }
     return value & 0xfff;
 }
@@ -61,18 +63,18 @@ sfpi_inline sfpu_t sfpmul(A a, B b) {
     return d;
 }
 
-// op<Mod>(c, imm) makes a fresh value; op_onto<Mod>(d, c) reads and overwrites d.
+// op<Mod>(c, imm) makes a fresh value; op_onto<Mod>(d, c, imm) reads and overwrites d. imm is an immediate().
 #define SFPI_FROM(op)                                                                                     \
     template <unsigned Mod, class C>                                                                      \
     sfpi_inline sfpu_t op(C c, int imm = 0) {                                                             \
         sfpu_t d;                                                                                         \
-        asm volatile(#op " %2, %1, %0, %3" : "=f"(d.v) : "fi"(operand(c)), "i"(immediate(imm)), "i"(Mod)); \
+        asm volatile(#op " %2, %1, %0, %3" : "=f"(d.v) : "fi"(operand(c)), "i"(imm), "i"(Mod)); \
         return d;                                                                                         \
     }
 #define SFPI_ONTO(op)                                                                                        \
     template <unsigned Mod, class C>                                                                         \
     sfpi_inline sfpu_t op##_onto(sfpu_t d, C c, int imm = 0) {                                               \
-        asm volatile(#op " %2, %1, %0, %3" : "+f"(d.v) : "fi"(operand(c)), "i"(immediate(imm)), "i"(Mod));    \
+        asm volatile(#op " %2, %1, %0, %3" : "+f"(d.v) : "fi"(operand(c)), "i"(imm), "i"(Mod));    \
         return d;                                                                                            \
     }
 SFPI_FROM(sfpmov) SFPI_ONTO(sfpmov)
@@ -234,7 +236,7 @@ sfpi_inline sfpu_t int_sub(auto a, sfpu_t b) {
 
 // Adds an immediate in -2048..2047.
 sfpi_inline sfpu_t int_add_immediate(auto a, int b) {
-    return sfpiadd<SFPIADD_MOD1_CC_NONE | SFPIADD_MOD1_ARG_IMM>(a, b);
+    return sfpiadd<SFPIADD_MOD1_CC_NONE | SFPIADD_MOD1_ARG_IMM>(a, immediate(b));
 }
 
 // Shifts by -31..31, left if positive. Arithmetic right shifts are Blackhole's.
@@ -242,10 +244,10 @@ template <bool Arithmetic>
 sfpi_inline sfpu_t shift_immediate(sfpu_t a, int n) {
 #if __riscv_xtttensixbh
     constexpr unsigned mod = SFPSHFT_MOD1_SHIFT_IMM | SFPSHFT_MOD1_SRC_LREGC;
-    return sfpshft<mod | (Arithmetic ? SFPSHFT_MOD1_ARITHMETIC : 0)>(a, n);
+    return sfpshft<mod | (Arithmetic ? SFPSHFT_MOD1_ARITHMETIC : 0)>(a, immediate(n, -31, 31));
 #else
     static_assert(!Arithmetic, "Wormhole has no arithmetic right shift");
-    return sfpshft_onto<SFPSHFT_MOD1_SHIFT_IMM>(a, CREG_IDX_0, n);
+    return sfpshft_onto<SFPSHFT_MOD1_SHIFT_IMM>(a, CREG_IDX_0, immediate(n, -31, 31));
 #endif
 }
 

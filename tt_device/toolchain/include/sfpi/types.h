@@ -313,9 +313,9 @@ struct DestRegister {
 
 struct DestFile {
     sfpi_inline DestRegister<DataLayout::Default> operator[](unsigned i) const { return {i * SFP_DESTREG_STRIDE}; }
-    // Moves dst_reg[0]: the counter that SFPU instructions add to every Dest row.
+    // Moves dst_reg[0], by 0..7: the counter that SFPU instructions add to every Dest row.
     sfpi_inline void operator+=(int n) const {
-        asm volatile("ttincrwc %0" : : "i"(immediate(int(SFP_DESTREG_STRIDE) * n)));
+        asm volatile("ttincrwc %0" : : "i"(immediate(n, 0, 7) * SFP_DESTREG_STRIDE));
     }
     sfpi_inline void operator++() const { *this += 1; }
     sfpi_inline void operator++(int) const { *this += 1; }

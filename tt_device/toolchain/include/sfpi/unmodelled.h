@@ -12,6 +12,7 @@ SFPI_REFUSE(refuse_l_reg, "sfpi::l_reg[] (a fixed LREG) is not modelled: the reg
 SFPI_REFUSE(refuse_lut_table, "an sfpi::vLut table is not modelled");
 SFPI_REFUSE(refuse_runtime_immediate, "an SFPU immediate that is known only at run time is modelled for vFloat(), "
                                       "vInt() and dst_reg[] alone");
+SFPI_REFUSE(refuse_immediate_range, "an immediate of an SFPU instruction is out of its range");
 SFPI_REFUSE(refuse_min_max_mask, "sfpi::min_max with a row mask is not modelled");
 SFPI_REFUSE(refuse_dest_format, "dst_reg[]: this vector type in this DataLayout is not modelled");
 SFPI_REFUSE(refuse_setman, "sfpi::setman with an immediate other than 0 is not modelled");
