@@ -228,7 +228,7 @@ void calculate(Operation operation, uint32_t float_bits, int number) {
             map([](vFloat a, vFloat b) {
                 vUInt m = exman(a, MantissaMode::WithUnitBit), n = exman(b);
                 vUInt mixed = ((m & n) | (m ^ (n >> 3))) + ((m << 2) & 0xffff) + (~n & 0xff);
-                return as_number(as<vInt>(mixed) + as<vInt>(lz(n)));
+                return as_number(as<vInt>(mixed));
             });
             break;
         case shift_by_vector:
