@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -36,8 +38,9 @@ DEADLOCK = """
     )
     buffer = ttnn.CBDescriptor(total_size=2048, core_ranges=cores, format_descriptors=[page])
     x = ttnn.from_torch(torch.ones(1, 32, dtype=torch.bfloat16), device=device)
-    ttnn.generic_op([x, x], ttnn.ProgramDescriptor(kernels=[kernel], semaphores=[], cbs=[buffer]))
-    ttnn.to_torch(x)
+    program = ttnn.ProgramDescriptor(kernels=[kernel], semaphores=[], cbs=[buffer])
+    for _ in range(2):  # a launch waits for the one before it
+        ttnn.generic_op([x, x], program)
 """
 ROUND_TRIP = """
     import ttnn
@@ -246,12 +249,14 @@ def test_runtime_root_is_built_once_by_two_at_once(bare: Path) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_one_platform_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_guard = subprocess.Popen[bytes](["true"])
     wormhole, blackhole = find_platform("wormhole"), find_platform("blackhole")
     monkeypatch.setattr(session, "_device_is_open", False)
-    monkeypatch.setattr(session, "_session", session._Session(wormhole, {}, tmp_path))
+    monkeypatch.setattr(session, "_session", session._Session(wormhole, {}, tmp_path, no_guard))
     message = rf"this one opened \({re.escape(str(wormhole))}\), and can't open \({re.escape(str(blackhole))}\)"
     with pytest.raises(PlatformError, match=message), blackhole.open():
         pass
+    no_guard.wait()
 
 
 # --- A device that is well ---
@@ -295,14 +300,17 @@ def test_simulator_that_dies_at_start(start: Start, tmp_path: Path, platform: Pl
 
 
 @pytest.mark.parametrize(
-    ("sent", "verdict"),
+    ("sent", "body", "verdict"),
     [
-        (signal.SIGKILL, "the simulator ended (exit status 137) while ttnn was waiting for it"),
-        (signal.SIGSTOP, "the device has not answered for 10 s (limit 10 s)"),
+        (signal.SIGKILL, ROUND_TRIP, "the simulator ended (exit status 137) before the device was closed"),
+        # ttnn waits with the GIL held for a tensor, and without it for a launch.
+        (signal.SIGSTOP, ROUND_TRIP, "the device has not answered for 6 s (limit 6 s)"),
+        (signal.SIGSTOP, DEADLOCK, "the device has not answered for 6 s (limit 6 s)"),
     ],
+    ids=["killed", "stopped", "stopped-in-launch"],
 )
-def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, verdict: str) -> None:
-    run = start(ROUND_TRIP, TT_METAL_SIMULATOR="")
+def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, body: str, verdict: str) -> None:
+    run = start(body, TT_METAL_SIMULATOR="", TT_DEVICE_TIMEOUT="6")
     run.wait_until_open()
     simulator, folder = run.simulator, run.run_folder
     os.kill(simulator, sent)
@@ -372,22 +380,42 @@ WAITING = "oscillating in [0xa1b0, 0xa1bc] (4 unique PCs) — likely polling"
 
 
 @pytest.mark.parametrize(
-    ("brisc", "silence", "verdict"),
+    ("brisc", "cycles", "seconds", "verdict"),
     [
-        (WAITING, 4.0, None),
-        (WAITING, 6.0, "the kernels on the device are deadlocked"),
-        (PARKED, 6.0, None),  # as long uploads look
-        (PARKED, 61.0, "the kernels on the device have made no progress for 61 s"),
+        (WAITING, [106314], 0.0, None),
+        (WAITING, [106314, 156378], 3.0, "the kernels on the device are deadlocked"),
+        (WAITING, [106314, 306314], 100.0, None),  # there was progress between
+        (PARKED, [106314, 156378], 3.0, None),  # as long uploads look
+        (PARKED, [106314, 156378], 61.0, "nothing on the device has made progress for 61 s (limit 60 s)"),
     ],
 )
-def test_idle_cores_are_no_deadlock(tmp_path: Path, brisc: str, silence: float, verdict: str | None) -> None:
-    (tmp_path / "simulator.log").write_text(
-        f"[DEADLOCK cycle=106314] no observable progress for 50000 cycles\n  BRISC: {brisc}\n  NCRISC: {PARKED}\n"
-    )
+def test_idle_cores_are_no_deadlock(
+    tmp_path: Path, brisc: str, cycles: list[int], seconds: float, verdict: str | None
+) -> None:
     watch = guard.Watch(tmp_path, timeout=60.0, owner=os.getpid(), owner_fd=-1)
-    watch.simulator.look()
-    watch.silence = silence
+    with (tmp_path / "simulator.log").open("w") as log:
+        for i, cycle in enumerate(cycles):
+            log.write(f"[DEADLOCK cycle={cycle}] no observable progress for 50000 cycles\n")
+            log.write(f"  BRISC: {brisc}\n  NCRISC: {PARKED}\n  TRISC0: {brisc}\n")
+            log.flush()
+            watch.simulator.look(1000.0 + i * seconds)
     assert watch.verdict() == verdict
+
+
+def test_tells_one_long_ttnn_call_from_many() -> None:
+    entered, leave = SimpleQueue[None](), SimpleQueue[None]()
+    names: dict[str, Any] = {"__name__": "ttnn.decorators", "entered": entered, "leave": leave}
+    exec("def call():\n    entered.put(None)\n    leave.get()", names)  # noqa: S102
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waits = []
+        for _ in range(2):
+            done = pool.submit(names["call"])
+            entered.get()
+            waits.append([session._waits_in_ttnn() for _ in range(3)])
+            leave.put(None)
+            done.result()
+    assert waits == [[False, True, True], [False, True, True]]
+    assert not session._waits_in_ttnn()
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

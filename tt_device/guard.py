@@ -3,16 +3,17 @@
 Run by file path, with the standard library alone, so that it stands within a tenth of a second. Its standard input is
 a pipe on which the owner's heartbeat thread writes; its standard error is the owner's.
 
-While ttnn waits for a device it holds the GIL, for ever if the device never answers, and no Python runs in the owner:
-the heartbeat falls silent. Silence alone proves nothing, since compiling and simulating may last. It ends in a verdict
+While ttnn waits for a device it waits for ever. Some of its calls hold the GIL meanwhile, and the heartbeat stops;
+from others the heartbeat reports that a thread is still in the same call. Both are silence here. Silence alone proves
+nothing, since compiling and simulating may last. What ends in a verdict is
 
-- after 2 s if the simulator has ended;
-- after 5 s if the simulator has reported a deadlock in that time, in which some core waits for something other than
-  a launch (cores that wait for a launch are what a long upload looks like);
-- after `timeout` seconds without any sign of life: a heartbeat, a compiler that the owner started and that has ended,
+- a simulator that has ended, after 2 s, while the device is open or the owner is silent;
+- a deadlock that the simulator reports twice running, in which some core waits for something other than a launch
+  (cores that all wait for a launch are what a long upload looks like);
+- a deadlock of any kind that it goes on reporting for `timeout` seconds;
+- `timeout` seconds of silence without any other sign of life: a compiler that the owner started and that has ended,
   or a message that the simulator has read from the owner;
-- after `timeout` seconds in which the simulator has reported a deadlock of any kind;
-- after ten times `timeout`, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
+- ten times `timeout` of silence, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
 
 A verdict is printed and ends the owner with exit code 3. However the owner ends, the simulator is ended after it.
 """
@@ -27,14 +28,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-HEARTBEAT, CLOSING = b".", b"c"
+# What the owner writes: it runs Python; it is still in the same ttnn call; the device is open, closed; it is ending.
+HEARTBEAT, WAITING, OPENED, CLOSED, ENDING = b".", b"w", b"o", b"x", b"e"
+
 TICK_SECONDS = 0.25
 DEAD_SIMULATOR_SECONDS = 2.0
-DEADLOCK_SECONDS = 5.0
 BUSY_TIMEOUTS = 10
 LAST_WORDS = 15  # lines
 
-DEADLOCK = "[DEADLOCK "  # starts a report of wolfpine's; lines on each core follow
+DEADLOCK = re.compile(r"\[DEADLOCK cycle=(\d+)\] no observable progress for (\d+) cycles")  # lines on each core follow
 WAITING_CORE = re.compile(r"  (tile=\(\d+, \d+\) )?[A-Z]+[0-9]*: (?!parked in a recognised firmware wait loop)")
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     if verdict:
         _report(verdict, Path(run), banner)
         _end_owner(int(owner_fd))
-    _end_run(Path(run), wait=watch.closing and not verdict)
+    _end_run(Path(run), wait=watch.ending and not verdict)
 
 
 class Watch:
@@ -56,9 +58,11 @@ class Watch:
         self.owner = owner
         self.owner_fd = owner_fd
         self.simulator = Simulator(run)
-        self.closing = False  # the owner has said that it is ending, when its simulator was alive
-        self.silence = 0.0  # since the last heartbeat
-        self.lifeless = 0.0  # since the last sign of life of any kind
+        self.open = False
+        self.ending = False  # the owner has said so, at a time when its simulator was alive
+        self.silence = 0.0
+        self.lifeless = 0.0  # silence without any other sign of life
+        self.simulator_ended = 0.0
 
     def until_owner_ends(self) -> str | None:
         """None when the owner has ended by itself, else the reason why it has to be ended."""
@@ -76,31 +80,40 @@ class Watch:
             if not _is_stopped(self.owner):
                 self.silence += step
                 self.lifeless += step
-            self.simulator.look()
+            self.simulator.look(now)
+            self.simulator_ended += step if self.simulator.ended else 0.0
             if 0 in ready:
                 message = os.read(0, 4096)
                 if not message:  # the owner is ending
                     poll.unregister(0)
-                self.silence = self.lifeless = 0.0
-                self.simulator.forget_reports()
-                self.closing |= CLOSING in message and not self.simulator.ended
+                self.hear(message)
             if signs != (signs := (_children_cpu(self.owner), self.simulator.messages_read())):
                 self.lifeless = 0.0
             if verdict := self.verdict():
                 return verdict
 
+    def hear(self, message: bytes) -> None:
+        for word in (message[i : i + 1] for i in range(len(message))):
+            if word in (OPENED, CLOSED):
+                self.open = word == OPENED
+            elif word == ENDING:
+                self.ending = not self.simulator.ended
+            elif word == HEARTBEAT:
+                self.silence = self.lifeless = 0.0
+
     def verdict(self) -> str | None:
         simulator = self.simulator
-        if simulator.ended and not self.closing and self.silence >= DEAD_SIMULATOR_SECONDS:
-            return f"the simulator ended ({simulator.exit_status()}) while ttnn was waiting for it"
-        if simulator.deadlocked and self.silence >= DEADLOCK_SECONDS:
+        waited_for = self.open or self.silence >= DEAD_SIMULATOR_SECONDS
+        if self.simulator_ended >= DEAD_SIMULATOR_SECONDS and waited_for and not self.ending:
+            return f"the simulator ended ({simulator.exit_status()}) before the device was closed"
+        if simulator.deadlocks >= 2:
             return "the kernels on the device are deadlocked"
-        if simulator.stalled and self.silence >= self.timeout:
-            return f"the kernels on the device have made no progress for {self.silence:.0f} s"
+        if simulator.stalled >= self.timeout:
+            return f"nothing on the device has made progress for {simulator.stalled:.0f} s (limit {self.timeout:g} s)"
         if self.lifeless >= self.timeout:
             return f"the device has not answered for {self.lifeless:.0f} s (limit {self.timeout:g} s)"
         if self.silence >= BUSY_TIMEOUTS * self.timeout:
-            return f"the device has been busy with one launch for {self.silence:.0f} s"
+            return f"the device has been busy with one call for {self.silence:.0f} s"
         return None
 
 
@@ -112,13 +125,14 @@ class Simulator:
         self.pid: int | None = None
         self.ended = False
         self.log_offset = 0
-        self.forget_reports()
+        # Of the reports of a deadlock that came one window of cycles after another, without progress between:
+        self.stalled = 0.0  # seconds from the first to the last
+        self.deadlocks = 0  # how many of them name a core that waits for something other than a launch
+        self._first_report = 0.0
+        self._cycle = -(10**18)
+        self._counted = False
 
-    def forget_reports(self) -> None:
-        self.stalled = False  # a deadlock was reported
-        self.deadlocked = False  # ... in which a core waits for something other than a launch
-
-    def look(self) -> None:
+    def look(self, now: float) -> None:
         if self.pid is None:
             self.pid = _read_pid(self.run)
         elif not self.ended:
@@ -129,8 +143,16 @@ class Simulator:
             text = text[: text.rfind(b"\n") + 1]  # the rest of the last line comes later
             self.log_offset += len(text)
             for line in text.decode(errors="replace").splitlines():
-                self.stalled |= line.startswith(DEADLOCK)
-                self.deadlocked |= self.stalled and WAITING_CORE.match(line) is not None
+                self._read(line, now)
+
+    def _read(self, line: str, now: float) -> None:
+        if report := DEADLOCK.match(line):
+            cycle, window = int(report[1]), int(report[2])
+            if cycle - self._cycle > 2 * window:
+                self._first_report, self.deadlocks = now, 0
+            self._cycle, self.stalled, self._counted = cycle, now - self._first_report, False
+        elif WAITING_CORE.match(line) and not self._counted:
+            self.deadlocks, self._counted = self.deadlocks + 1, True
 
     def messages_read(self) -> str | None:
         """The kernel's count of the simulator's reads: it grows with each message that the simulator takes."""
@@ -171,9 +193,14 @@ def _read_pid(run: Path) -> int | None:
 
 def _is_simulator_of(run: Path, pid: int) -> bool:
     """Whether the process lives and is the one that `run` started, not another that was given the same id since."""
+    environment = b""
     with suppress(OSError):
-        return f"TT_DEVICE_RUN={run}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return False
+        for _ in range(20):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if environment or _stat(pid)[0] == "Z":
+                break
+            time.sleep(0.01)  # in the middle of an exec a process has no environment
+    return f"TT_DEVICE_RUN={run}".encode() in environment.split(b"\0")
 
 
 def _is_stopped(pid: int) -> bool:

@@ -61,6 +61,7 @@ class _Session:
     platform: "Platform"
     settings: Mapping[str, str | None]
     temporary: Path
+    guard: "subprocess.Popen[bytes]"
 
 
 _session: _Session | None = None
@@ -87,11 +88,13 @@ def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
             reason = str(error).partition("\nbacktrace:")[0]
             raise PlatformError(f"ttnn can't open {platform}: {reason}") from error
         _device_is_open = True
+        _tell(session.guard, guard.OPENED)
         try:
             yield device
         finally:
             _device_is_open = False
             ttnn.close_device(device)
+            _tell(session.guard, guard.CLOSED)
 
 
 @contextmanager
@@ -118,11 +121,10 @@ def _process_session(platform: "Platform", timeout: float) -> _Session:
     if _session is None:
         try:
             run, lock = _new_run_folder(CACHE / "runs")
-            session = _Session(platform, _settings(platform, run), run / "tmp")
+            settings = _settings(platform, run)
         except OSError as error:
             raise PlatformError(f"can't write in the cache folder (XDG_CACHE_HOME moves it): {error}") from error
-        _start_guard(platform, run, lock, timeout)
-        _session = session
+        _session = _Session(platform, settings, run / "tmp", _start_guard(platform, run, lock, timeout))
     elif _session.platform != platform:
         raise PlatformError(
             f"ttnn keeps to one platform a process: this one opened ({_session.platform}), and can't open ({platform})"
@@ -203,7 +205,7 @@ def _simulator_for_ttnn(platform: "Platform", run: Path) -> Path:
     return folder
 
 
-def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> None:
+def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> "subprocess.Popen[bytes]":
     _let_guard_end_us()
     owner = os.pidfd_open(os.getpid())
     arguments = [str(run), str(timeout), str(os.getpid()), str(owner), str(platform)]
@@ -217,15 +219,30 @@ def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> 
         cwd="/",
     )
     os.close(owner)
-    assert process.stdin is not None
     threading.Thread(target=_beat, args=(process,), name="tt_device heartbeat", daemon=True).start()
-    atexit.register(_tell, process, guard.CLOSING)
+    atexit.register(_tell, process, guard.ENDING)
+    return process
 
 
 def _beat(process: "subprocess.Popen[bytes]") -> None:
-    """Tell the guard that Python runs here. While ttnn waits for the device it holds the GIL, and this falls silent."""
-    while _tell(process, guard.HEARTBEAT):
+    """Tell the guard that Python runs here, and whether it waits for ttnn. It can't while ttnn holds the GIL."""
+    while _tell(process, guard.WAITING if _waits_in_ttnn() else guard.HEARTBEAT):
         time.sleep(HEARTBEAT_SECONDS)
+
+
+def _waits_in_ttnn() -> bool:
+    """Whether a thread has been in one and the same ttnn call since the last time.
+
+    A call is told from the next one, whose frame often has the same address, by a mark on its frame. Keeping a
+    reference instead would keep the call's tensors, and free them in the heartbeat's thread. The mark is a flag that
+    only a tracer heeds; every frame starts with the opposite.
+    """
+    waits = False
+    for frame in sys._current_frames().values():
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "ttnn":
+            waits |= not frame.f_trace_lines
+            frame.f_trace_lines = False
+    return waits
 
 
 def _tell(process: "subprocess.Popen[bytes]", message: bytes) -> bool:
