@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +425,44 @@ def test_compiles_without_a_word(cpu: str, compiler: Path, tmp_path: Path) -> No
     """
     done = compile_for_math_core(compiler, tmp_path, code, cpu)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def tensix_opcodes(compiler: Path, folder: Path, code: str, cpu: str) -> list[int]:
+    """Opcodes of the Tensix instructions that `code` becomes, in order (those that are not, have other last bits)."""
+    assert compile_for_math_core(compiler, folder, code, cpu).returncode == 0
+    binary = folder / "kernel.bin"
+    objcopy = ["riscv64-unknown-elf-objcopy", "-O", "binary", "-j", ".text", str(folder / "kernel.o"), str(binary)]
+    subprocess.run(objcopy, check=True)
+    words = [word for (word,) in struct.iter_unpack("<I", binary.read_bytes())]
+    return [(word >> 2 | word << 30) >> 24 & 0xFF for word in words if word & 3 != 3]
+
+
+NOP, MAD, ADD, MUL, IADD, SHFT, SWAP, SHFT2 = 0x8F, 0x84, 0x85, 0x86, 0x79, 0x7A, 0x92, 0x94
+MIXED = """
+    void kernel() {
+        vFloat a = dst_reg[0], b = dst_reg[1];
+        vFloat c = (a * b + a) * (a - b);
+        vInt i = as<vInt>(c + a) + as<vInt>(c * b);
+        vFloat d = min(as<vFloat>(i >> 1), a + b);
+        dst_reg[0] = vFloat(subvec_shflror1(d + c)) * 2.0f;
+    }
+"""
+
+
+def test_wormhole_gets_its_delays(compiler: Path, tmp_path: Path) -> None:
+    """No interlock: a two-cycle instruction is followed by SFPNOP. No simulator looks."""
+    opcodes = tensix_opcodes(compiler, tmp_path, MIXED.replace(">> 1", "<< 1"), "tt-wh-tensix")
+    two_cycles = {MAD, ADD, MUL, SWAP, SHFT2}
+    assert two_cycles <= set(opcodes)
+    assert {after for before, after in pairwise(opcodes) if before in two_cycles} == {NOP}
+
+
+def test_blackhole_gets_its_delays(compiler: Path, tmp_path: Path) -> None:
+    """What reads registers that the interlock does not see is preceded by SFPNOP."""
+    opcodes = tensix_opcodes(compiler, tmp_path, MIXED, "tt-bh-tensix")
+    unseen = {IADD, SHFT, SWAP, SHFT2}
+    assert unseen <= set(opcodes)
+    assert {before for before, after in pairwise(opcodes) if after in unseen} == {NOP}
 
 
 NINE_LIVE = """

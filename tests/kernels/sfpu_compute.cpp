@@ -274,7 +274,9 @@ void calculate(Operation operation, uint32_t float_bits, int number) {
                 return r;
             });
             break;
-        case transposed: map_fours([](vFloat& p, vFloat& q, vFloat& r, vFloat& s) { subvec_transp(p, q, r, s); }); break;
+        case transposed:
+            map_fours([](vFloat& p, vFloat& q, vFloat& r, vFloat& s) { subvec_transp(p, q, r, s); });
+            break;
         case rotated: map([](vFloat a, vFloat) { return vFloat(subvec_shflror1(a)); }); break;
         case rotated_sum: map([](vFloat a, vFloat b) { return vFloat(subvec_shflror1(a + b)) + a; }); break;
         case total: map([](vFloat a, vFloat) { return sum_of_lanes(a); }); break;

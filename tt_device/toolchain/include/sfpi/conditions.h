@@ -107,9 +107,9 @@ sfpi_inline sfpu_t compared(const A& a, const B& b) {
 
 #define SFPI_COMPARE(symbol, mod)                              \
     template <class A, class B>                                \
-        requires Operands<A, B>                         \
+        requires Operands<A, B>                                \
     sfpi_inline Test operator symbol(const A& a, const B& b) { \
-        return {compared(a, b), mod};                   \
+        return {compared(a, b), mod};                          \
     }
 SFPI_COMPARE(==, SFPSETCC_MOD1_LREG_EQ0)
 SFPI_COMPARE(!=, SFPSETCC_MOD1_LREG_NE0)
@@ -181,26 +181,26 @@ public:
 }  // namespace sfpi
 
 // Control flow runs through every branch: do not jump into or out of one.
-#define v_if(x)                            \
-    {                                      \
+#define v_if(x)                              \
+    {                                        \
         sfpi::impl_::PredicateScope v_scope; \
+        sfpi::impl_::condition(x).narrow();  \
+        {
+#define v_elseif(x)                         \
+        }                                   \
+        v_scope.invert();                   \
+        v_scope.push();                     \
         sfpi::impl_::condition(x).narrow(); \
         {
-#define v_elseif(x)                        \
-        }                                  \
-        v_scope.invert();                  \
-        v_scope.push();                    \
-        sfpi::impl_::condition(x).narrow(); \
+#define v_else            \
+        }                 \
+        v_scope.invert(); \
         {
-#define v_else                             \
-        }                                  \
-        v_scope.invert();                  \
-        {
-#define v_endif                            \
-        }                                  \
+#define v_endif \
+        }       \
     }
-#define v_block                            \
-    {                                      \
+#define v_block \
+    {           \
         sfpi::impl_::PredicateScope v_scope;
 #define v_and(x) sfpi::impl_::condition(x).narrow()
 #define v_endblock }

@@ -113,14 +113,14 @@ sfpi_inline auto operator-(const A& a) {
     }
 }
 
-#define SFPI_LOGIC(symbol, op)                                                                              \
-    template <class A, class B>                                                                             \
-        requires Operands<A, B>                                                                      \
-    sfpi_inline auto operator symbol(const A& a, const B& b) {                                              \
-        using T = common_t<A, B>;                                                                    \
-        static_assert(!std::is_same_v<T, vFloat>, "bitwise operators take integers");                       \
-        using Result = std::conditional_t<std::is_base_of_v<vMag, A>, vMag, T>;                             \
-        return Result(op##_onto<0>(to<T>(a).get(), to<T>(b).get()));                   \
+#define SFPI_LOGIC(symbol, op)                                                        \
+    template <class A, class B>                                                       \
+        requires Operands<A, B>                                                       \
+    sfpi_inline auto operator symbol(const A& a, const B& b) {                        \
+        using T = common_t<A, B>;                                                     \
+        static_assert(!std::is_same_v<T, vFloat>, "bitwise operators take integers"); \
+        using Result = std::conditional_t<std::is_base_of_v<vMag, A>, vMag, T>;       \
+        return Result(op##_onto<0>(to<T>(a).get(), to<T>(b).get()));                  \
     }
 SFPI_LOGIC(&, sfpand)
 SFPI_LOGIC(|, sfpor)
@@ -154,12 +154,12 @@ sfpi_inline A operator>>(const A& a, const B& n) {
     return A(shift<arithmetic>(a.get(), (-to<vInt>(n)).get()));
 }
 
-#define SFPI_ASSIGN(symbol)                             \
-    template <Vector A, class B>                 \
-        requires Operands<A, B>                  \
+#define SFPI_ASSIGN(symbol)                               \
+    template <Vector A, class B>                          \
+        requires Operands<A, B>                           \
     sfpi_inline A& operator symbol##=(A& a, const B& b) { \
-        a = A((a symbol b).get());                      \
-        return a;                                       \
+        a = A((a symbol b).get());                        \
+        return a;                                         \
     }
 SFPI_ASSIGN(+)
 SFPI_ASSIGN(-)

@@ -64,18 +64,18 @@ sfpi_inline sfpu_t sfpmul(A a, B b) {
 }
 
 // op<Mod>(c, imm) makes a fresh value; op_onto<Mod>(d, c, imm) reads and overwrites d. imm is an immediate().
-#define SFPI_FROM(op)                                                                                     \
-    template <unsigned Mod, class C>                                                                      \
-    sfpi_inline sfpu_t op(C c, int imm = 0) {                                                             \
-        sfpu_t d;                                                                                         \
+#define SFPI_FROM(op)                                                                           \
+    template <unsigned Mod, class C>                                                            \
+    sfpi_inline sfpu_t op(C c, int imm = 0) {                                                   \
+        sfpu_t d;                                                                               \
         asm volatile(#op " %2, %1, %0, %3" : "=f"(d.v) : "fi"(operand(c)), "i"(imm), "i"(Mod)); \
-        return d;                                                                                         \
+        return d;                                                                               \
     }
-#define SFPI_ONTO(op)                                                                                        \
-    template <unsigned Mod, class C>                                                                         \
-    sfpi_inline sfpu_t op##_onto(sfpu_t d, C c, int imm = 0) {                                               \
-        asm volatile(#op " %2, %1, %0, %3" : "+f"(d.v) : "fi"(operand(c)), "i"(imm), "i"(Mod));    \
-        return d;                                                                                            \
+#define SFPI_ONTO(op)                                                                           \
+    template <unsigned Mod, class C>                                                            \
+    sfpi_inline sfpu_t op##_onto(sfpu_t d, C c, int imm = 0) {                                  \
+        asm volatile(#op " %2, %1, %0, %3" : "+f"(d.v) : "fi"(operand(c)), "i"(imm), "i"(Mod)); \
+        return d;                                                                               \
     }
 SFPI_FROM(sfpmov) SFPI_ONTO(sfpmov)
 SFPI_FROM(sfpabs)

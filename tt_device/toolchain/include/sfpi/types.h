@@ -53,14 +53,14 @@ concept Scalar = std::is_arithmetic_v<T> || std::is_same_v<T, sFloat16a> || std:
 
 }  // namespace impl_
 
-#define SFPI_VECTOR(Type, Base)                                        \
-    sfpi_inline Type() {}                                              \
-    Type(const Type&) = default;                                       \
-    sfpi_inline Type& operator=(const Type& other) {                   \
-        impl_::vVal::operator=(other);                                 \
-        return *this;                                                  \
-    }                                                                  \
-    template <impl_::Source S>                                         \
+#define SFPI_VECTOR(Type, Base)                      \
+    sfpi_inline Type() {}                            \
+    Type(const Type&) = default;                     \
+    sfpi_inline Type& operator=(const Type& other) { \
+        impl_::vVal::operator=(other);               \
+        return *this;                                \
+    }                                                \
+    template <impl_::Source S>                       \
     sfpi_inline Type(const S& source) : Base(source.template read<Type>()) {}
 
 struct vFloat : impl_::vVal {
@@ -104,13 +104,13 @@ struct vSMag : impl_::vVal {  // sign and magnitude
 };
 
 // Narrower values, held in 32 bits.
-#define SFPI_NARROW(Type, Base)                                          \
-    struct Type : Base {                                                 \
-        SFPI_VECTOR(Type, Base)                                          \
-        sfpi_inline explicit Type(impl_::sfpu_t r) : Base(r) {}          \
-        sfpi_inline explicit Type(const Base& wide) : Base(wide) {}      \
-        template <impl_::Scalar S>                                       \
-        sfpi_inline explicit Type(S value) : Base(value) {}              \
+#define SFPI_NARROW(Type, Base)                                     \
+    struct Type : Base {                                            \
+        SFPI_VECTOR(Type, Base)                                     \
+        sfpi_inline explicit Type(impl_::sfpu_t r) : Base(r) {}     \
+        sfpi_inline explicit Type(const Base& wide) : Base(wide) {} \
+        template <impl_::Scalar S>                                  \
+        sfpi_inline explicit Type(S value) : Base(value) {}         \
     };
 SFPI_NARROW(vFloat16a, vFloat)
 SFPI_NARROW(vFloat16b, vFloat)
@@ -352,9 +352,9 @@ struct lreg_pressure {
 };
 
 // Tables for lut(): declared for ttnn's headers, refused when made.
-#define SFPI_LUT_TABLE(Type)                                                                  \
-    struct Type : vUInt {                                                                     \
-        using vUInt::vUInt;                                                                   \
+#define SFPI_LUT_TABLE(Type)                                                                   \
+    struct Type : vUInt {                                                                      \
+        using vUInt::vUInt;                                                                    \
         sfpi_inline Type(float, float) : vUInt(impl_::sfpu_t{}) { impl_::refuse_lut_table(); } \
     };
 SFPI_LUT_TABLE(vLut8si)

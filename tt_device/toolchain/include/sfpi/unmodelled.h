@@ -16,6 +16,7 @@ SFPI_REFUSE(refuse_immediate_range, "an immediate of an SFPU instruction is out 
 SFPI_REFUSE(refuse_min_max_mask, "sfpi::min_max with a row mask is not modelled");
 SFPI_REFUSE(refuse_dest_format, "dst_reg[]: this vector type in this DataLayout is not modelled");
 SFPI_REFUSE(refuse_setman, "sfpi::setman with an immediate other than 0 is not modelled");
+SFPI_REFUSE(refuse_recip_mode, "sfpi::approx_recip with RecipMode::IfNegative is not modelled");
 SFPI_REFUSE(refuse_rounding, "this rounding mode is not modelled on this architecture");
 SFPI_REFUSE(refuse_shflshr1, "sfpi::subvec_shflshr1 shifts in a wrong lane on Wormhole (a fault of the chip)");
 SFPI_REFUSE(refuse_sfpmad_mod, "__builtin_rvtt_sfpmad with a mod other than 0 is not modelled");
