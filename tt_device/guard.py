@@ -13,6 +13,7 @@ nothing, since compiling and simulating may last. What ends in a verdict is
 - a deadlock of any kind that it goes on reporting for `timeout` seconds;
 - `timeout` seconds of silence without any other sign of life: a compiler that the owner started and that has ended,
   or a message that the simulator has read from the owner;
+- `timeout` seconds in which the simulator is stopped, or computes without reading what it is told;
 - ten times `timeout` of silence, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
 
 A verdict is printed and ends the owner with exit code 3. However the owner ends, the simulator is ended after it.
@@ -63,13 +64,14 @@ class Watch:
         self.silence = 0.0
         self.lifeless = 0.0  # silence without any other sign of life
         self.simulator_ended = 0.0
+        self.simulator_deaf = 0.0  # neither asleep, as when nothing is asked of it, nor reading
 
     def until_owner_ends(self) -> str | None:
         """None when the owner has ended by itself, else the reason why it has to be ended."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(self.owner_fd, select.POLLIN)
-        signs: object = None
+        compiled = read = None
         last = time.monotonic()
         while True:
             ready = {fd for fd, _ in poll.poll(TICK_SECONDS * 1000)}
@@ -87,8 +89,10 @@ class Watch:
                 if not message:  # the owner is ending
                     poll.unregister(0)
                 self.hear(message)
-            if signs != (signs := (_children_cpu(self.owner), self.simulator.messages_read())):
-                self.lifeless = 0.0
+            has_compiled = compiled != (compiled := _children_cpu(self.owner))
+            has_read = read != (read := self.simulator.messages_read())
+            self.lifeless = 0.0 if has_compiled or has_read else self.lifeless
+            self.simulator_deaf = 0.0 if has_read or self.simulator.is_idle() else self.simulator_deaf + step
             if verdict := self.verdict():
                 return verdict
 
@@ -110,8 +114,8 @@ class Watch:
             return "the kernels on the device are deadlocked"
         if simulator.stalled >= self.timeout:
             return f"nothing on the device has made progress for {simulator.stalled:.0f} s (limit {self.timeout:g} s)"
-        if self.lifeless >= self.timeout:
-            return f"the device has not answered for {self.lifeless:.0f} s (limit {self.timeout:g} s)"
+        if (unanswered := max(self.lifeless, self.simulator_deaf)) >= self.timeout:
+            return f"the device has not answered for {unanswered:.0f} s (limit {self.timeout:g} s)"
         if self.silence >= BUSY_TIMEOUTS * self.timeout:
             return f"the device has been busy with one call for {self.silence:.0f} s"
         return None
@@ -161,6 +165,9 @@ class Simulator:
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/io").read_text().split()[5]  # syscr: N
         return None
+
+    def is_idle(self) -> bool:
+        return self.pid is None or self.ended or _stat(self.pid)[0] == "S"
 
     def exit_status(self) -> str:
         with suppress(OSError):
