@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 UV_VERSION=0.13.9
 UV=${XDG_CACHE_HOME:-$HOME/.cache}/tt-deepseek-norms/uv-$UV_VERSION
 STAMP=.venv/made-from
-RISCV_PACKAGES=(gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf)
+RISCV_PACKAGES=(gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf g++) # the last for its C++ headers
 
 main() {
     if has_compiler && is_fresh; then return; fi
@@ -38,7 +38,7 @@ has_compiler() {
         .venv/lib/python3.12/site-packages/ttnn/runtime/sfpi; do
         if [[ -x $sfpi/compiler/bin/riscv-tt-elf-g++ ]]; then return; fi
     done
-    command -v riscv64-unknown-elf-g++ >/dev/null && [[ -d /usr/lib/picolibc/riscv64-unknown-elf ]]
+    command -v riscv64-unknown-elf-g++ >/dev/null && [[ -d /usr/lib/picolibc/riscv64-unknown-elf && -d /usr/include/c++ ]]
 }
 
 install_compiler() {

@@ -88,6 +88,23 @@ def test_takes_eps_and_width_from_the_layer(device: Any) -> None:
     assert_is_layer_norm(norm(x), x, layer)
 
 
+def test_takes_layers_without_weights(device: Any) -> None:
+    x = random_input(4, WIDTH)
+    y = TtLayerNorm.from_torch(nn.LayerNorm(WIDTH, eps=1e-6, elementwise_affine=False), device)(x)
+    golden = LayerNormSingleCore.golden(x, None, None, 1e-6)
+    torch.testing.assert_close(y, golden.to(torch.bfloat16), rtol=2.0**-7, atol=0)
+
+
+@pytest.mark.usefixtures("float32")
+def test_takes_float32(device: Any) -> None:
+    layer, x = nn.LayerNorm(WIDTH, eps=1e-6), random_input(4, WIDTH).float() * 1.001
+    with torch.no_grad():
+        layer.bias.copy_(x[0])
+    y = TtLayerNorm.from_torch(layer, device)(x)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, layer(x).detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_uploads_weights_once(device: Any) -> None:
     norm = TtLayerNorm.from_torch(random_layer_norm(), device)
     gamma, beta = norm.gamma, norm.beta
@@ -115,16 +132,14 @@ def test_refuses_what_does_not_fit(device: Any, folder: Path) -> None:
     norm = TtLayerNorm.from_torch(random_layer_norm(), device)
     with pytest.raises(ValueError, match=r"\(\.\.\., 128\).*\(4, 64\)"):
         norm(random_input(4, 64))
-    with pytest.raises(ValueError, match=r"torch\.bfloat16.*torch\.float32"):
-        norm(random_input(4, 128).float())
+    with pytest.raises(ValueError, match=r"bfloat16 or float32.*torch\.float16"):
+        norm(random_input(4, 128).half())
     with pytest.raises(LayerNormArgumentError, match="layout"):
         norm(ttnn.from_torch(random_input(32, 128), layout=ttnn.TILE_LAYOUT, device=device))
-    with pytest.raises(ValueError, match=r"\(128,\).*\(64,\)"):
-        TtLayerNorm(torch.ones(128), torch.zeros(64), 1e-6, device)
+    with pytest.raises(ValueError, match=r"beta must have shape \(128,\).*\(64,\)"):
+        TtLayerNorm(128, torch.ones(128), torch.zeros(64), 1e-6, device)
     with pytest.raises(ValueError, match=r"normalized_shape.*\(2, 64\)"):
         TtLayerNorm.from_torch(nn.LayerNorm((2, 64)), device)
-    with pytest.raises(ValueError, match="weight and bias"):
-        TtLayerNorm.from_torch(nn.LayerNorm(128, bias=False), device)
     with pytest.raises(CheckpointError, match="must hold weight and bias, but holds weight"):
         TtLayerNorm.from_checkpoint(folder, "model.layers.3.input_layernorm", device)
     assert norm.launches == 0
@@ -196,7 +211,7 @@ def _other_eps(norm: TtLayerNorm) -> None:
 @pytest.mark.parametrize("fault", [_swapped, _without_beta, _scaled, _other_eps])
 def test_comparison_finds_a_wrong_norm(device: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
     def from_torch(layer: nn.LayerNorm, device: Any) -> TtLayerNorm:
-        norm = TtLayerNorm(layer.weight, layer.bias, layer.eps, device)
+        norm = TtLayerNorm(128, layer.weight, layer.bias, layer.eps, device)
         fault(norm)
         return norm
 
@@ -210,7 +225,7 @@ def test_comparison_finds_a_norm_that_did_not_run(device: Any, folder: Path, mon
     monkeypatch.setattr(TtLayerNorm, "forward", lambda self, x: nn.functional.layer_norm(x, (128,), *self.host, 1e-6))
 
     def from_torch(layer: nn.LayerNorm, device: Any) -> TtLayerNorm:
-        norm = TtLayerNorm(layer.weight, layer.bias, layer.eps, device)
+        norm = TtLayerNorm(128, layer.weight, layer.bias, layer.eps, device)
         norm.host = (layer.weight, layer.bias)
         return norm
 

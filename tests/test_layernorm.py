@@ -1,16 +1,21 @@
 """The LayerNorm micro-op, by the steps of its plan. Device tests run the real kernels and look at what they wrote."""
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import ttnn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from integration.metrics import Errors, compare
 from micro_ops.layernorm import op as layernorm
 from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, Tap
+from tests.conftest import runs_float32
 
 EPSILON = 1e-6  # DeepSeek's
 
@@ -20,15 +25,21 @@ TILIZED = (33, 128)  # k_norm: a second block with a single row in it
 WAYS = pytest.mark.parametrize("shape", [FLAT, TILIZED], ids=["flat", "tilized"])
 
 
-def random_input(shape: tuple[int, ...], offset: float = 0.5, std: float = 2.0, seed: int = 0) -> torch.Tensor:
+def random_input(
+    shape: tuple[int, ...],
+    offset: float = 0.5,
+    std: float = 2.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(shape, generator=generator) * std + offset).to(torch.bfloat16)
+    return (torch.randn(shape, generator=generator) * std + offset).to(dtype)
 
 
-def random_weights(width: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def random_weights(width: int, seed: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
     """gamma and beta (1, width), N(0, 1): neither can stand in for the other, nor for ones or zeros."""
     generator = torch.Generator().manual_seed(seed)
-    gamma, beta = torch.randn(2, 1, width, generator=generator).to(torch.bfloat16)
+    gamma, beta = torch.randn(2, 1, width, generator=generator).to(dtype)
     return gamma, beta
 
 
@@ -45,12 +56,12 @@ def allocate_like(tensor: ttnn.Tensor) -> ttnn.Tensor:
 def run(
     device: Any,
     x: torch.Tensor,
-    gamma: torch.Tensor,
-    beta: torch.Tensor,
+    gamma: torch.Tensor | None,
+    beta: torch.Tensor | None,
     epsilon: float = EPSILON,
     tap: Tap = Tap.NONE,
 ) -> torch.Tensor:
-    tensors = [upload(t, device) for t in (x, gamma, beta)]
+    tensors = [None if t is None else upload(t, device) for t in (x, gamma, beta)]
     return ttnn.to_torch(LayerNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, tap))
 
 
@@ -59,11 +70,15 @@ def run_tap(device: Any, x: torch.Tensor, tap: Tap) -> torch.Tensor:
 
 
 def errors_of(
-    y: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, epsilon: float = EPSILON
+    y: torch.Tensor,
+    x: torch.Tensor,
+    gamma: torch.Tensor | None,
+    beta: torch.Tensor | None,
+    epsilon: float = EPSILON,
 ) -> Errors:
     golden = LayerNormSingleCore.golden(x, gamma, beta, epsilon)
-    operands = (golden - beta.double()).abs() + beta.double().abs()
-    return compare(y, golden, operands)
+    shift = torch.zeros(1, dtype=torch.float64) if beta is None else beta.double().flatten()
+    return compare(y, golden, operands=(golden - shift).abs() + shift.abs())
 
 
 def assert_correctly_rounded(y: torch.Tensor, expected: torch.Tensor, exact: float = 0.99) -> None:
@@ -106,17 +121,30 @@ def test_sizes(shape: tuple[int, ...], tilized: bool, tiles: int, blocks: int) -
     assert (sizes.tilized, sizes.tiles, sizes.blocks) == (tilized, tiles, blocks)
     assert sizes.rows == math.prod(shape[:-1])
     assert sizes.stick_size == 2 * shape[-1]
-    assert sizes.stride >= sizes.stick_size
-    assert sizes.stride % 64 == 0, "a row in L1 must be aligned for DRAM reads: 64 bytes on Blackhole, 32 on Wormhole"
-    assert sizes.block_rows * sizes.stride == sizes.tiles * sizes.tile_size
+    assert sizes.stride_elements >= shape[-1]
+    assert sizes.stride_elements * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
+    assert sizes.block_rows * sizes.stride_elements == sizes.tiles * 1024
+    assert not layernorm._calculate_sizes(shape, ttnn.float32).tilized
+    assert not layernorm._calculate_sizes(shape, ttnn.bfloat16, None, ttnn.float32).tilized
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((32 * 2**20, 128), 32 * 2**20), ((4, 1024, 1024, 7168), 2**22)])
+def test_index_arithmetic_of_large_tensors(shape: tuple[int, ...], rows: int) -> None:
+    """More rows than a simulator goes through: what the kernels count in 32 bits must fit."""
+    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    assert sizes.rows == rows < 2**31
+    assert sizes.blocks * sizes.block_rows >= rows > (sizes.blocks - 1) * sizes.block_rows
 
 
 @WAYS
 def test_cb_configuration(shape: tuple[int, ...]) -> None:
     sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
-    cbs = layernorm._create_cb_descriptors(_core_grid(), sizes, ttnn.bfloat16)
+    cbs = layernorm._create_cb_descriptors(_core_grid(), sizes, *[ttnn.bfloat16] * 3)
     size_of = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in cbs}
     assert all(cb.format_descriptors[0].page_size == sizes.tile_size for cb in cbs)
+    without_weights = layernorm._create_cb_descriptors(_core_grid(), sizes, ttnn.float32, None, None)
+    doubled = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in without_weights}
+    assert doubled == {index: 2 * size for index, size in size_of.items() if index not in (2, 3, 4, 5)}
     block = sizes.tiles * sizes.tile_size
     if sizes.tilized:
         assert size_of == {0: 2 * block, 1: block, 2: block, 3: block, 4: block, 5: block, 7: 4096, 17: 2 * block}
@@ -137,7 +165,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
     reader = layernorm._create_reader_descriptor(_core_grid(), x, gamma, beta, sizes)
     writer = layernorm._create_writer_descriptor(_core_grid(), y, sizes)
-    compute = layernorm._create_compute_descriptor(_core_grid(), sizes, EPSILON)
+    compute = layernorm._create_compute_descriptor(_core_grid(), sizes, EPSILON, *[ttnn.bfloat16] * 3)
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()
     assert _runtime_args(reader)["gamma_address"] == gamma.buffer_address()
@@ -256,6 +284,12 @@ def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
         (256, 32),  # one tile a block
         (1, 128),  # k_norm while decoding
         (40, 512),  # the widest that is tilized, and a last block that is not full
+        (128,),  # rank 1
+        (3, 1),  # one column: the deviation is zero, so the result is beta
+        (2, 1, 3, 37),  # rank 4, prime width
+        (37, 41),  # both prime: padding in each direction
+        (3, 1025),  # a second tile with one element in it
+        (1, 16384),  # the widest
     ],
 )
 def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
@@ -266,6 +300,112 @@ def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
     assert errors.pcc >= 0.99999, errors
     assert errors.scaled <= 1.0, errors
     assert errors.exact >= 0.99, errors
+
+
+def test_no_rows(device: Any) -> None:
+    x = upload(torch.zeros(0, 128, dtype=torch.bfloat16), device)
+    gamma, beta = (upload(t, device) for t in random_weights(128))
+    assert tuple(LayerNormSingleCore.op(x, gamma, beta, allocate_like(x)).shape) == (0, 128)
+
+
+B, F = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("gamma_dtype", "beta_dtype"), [(None, None), (B, None), (None, B)], ids=["neither", "gamma", "beta"]
+)
+@WAYS
+def test_weights_are_optional(
+    device: Any, shape: tuple[int, ...], gamma_dtype: torch.dtype | None, beta_dtype: torch.dtype | None
+) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    weights = (gamma if gamma_dtype else None, beta if beta_dtype else None)
+    errors = errors_of(run(device, x, *weights), x, *weights)
+    assert errors.scaled <= 1.0, errors
+    assert errors.exact >= 0.99, errors
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize(
+    ("dtype", "gamma_dtype", "beta_dtype"), [(F, F, F), (F, B, B), (B, F, F), (B, B, F), (F, None, F)]
+)
+@pytest.mark.parametrize("shape", [(2, 1536), (5, 128)], ids=str)
+def test_float32(
+    device: Any,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    gamma_dtype: torch.dtype | None,
+    beta_dtype: torch.dtype,
+) -> None:
+    x = random_input(shape, dtype=dtype)
+    gamma = random_weights(shape[-1], dtype=gamma_dtype)[0] if gamma_dtype else None
+    beta = random_weights(shape[-1], dtype=beta_dtype)[1]
+    y = run(device, x, gamma, beta)
+    errors = errors_of(y, x, gamma, beta)
+    assert y.dtype == dtype
+    if dtype == F:  # float32 throughout: a few roundings of 2^-24 each, no TF32 (2^-11) on the way
+        assert errors.relative_norm <= 2.0**-22, errors
+    else:
+        assert errors.scaled <= 1.0, errors
+        assert errors.exact >= 0.99, errors
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("shape", [(2, 1536), (5, 128)], ids=str)
+def test_float32_with_offset(device: Any, shape: tuple[int, ...]) -> None:
+    """The float32 mean of 1e4 is rounded by up to 2^-11, which is 2^-17 of the deviation of 64."""
+    x, (gamma, beta) = random_input(shape, 1e4, 64.0, dtype=F), random_weights(shape[-1], dtype=F)
+    assert errors_of(run(device, x, gamma, beta), x, gamma, beta).relative_norm <= 2.0**-16
+
+
+DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...]], torch.Tensor]] = {
+    "N(0,1)": lambda shape: random_input(shape, 0.0, 1.0),
+    "U(0,1)": lambda shape: torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(B),
+    "U(-1e3,1e3)": lambda shape: ((torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 0.5) * 2e3).to(B),
+    "heavy tails": lambda shape: (random_input(shape, 0.0, 1.0).float() ** 5).to(B),
+    # A residual stream: most columns small, a few massive ones.
+    "DeepSeek-like": lambda shape: (
+        random_input(shape, 0.0, 0.05).float() * (1 + 200 * (torch.arange(shape[-1]) % 97 == 5))
+    ).to(B),
+}
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("shape", [(4, 32), (33, 128), (2, 512), (1, 7168)], ids=str)
+def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distribution: str) -> None:
+    x, (gamma, beta) = DISTRIBUTIONS[distribution](shape), random_weights(shape[-1])
+    errors = errors_of(run(device, x, gamma, beta), x, gamma, beta)
+    assert errors.scaled <= 1.0, errors
+    assert errors.exact >= 0.99, errors
+    assert errors.raw >= 0.99, errors
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    width=st.integers(1, 2048),
+    rows=st.integers(1, 40),
+    offset=st.sampled_from([0.0, 0.5, -100.0]),
+    std=st.sampled_from([1e-3, 1.0, 300.0]),
+    epsilon=st.floats(1e-12, 1e-1),
+    weights=st.tuples(st.booleans(), st.booleans()),
+    wide_dtype=st.booleans(),
+)
+def test_layernorm_properties(
+    device: Any,
+    platform: Any,
+    width: int,
+    rows: int,
+    offset: float,
+    std: float,
+    epsilon: float,
+    weights: tuple[bool, bool],
+    wide_dtype: bool,
+) -> None:
+    dtype = F if wide_dtype and runs_float32(platform) else B
+    x, (gamma, beta) = random_input((rows, width), offset, std, dtype=dtype), random_weights(width)
+    given_weights = (gamma if weights[0] else None, beta if weights[1] else None)
+    errors = errors_of(run(device, x, *given_weights, epsilon), x, *given_weights, epsilon)
+    assert errors.scaled <= 1.0, errors
 
 
 WEIGHTS: dict[str, Callable[[int], tuple[torch.Tensor, torch.Tensor]]] = {
@@ -334,25 +474,35 @@ def test_rows_are_independent(device: Any, shape: tuple[int, ...]) -> None:
 
 
 def test_program_cache(device: Any) -> None:
-    """The second call with a shape builds nothing, and reads the tensors it was given, not those of the first."""
-    shapes = (TILIZED, FLAT, TILIZED, FLAT)
-    entries = []
-    held = []
+    """The second call with a shape compiles and builds nothing, and reads the tensors it was given, not those of the
+    first: other addresses, interleaved shapes, buffers that were freed and allocated again."""
+    shapes = (TILIZED, FLAT, TILIZED, FLAT, TILIZED)
+    held, entries, binaries = [], [], []
     for seed, shape in enumerate(shapes):
         x, (gamma, beta) = random_input(shape, seed=seed), random_weights(shape[-1], seed=seed + 10)
-        held.append(upload(x, device))  # pushes the next call's tensors to other addresses
+        if seed < 3:
+            held.append(upload(x, device))  # pushes the next call's tensors to other addresses
+        else:
+            held.pop(0).deallocate()
         errors = errors_of(run(device, x, gamma, beta), x, gamma, beta)
         assert errors.scaled <= 1.0, errors
         entries.append(device.num_program_cache_entries())
-    assert entries[1] == entries[2] == entries[3], entries
+        binaries.append(_compiled_kernels())
+    assert len(set(entries[1:])) == 1, entries
+    assert len(set(binaries[1:])) == 1, binaries
+
+
+def _compiled_kernels() -> int:
+    return sum(1 for _ in Path(os.environ["TT_METAL_CACHE"]).rglob("kernels/*/*/*/*.elf"))
 
 
 def test_epsilon_is_no_part_of_the_program(device: Any) -> None:
     x, (gamma, beta) = random_input(TILIZED, std=1e-3, offset=0.0), random_weights(TILIZED[-1])
     run(device, x, gamma, beta, epsilon=1e-6)
-    entries = device.num_program_cache_entries()
+    before = device.num_program_cache_entries(), _compiled_kernels()
+    assert before[1] > 0
     assert errors_of(run(device, x, gamma, beta, 1e-2), x, gamma, beta, 1e-2).scaled <= 1.0
-    assert device.num_program_cache_entries() == entries
+    assert (device.num_program_cache_entries(), _compiled_kernels()) == before
 
 
 # --- What is refused ---
@@ -366,19 +516,22 @@ def test_refuses_what_does_not_fit(device: Any) -> None:
     in_l1 = ttnn.from_torch(
         random_input((4, 128)), layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=ttnn.L1_MEMORY_CONFIG
     )
-    float32 = upload(random_input((4, 128)).float(), device)
+    integers = upload(torch.zeros(4, 128, dtype=torch.uint32), device)
+    rank_5 = upload(random_input((1, 1, 1, 4, 128)), device)
     op = LayerNormSingleCore.op
     cases: list[tuple[str, Callable[[], object]]] = [
         (r"gamma.*\(1, 256\).*\(4, 128\)", lambda: op(x, wide, beta, y)),
         (r"beta.*\(1, 256\).*\(4, 128\)", lambda: op(x, gamma, wide, y)),
-        (r"output.shape=\(1, 128\).*\(4, 128\)", lambda: op(x, gamma, beta, gamma)),
+        (r"output.*\(4, 128\).*\(1, 128\)", lambda: op(x, gamma, beta, gamma)),
         ("output must not be input", lambda: op(x, gamma, beta, x)),
         ("input.layout must be ROW_MAJOR.*TILE", lambda: op(tiled, gamma, beta, y)),
         ("input must be interleaved in DRAM", lambda: op(in_l1, gamma, beta, y)),
-        ("input.dtype must be bfloat16.*FLOAT32", lambda: op(float32, gamma, beta, y)),
+        ("input.dtype must be bfloat16 or float32.*UINT32", lambda: op(integers, gamma, beta, y)),
+        ("rank 1 to 4", lambda: op(rank_5, gamma, beta, y)),
         ("input must be allocated on the device", lambda: op(x.cpu(), gamma, beta, y)),
         ("epsilon.*0", lambda: op(x, gamma, beta, y, 0.0)),
         ("epsilon.*nan", lambda: op(x, gamma, beta, y, math.nan)),
+        ("epsilon.*1e-39", lambda: op(x, gamma, beta, y, 1e-39)),
     ]
     for message, call in cases:
         with pytest.raises(LayerNormArgumentError, match=message):

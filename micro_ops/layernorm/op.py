@@ -30,6 +30,7 @@ TILE_WIDTH = TILE_HEIGHT = 32
 TILE_ELEMENTS = TILE_WIDTH * TILE_HEIGHT
 # Widest row that is tilized: beyond, ten CBs of a block of 32 rows fill L1, and a row fills whole tiles by itself.
 MAX_TILIZED_WIDTH = 512
+FLOAT32_TINY, FLOAT32_MAX = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # smaller is zero there
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes
 
 
@@ -59,25 +60,25 @@ class Sizes:
     block_rows: int  # rows of one block
     blocks: int
     tiles: int  # of one block
-    stick_size: int  # bytes of one row
-    stride: int  # bytes from one row of a block to the next in L1
-    tile_size: int  # bytes
+    stride_elements: int  # from one row of a block to the next in L1
+    stick_size: int  # bytes of one row of the input
+    tile_size: int  # bytes of one tile of the input
 
 
-def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType) -> Sizes:
-    """Sizes for an input of `input_shape` (..., W) and `dtype`.
+def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType, *weight_dtypes: ttnn.DataType | None) -> Sizes:
+    """Sizes for an input of `input_shape` (..., W) and `dtype`, and weights of `weight_dtypes` where there are any.
 
     The rule: rows go through the tilizer, 32 at a time, when they are at most `MAX_TILIZED_WIDTH` wide and that
-    takes fewer tiles than giving every row tiles of its own.
+    takes fewer tiles than giving every row tiles of its own. float32 never does: Wormhole does not tilize it exactly.
     """
     width = input_shape[-1]
     rows = math.prod(input_shape[:-1])
     flat_tiles = math.ceil(width / TILE_ELEMENTS)
     tilized_tiles = math.ceil(width / TILE_WIDTH)
     tilized_blocks = math.ceil(rows / TILE_HEIGHT)
-    tilized = width <= MAX_TILIZED_WIDTH and tilized_blocks * tilized_tiles < rows * flat_tiles
+    fewer_tiles = tilized_blocks * tilized_tiles < rows * flat_tiles
+    tilized = width <= MAX_TILIZED_WIDTH and fewer_tiles and ttnn.float32 not in (dtype, *weight_dtypes)
     tiles = tilized_tiles if tilized else flat_tiles
-    tile_size = TILE_ELEMENTS * ELEMENT_SIZES[dtype]
     return Sizes(
         width=width,
         rows=rows,
@@ -85,36 +86,49 @@ def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType) -> Size
         block_rows=TILE_HEIGHT if tilized else 1,
         blocks=tilized_blocks if tilized else rows,
         tiles=tiles,
+        stride_elements=tiles * TILE_ELEMENTS // (TILE_HEIGHT if tilized else 1),
         stick_size=width * ELEMENT_SIZES[dtype],
-        stride=tiles * tile_size // (TILE_HEIGHT if tilized else 1),
-        tile_size=tile_size,
+        tile_size=TILE_ELEMENTS * ELEMENT_SIZES[dtype],
     )
 
 
-def _create_cb_descriptors(core_grid: ttnn.CoreRangeSet, sizes: Sizes, dtype: ttnn.DataType) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(
+    core_grid: ttnn.CoreRangeSet,
+    sizes: Sizes,
+    dtype: ttnn.DataType,
+    gamma_dtype: ttnn.DataType | None,
+    beta_dtype: ttnn.DataType | None,
+) -> list[ttnn.CBDescriptor]:
     """The CBs of SPEC.md's table. Input and output hold two blocks, so that DRAM and compute overlap."""
 
-    def descriptor(index: int, tiles: int) -> ttnn.CBDescriptor:
-        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=dtype, page_size=sizes.tile_size)
-        return ttnn.CBDescriptor(total_size=tiles * sizes.tile_size, core_ranges=core_grid, format_descriptors=[page])
+    def descriptor(index: int, tiles: int, cb_dtype: ttnn.DataType) -> ttnn.CBDescriptor:
+        page_size = TILE_ELEMENTS * ELEMENT_SIZES[cb_dtype]
+        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=cb_dtype, page_size=page_size)
+        return ttnn.CBDescriptor(total_size=tiles * page_size, core_ranges=core_grid, format_descriptors=[page])
 
+    weights = [
+        (rm, tiled, weight_dtype)
+        for rm, tiled, weight_dtype in (
+            (CB_GAMMA_RM, CB_GAMMA_TILED, gamma_dtype),
+            (CB_BETA_RM, CB_BETA_TILED, beta_dtype),
+        )
+        if weight_dtype is not None
+    ]
+    cbs = [descriptor(tiled, sizes.tiles, weight_dtype) for _, tiled, weight_dtype in weights]
     if not sizes.tilized:
         return [
-            descriptor(CB_INPUT_TILED, 2 * sizes.tiles),
-            descriptor(CB_GAMMA_TILED, sizes.tiles),
-            descriptor(CB_BETA_TILED, sizes.tiles),
-            descriptor(CB_INTERM, 1),
-            descriptor(CB_OUTPUT_TILED, 2 * sizes.tiles),
+            *cbs,
+            descriptor(CB_INPUT_TILED, 2 * sizes.tiles, dtype),
+            descriptor(CB_INTERM, 1, dtype),
+            descriptor(CB_OUTPUT_TILED, 2 * sizes.tiles, dtype),
         ]
     return [
-        descriptor(CB_INPUT_RM, 2 * sizes.tiles),
-        descriptor(CB_INPUT_TILED, sizes.tiles),
-        descriptor(CB_GAMMA_RM, sizes.tiles),
-        descriptor(CB_GAMMA_TILED, sizes.tiles),
-        descriptor(CB_BETA_RM, sizes.tiles),
-        descriptor(CB_BETA_TILED, sizes.tiles),
-        descriptor(CB_INTERM, 2),
-        descriptor(CB_OUTPUT_RM, 2 * sizes.tiles),
+        *cbs,
+        *(descriptor(rm, sizes.tiles, weight_dtype) for rm, _, weight_dtype in weights),
+        descriptor(CB_INPUT_RM, 2 * sizes.tiles, dtype),
+        descriptor(CB_INPUT_TILED, sizes.tiles, dtype),
+        descriptor(CB_INTERM, 2, dtype),
+        descriptor(CB_OUTPUT_RM, 2 * sizes.tiles, dtype),
     ]
 
 
@@ -147,10 +161,17 @@ def _create_kernel_descriptor(
 def _create_reader_descriptor(
     core_grid: ttnn.CoreRangeSet,
     input_tensor: ttnn.Tensor,
-    gamma_tensor: ttnn.Tensor,
-    beta_tensor: ttnn.Tensor,
+    gamma_tensor: ttnn.Tensor | None,
+    beta_tensor: ttnn.Tensor | None,
     sizes: Sizes,
 ) -> ttnn.KernelDescriptor:
+    tensors = {"input": input_tensor, "gamma": gamma_tensor or input_tensor, "beta": beta_tensor or input_tensor}
+    runtime = {"rows": sizes.rows, "tiles": sizes.tiles}
+    for name, tensor in tensors.items():
+        element_size = ELEMENT_SIZES[tensor.dtype]
+        runtime[f"{name}_address"] = tensor.buffer_address()
+        runtime[f"{name}_stick"] = sizes.width * element_size
+        runtime[f"{name}_stride"] = sizes.stride_elements * element_size
     return _create_kernel_descriptor(
         "reader",
         core_grid,
@@ -159,28 +180,38 @@ def _create_reader_descriptor(
             "cb_input": CB_INPUT_RM if sizes.tilized else CB_INPUT_TILED,
             "cb_gamma": CB_GAMMA_RM if sizes.tilized else CB_GAMMA_TILED,
             "cb_beta": CB_BETA_RM if sizes.tilized else CB_BETA_TILED,
+            "has_gamma": gamma_tensor is not None,
+            "has_beta": beta_tensor is not None,
             "block_rows": sizes.block_rows,
         },
-        runtime={
-            "input_address": input_tensor.buffer_address(),
-            "gamma_address": gamma_tensor.buffer_address(),
-            "beta_address": beta_tensor.buffer_address(),
-            "rows": sizes.rows,
-            "tiles": sizes.tiles,
-            "stick_size": sizes.stick_size,
-            "stride": sizes.stride,
-        },
-        tensors=(input_tensor, gamma_tensor, beta_tensor),
+        runtime=runtime,
+        tensors=tuple(tensors.values()),
     )
 
 
 def _create_compute_descriptor(
-    core_grid: ttnn.CoreRangeSet, sizes: Sizes, epsilon: float, tap: Tap = Tap.NONE
+    core_grid: ttnn.CoreRangeSet,
+    sizes: Sizes,
+    epsilon: float,
+    dtype: ttnn.DataType,
+    gamma_dtype: ttnn.DataType | None,
+    beta_dtype: ttnn.DataType | None,
+    tap: Tap = Tap.NONE,
 ) -> ttnn.KernelDescriptor:
+    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True)
+    unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
+    for cb_dtype, cbs in (
+        (dtype, (CB_INPUT_RM, CB_INPUT_TILED, CB_INTERM)),
+        (gamma_dtype, (CB_GAMMA_RM, CB_GAMMA_TILED)),
+        (beta_dtype, (CB_BETA_RM, CB_BETA_TILED)),
+    ):
+        for cb in cbs if cb_dtype == ttnn.float32 else ():
+            unpack_modes[cb] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else it would pass SrcA, as TF32
+    config.unpack_to_dest_mode = unpack_modes
     return _create_kernel_descriptor(
         "compute",
         core_grid,
-        ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True),
+        config,
         compile_time={
             "cb_input_rm": CB_INPUT_RM,
             "cb_input_tiled": CB_INPUT_TILED,
@@ -190,6 +221,9 @@ def _create_compute_descriptor(
             "cb_beta_tiled": CB_BETA_TILED,
             "cb_interm": CB_INTERM,
             "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
+            "has_gamma": gamma_dtype is not None,
+            "has_beta": beta_dtype is not None,
+            "one_format": {gamma_dtype, beta_dtype} <= {dtype, None},
             "tilized": sizes.tilized,
             "tilized_tiles": sizes.tiles if sizes.tilized else 1,
         },
@@ -221,7 +255,7 @@ def _create_writer_descriptor(
             "rows": sizes.rows,
             "tiles": sizes.tiles,
             "stick_size": sizes.stick_size,
-            "stride": sizes.stride,
+            "stride": sizes.stride_elements * ELEMENT_SIZES[output_tensor.dtype],
         },
         tensors=(output_tensor,),
     )
@@ -236,46 +270,57 @@ class LayerNormSingleCore:
 
     @staticmethod
     def golden(
-        input_tensor: torch.Tensor, gamma_tensor: torch.Tensor, beta_tensor: torch.Tensor, epsilon: float = 1e-6
+        input_tensor: torch.Tensor,
+        gamma_tensor: torch.Tensor | None,
+        beta_tensor: torch.Tensor | None,
+        epsilon: float = 1e-6,
     ) -> torch.Tensor:
         """LayerNorm in float64 (biased variance), unrounded.
 
         Args:
             input_tensor: (..., W), any float dtype
-            gamma_tensor, beta_tensor: (W,) or (1, W)
+            gamma_tensor, beta_tensor: (W,) or (1, W), or None for 1 and 0
         Returns: (..., W) float64; round it once to compare with a narrower result
         """
-        x, gamma, beta = (t.to(torch.float64) for t in (input_tensor, gamma_tensor, beta_tensor))
+        x = input_tensor.to(torch.float64)
         mean = x.mean(dim=-1, keepdim=True)
         variance = x.var(dim=-1, unbiased=False, keepdim=True)
-        normalized = (x - mean) / torch.sqrt(variance + epsilon)
-        return normalized * gamma.reshape(-1) + beta.reshape(-1)
+        y = (x - mean) / torch.sqrt(variance + epsilon)
+        if gamma_tensor is not None:
+            y = y * gamma_tensor.to(torch.float64).reshape(-1)
+        if beta_tensor is not None:
+            y = y + beta_tensor.to(torch.float64).reshape(-1)
+        return y
 
     @staticmethod
     def op(
         input_tensor: ttnn.Tensor,
-        gamma_tensor: ttnn.Tensor,
-        beta_tensor: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        beta_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor,
         epsilon: float = 1e-6,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
-        """Runs the kernels and returns `output_tensor`.
+        """Runs the kernels and returns `output_tensor`. With no rows it runs nothing.
 
         Args:
-            input_tensor: (..., W) row-major bfloat16, interleaved in DRAM
-            gamma_tensor, beta_tensor: (1, W), likewise
-            output_tensor: the input's shape, likewise; overwritten
-            epsilon: added to the variance; positive and finite
+            input_tensor: (..., W), rank 1 to 4, row-major bfloat16 or float32, interleaved in DRAM
+            gamma_tensor, beta_tensor: (1, W) row-major bfloat16 or float32, interleaved in DRAM, each optional
+            output_tensor: the input's shape and dtype, likewise; overwritten
+            epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             tap: an intermediate to write in place of the result, for tests
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
         _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
-        sizes = _calculate_sizes(tuple(input_tensor.shape), input_tensor.dtype)
+        gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
+        dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
+        sizes = _calculate_sizes(tuple(input_tensor.shape), *dtypes)
+        if sizes.rows == 0:
+            return output_tensor
         core = ttnn.CoreCoord(0, 0)
         core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-        cbs = _create_cb_descriptors(core_grid, sizes, input_tensor.dtype)
+        cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
         needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
         if needed > available:
             raise LayerNormArgumentError(
@@ -285,45 +330,53 @@ class LayerNormSingleCore:
             kernels=[
                 _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
                 _create_writer_descriptor(core_grid, output_tensor, sizes),
-                _create_compute_descriptor(core_grid, sizes, epsilon, tap),
+                _create_compute_descriptor(core_grid, sizes, epsilon, *dtypes, tap),
             ],
             semaphores=[],
             cbs=cbs,
         )
-        return ttnn.generic_op([input_tensor, gamma_tensor, beta_tensor, output_tensor], program)
+        tensors = [t for t in (input_tensor, gamma_tensor, beta_tensor, output_tensor) if t is not None]
+        return ttnn.generic_op(tensors, program)
 
 
 def _validate(
     input_tensor: ttnn.Tensor,
-    gamma_tensor: ttnn.Tensor,
-    beta_tensor: ttnn.Tensor,
+    gamma_tensor: ttnn.Tensor | None,
+    beta_tensor: ttnn.Tensor | None,
     output_tensor: ttnn.Tensor,
     epsilon: float,
 ) -> None:
-    tensors = {"input": input_tensor, "gamma": gamma_tensor, "beta": beta_tensor, "output": output_tensor}
-    for name, tensor in tensors.items():
+    weights = {name: t for name, t in (("gamma", gamma_tensor), ("beta", beta_tensor)) if t is not None}
+    for name, tensor in {"input": input_tensor, "output": output_tensor, **weights}.items():
         if tensor.storage_type() != ttnn.StorageType.DEVICE or not tensor.is_allocated():
             raise LayerNormArgumentError(f"{name} must be allocated on the device, but is {tensor.storage_type()}")
         if tensor.layout != ttnn.ROW_MAJOR_LAYOUT:
             raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, but is {tensor.layout}")
-        if tensor.dtype != ttnn.bfloat16:
-            raise LayerNormArgumentError(f"{name}.dtype must be bfloat16, but is {tensor.dtype}")
+        if tensor.dtype not in ELEMENT_SIZES:
+            raise LayerNormArgumentError(f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}")
         if tensor.memory_config() != ttnn.DRAM_MEMORY_CONFIG:
             raise LayerNormArgumentError(f"{name} must be interleaved in DRAM, but is {tensor.memory_config()}")
+        if tensor.device() != input_tensor.device():
+            raise LayerNormArgumentError(
+                f"{name} must be on the input's device {input_tensor.device()}, but is on {tensor.device()}"
+            )
     shape = tuple(input_tensor.shape)
-    if len(shape) == 0 or math.prod(shape) == 0:
-        raise LayerNormArgumentError(f"input must have a row and a column at least, but has shape {shape}")
-    for name, tensor in (("gamma", gamma_tensor), ("beta", beta_tensor)):
+    if not 1 <= len(shape) <= 4 or shape[-1] == 0:
+        raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
+    for name, tensor in weights.items():
         if tuple(tensor.shape) != (1, shape[-1]):
             raise LayerNormArgumentError(
                 f"{name} must have shape (1, W), but {name}.shape={tuple(tensor.shape)} and input.shape={shape}"
             )
-    if tuple(output_tensor.shape) != shape:
-        raise LayerNormArgumentError(f"output.shape={tuple(output_tensor.shape)} must equal input.shape={shape}")
-    for name in ("input", "gamma", "beta"):
-        if tensors[name].buffer_address() == output_tensor.buffer_address():
+    if (tuple(output_tensor.shape), output_tensor.dtype) != (shape, input_tensor.dtype):
+        raise LayerNormArgumentError(
+            f"output must have the input's shape {shape} and dtype {input_tensor.dtype},"
+            f" but has {tuple(output_tensor.shape)} and {output_tensor.dtype}"
+        )
+    for name, tensor in {"input": input_tensor, **weights}.items():
+        if tensor.buffer_address() == output_tensor.buffer_address() and math.prod(shape) > 0:
             raise LayerNormArgumentError(
                 f"output must not be {name}: both start at {output_tensor.buffer_address():#x}"
             )
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise LayerNormArgumentError(f"epsilon must be positive and finite, but is {epsilon}")
+    if not (math.isfinite(epsilon) and FLOAT32_TINY <= epsilon <= FLOAT32_MAX):
+        raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")

@@ -39,6 +39,9 @@ constexpr uint32_t cb_beta_rm = get_named_compile_time_arg_val("cb_beta_rm");
 constexpr uint32_t cb_beta_tiled = get_named_compile_time_arg_val("cb_beta_tiled");
 constexpr uint32_t cb_interm = get_named_compile_time_arg_val("cb_interm");
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
+constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
+constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
+constexpr bool one_format = get_named_compile_time_arg_val("one_format");  // x, gamma and beta have one type
 constexpr bool tilized = get_named_compile_time_arg_val("tilized");
 constexpr uint32_t tilized_tiles = get_named_compile_time_arg_val("tilized_tiles");  // `tiles`, or 1 if flat
 constexpr uint32_t tile_columns = tilized ? 32 : 1024;                                // a tile holds of one row
@@ -50,6 +53,14 @@ enum Slot : uint32_t { x_slot, gamma_slot, beta_slot, loaded_statistics_slot, st
 
 // Runs a function of layernorm_sfpu.h on the math core, with Dest's first tile as its base.
 #define SFPU(...) MATH((_llk_math_eltwise_unary_sfpu_params_([&] { layernorm::__VA_ARGS__; }, 0, VectorMode::None)))
+
+ALWI void copy_to_dest(uint32_t cb, uint32_t tile, uint32_t slot) {
+    if constexpr (!one_format) {
+        reconfig_data_format_srca(cb);
+        copy_init(cb);
+    }
+    copy_tile(cb, tile, slot);
+}
 
 ALWI void tilize(uint32_t cb_sticks, uint32_t cb_tiles, uint32_t tiles) {
     tilize_init(cb_sticks, tiles, cb_tiles);
@@ -67,7 +78,7 @@ ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
     const int valid = width - (tiles - 1) * tile_columns;  // columns of the last tile
     SFPU(clear_sums<tilized>());
     for (uint32_t t = 0; t < tiles; ++t) {
-        copy_tile(cb_input_tiled, t, x_slot);
+        copy_to_dest(cb_input_tiled, t, x_slot);
         const bool odd = tilized && t % 2;
         const bool masked = t == tiles - 1 && valid != int(tile_columns);
         if (masked && odd) {
@@ -120,14 +131,18 @@ ALWI void normalize(uint32_t tiles) {
     }
     for (uint32_t t = 0; t < tiles; ++t) {
         tile_regs_acquire();
-        copy_tile(cb_input_tiled, t, x_slot);
-        copy_tile(cb_gamma_tiled, t, gamma_slot);
-        copy_tile(cb_beta_tiled, t, beta_slot);
-        copy_tile(cb_interm, 0, loaded_statistics_slot);
-        SFPU(normalize_groups<tilized, 0>());
+        copy_to_dest(cb_input_tiled, t, x_slot);
+        if constexpr (has_gamma) {
+            copy_to_dest(cb_gamma_tiled, t, gamma_slot);
+        }
+        if constexpr (has_beta) {
+            copy_to_dest(cb_beta_tiled, t, beta_slot);
+        }
+        copy_to_dest(cb_interm, 0, loaded_statistics_slot);
+        SFPU(normalize_groups<tilized, has_gamma, has_beta, 0>());
         if constexpr (tilized) {
-            copy_tile(cb_interm, 1, loaded_statistics_slot);
-            SFPU(normalize_groups<tilized, 1>());
+            copy_to_dest(cb_interm, 1, loaded_statistics_slot);
+            SFPU(normalize_groups<tilized, has_gamma, has_beta, 1>());
         }
         tile_regs_commit();
         tile_regs_wait();
@@ -161,12 +176,18 @@ void kernel_main() {
         cb_wait_front(cb_input_tiled, tiles);
         compute_statistics(tiles, width, width_bits, inverse_width_bits, epsilon_bits);
         if (block == 0) {  // behind the first statistics, which need neither
-            if constexpr (tilized) {
-                tilize(cb_gamma_rm, cb_gamma_tiled, tiles);
-                tilize(cb_beta_rm, cb_beta_tiled, tiles);
+            if constexpr (has_gamma) {
+                if constexpr (tilized) {
+                    tilize(cb_gamma_rm, cb_gamma_tiled, tiles);
+                }
+                cb_wait_front(cb_gamma_tiled, tiles);
             }
-            cb_wait_front(cb_gamma_tiled, tiles);
-            cb_wait_front(cb_beta_tiled, tiles);
+            if constexpr (has_beta) {
+                if constexpr (tilized) {
+                    tilize(cb_beta_rm, cb_beta_tiled, tiles);
+                }
+                cb_wait_front(cb_beta_tiled, tiles);
+            }
         }
         normalize(tiles);
         cb_pop_front(cb_input_tiled, tiles);

@@ -185,7 +185,7 @@ sfpi_inline vFloat loaded_statistic(uint32_t group, Statistic s) {
 }
 
 // x -> (x - mean) / std * gamma + beta, for the groups of one statistics tile
-template <bool tilized, uint32_t statistics_tile>
+template <bool tilized, bool has_gamma, bool has_beta, uint32_t statistics_tile>
 void normalize_groups() {
     using G = Groups<tilized>;
 #pragma GCC unroll 4
@@ -196,14 +196,16 @@ void normalize_groups() {
 #pragma GCC unroll 32
         for (uint32_t j = 0; j < G::size; ++j) {
             const uint32_t vector = G::vector(g, j);
-            vFloat x = dst_reg[x_base + vector];
-            vFloat standardized = (x - row_mean) * row_inverse_std;
-            if constexpr (tap == Tap::none) {
-                dst_reg[x_base + vector] = standardized * dst_reg[gamma_base + vector] + dst_reg[beta_base + vector];
-            } else if constexpr (tap == Tap::scaled) {
-                dst_reg[x_base + vector] = standardized * dst_reg[gamma_base + vector];
-            } else if constexpr (tap == Tap::standardized) {
-                dst_reg[x_base + vector] = standardized;
+            if constexpr (tap == Tap::none || tap == Tap::standardized || tap == Tap::scaled) {
+                vFloat x = dst_reg[x_base + vector];
+                vFloat y = (x - row_mean) * row_inverse_std;
+                if constexpr (has_gamma && tap != Tap::standardized) {
+                    y = y * dst_reg[gamma_base + vector];
+                }
+                if constexpr (has_beta && tap == Tap::none) {
+                    y = y + dst_reg[beta_base + vector];
+                }
+                dst_reg[x_base + vector] = y;
             } else if constexpr (tap == Tap::mean) {
                 dst_reg[x_base + vector] = row_mean;
             } else if constexpr (tap == Tap::variance || tap == Tap::inverse_std) {

@@ -15,6 +15,8 @@
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
 constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
+constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
+constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
 constexpr uint32_t block_rows = get_named_compile_time_arg_val("block_rows");
 
 template <typename Accessor>
@@ -36,22 +38,30 @@ void kernel_main() {
     const uint32_t beta_address = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_address"));
     const uint32_t rows = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_rows"));
     const uint32_t tiles = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_tiles"));
-    const uint32_t stick_size = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_stick_size"));
-    const uint32_t stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_stride"));
+    const uint32_t input_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_input_stick"));
+    const uint32_t input_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_input_stride"));
+    const uint32_t gamma_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_gamma_stick"));
+    const uint32_t gamma_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_gamma_stride"));
+    const uint32_t beta_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_stick"));
+    const uint32_t beta_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_stride"));
 
     constexpr auto input_args = TensorAccessorArgs<0>();
     constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
     constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
-    const auto input = TensorAccessor(input_args, input_address, stick_size);
-    const auto gamma = TensorAccessor(gamma_args, gamma_address, stick_size);
-    const auto beta = TensorAccessor(beta_args, beta_address, stick_size);
+    const auto input = TensorAccessor(input_args, input_address, input_stick);
+    const auto gamma = TensorAccessor(gamma_args, gamma_address, gamma_stick);
+    const auto beta = TensorAccessor(beta_args, beta_address, beta_stick);
 
     for (uint32_t row = 0; row < rows; row += block_rows) {
         const uint32_t count = rows - row < block_rows ? rows - row : block_rows;
-        read_block(cb_input, tiles, input, row, count, 1, stride);
+        read_block(cb_input, tiles, input, row, count, 1, input_stride);
         if (row == 0) {  // behind the first x, whose statistics need neither
-            read_block(cb_gamma, tiles, gamma, 0, block_rows, 0, stride);
-            read_block(cb_beta, tiles, beta, 0, block_rows, 0, stride);
+            if constexpr (has_gamma) {
+                read_block(cb_gamma, tiles, gamma, 0, block_rows, 0, gamma_stride);
+            }
+            if constexpr (has_beta) {
+                read_block(cb_beta, tiles, beta, 0, block_rows, 0, beta_stride);
+            }
         }
     }
 }
