@@ -21,7 +21,7 @@ compare: setup
 	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH)
 
 test: setup
-	.venv/bin/python -m pytest tests/
+	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .
