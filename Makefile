@@ -21,7 +21,7 @@ compare: setup
 	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH)
 
 test: setup
-	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist loadfile
+	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist worksteal
 
 lint: setup
 	.venv/bin/ruff check .
