@@ -141,7 +141,7 @@ def _create_kernel_descriptor(
     tensors: tuple[ttnn.Tensor, ...] = (),
     defines: dict[str, str] | None = None,
 ) -> ttnn.KernelDescriptor:
-    """Kernel `name`.cpp. It finds each runtime argument's position under the compile-time name `arg_<name>`."""
+    """Kernel `name`.cpp, which finds its runtime arguments by their names (kernels/runtime_args.h)."""
     positions = {f"arg_{key}": position for position, key in enumerate(runtime)}
     accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
     runtime_args = ttnn.RuntimeArgs()

@@ -18,6 +18,7 @@
 #include "api/compute/pack_untilize.h"
 #include "api/compute/tile_move_copy.h"
 #include "api/compute/tilize.h"
+#include "runtime_args.h"
 
 namespace layernorm {
 // What the kernel gives out in place of the result, for tests: the same code as far as there. The host defines TAP.
@@ -45,7 +46,6 @@ constexpr bool one_format = get_named_compile_time_arg_val("one_format");  // x,
 constexpr bool tilized = get_named_compile_time_arg_val("tilized");
 constexpr uint32_t tilized_tiles = get_named_compile_time_arg_val("tilized_tiles");  // `tiles`, or 1 if flat
 constexpr uint32_t tile_columns = tilized ? 32 : 1024;                                // a tile holds of one row
-
 constexpr uint32_t statistics_tiles = tilized ? 2 : 1;
 
 // Dest holds four float32 tiles. While statistics are made, the last two are theirs.
@@ -161,12 +161,12 @@ ALWI void normalize(uint32_t tiles) {
 }
 
 void kernel_main() {
-    const uint32_t blocks = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_blocks"));
-    const uint32_t tiles = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_tiles"));
-    const uint32_t width = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_width"));
-    const uint32_t width_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_width_bits"));
-    const uint32_t inverse_width_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_inverse_width_bits"));
-    const uint32_t epsilon_bits = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_epsilon_bits"));
+    const uint32_t blocks = RUNTIME_ARG(blocks);
+    const uint32_t tiles = RUNTIME_ARG(tiles);
+    const uint32_t width = RUNTIME_ARG(width);
+    const uint32_t width_bits = RUNTIME_ARG(width_bits);
+    const uint32_t inverse_width_bits = RUNTIME_ARG(inverse_width_bits);
+    const uint32_t epsilon_bits = RUNTIME_ARG(epsilon_bits);
 
     compute_kernel_hw_startup(tilized ? cb_input_rm : cb_input_tiled, cb_output);
     for (uint32_t block = 0; block < blocks; ++block) {

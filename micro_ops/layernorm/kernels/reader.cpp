@@ -1,16 +1,17 @@
 // Reader (NCRISC): row-major sticks from DRAM into L1.
 //
 // CB contract, in pages of one tile (32x32 elements):
-//   pushes  cb_input      `tiles` a block: the block's x sticks                             -> compute
-//   pushes  cb_gamma  `tiles` once:    the gamma stick, one copy a row of the block     -> compute
+//   pushes  cb_input  `tiles` a block: the block's sticks                               -> compute
+//   pushes  cb_gamma  `tiles` once:    the gamma stick, one copy for each row of a block  -> compute
 //   pushes  cb_beta   `tiles` once:    the beta stick, likewise                         -> compute
-// A block is the `block_rows` sticks that share one pass of the compute kernel, `stride` bytes apart in L1:
-// 32 sticks side by side for the tilizer, or one stick that is read as whole tiles just as it lies.
-// What lies between a stick's end and the stride, and rows past the last one, is left as it was: compute masks
-// it out of the statistics, and the writer does not write it.
+// A block is the `block_rows` sticks that share one pass of the compute kernel, a stride apart in L1: 32 sticks side by
+// side for the tilizer, or one stick that is read as whole tiles just as it lies.
+// What lies between a stick's end and the stride, and rows past the last one, is left as it was: compute masks it out of
+// the statistics, and the writer does not write it.
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
+#include "runtime_args.h"
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
@@ -33,17 +34,17 @@ void read_block(uint32_t cb, uint32_t tiles, const Accessor& sticks, uint32_t fi
 }
 
 void kernel_main() {
-    const uint32_t input_address = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_input_address"));
-    const uint32_t gamma_address = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_gamma_address"));
-    const uint32_t beta_address = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_address"));
-    const uint32_t rows = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_rows"));
-    const uint32_t tiles = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_tiles"));
-    const uint32_t input_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_input_stick"));
-    const uint32_t input_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_input_stride"));
-    const uint32_t gamma_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_gamma_stick"));
-    const uint32_t gamma_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_gamma_stride"));
-    const uint32_t beta_stick = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_stick"));
-    const uint32_t beta_stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_beta_stride"));
+    const uint32_t input_address = RUNTIME_ARG(input_address);
+    const uint32_t gamma_address = RUNTIME_ARG(gamma_address);
+    const uint32_t beta_address = RUNTIME_ARG(beta_address);
+    const uint32_t rows = RUNTIME_ARG(rows);
+    const uint32_t tiles = RUNTIME_ARG(tiles);
+    const uint32_t input_stick = RUNTIME_ARG(input_stick);
+    const uint32_t input_stride = RUNTIME_ARG(input_stride);
+    const uint32_t gamma_stick = RUNTIME_ARG(gamma_stick);
+    const uint32_t gamma_stride = RUNTIME_ARG(gamma_stride);
+    const uint32_t beta_stick = RUNTIME_ARG(beta_stick);
+    const uint32_t beta_stride = RUNTIME_ARG(beta_stride);
 
     constexpr auto input_args = TensorAccessorArgs<0>();
     constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
@@ -55,7 +56,7 @@ void kernel_main() {
     for (uint32_t row = 0; row < rows; row += block_rows) {
         const uint32_t count = rows - row < block_rows ? rows - row : block_rows;
         read_block(cb_input, tiles, input, row, count, 1, input_stride);
-        if (row == 0) {  // behind the first x, whose statistics need neither
+        if (row == 0) {  // behind the first block, whose statistics need neither
             if constexpr (has_gamma) {
                 read_block(cb_gamma, tiles, gamma, 0, block_rows, 0, gamma_stride);
             }

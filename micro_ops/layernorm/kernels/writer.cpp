@@ -1,20 +1,21 @@
 // Writer (BRISC): row-major sticks from L1 to DRAM.
 //
 // CB contract, in pages of one tile:
-//   pops  cb_output  `tiles` a block: the block's finished sticks, `stride` bytes apart  <- compute
+//   pops  cb_output  `tiles` a block: its finished sticks, `stride` bytes apart  <- compute
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
+#include "runtime_args.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t block_rows = get_named_compile_time_arg_val("block_rows");
 
 void kernel_main() {
-    const uint32_t output_address = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_output_address"));
-    const uint32_t rows = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_rows"));
-    const uint32_t tiles = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_tiles"));
-    const uint32_t stick_size = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_stick_size"));
-    const uint32_t stride = get_arg_val<uint32_t>(get_named_compile_time_arg_val("arg_stride"));
+    const uint32_t output_address = RUNTIME_ARG(output_address);
+    const uint32_t rows = RUNTIME_ARG(rows);
+    const uint32_t tiles = RUNTIME_ARG(tiles);
+    const uint32_t stick_size = RUNTIME_ARG(stick_size);
+    const uint32_t stride = RUNTIME_ARG(stride);
 
     constexpr auto output_args = TensorAccessorArgs<0>();
     const auto output = TensorAccessor(output_args, output_address, stick_size);
