@@ -1,4 +1,4 @@
-"""LayerNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
+"""LayerNorm and RMSNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
 
 SPEC.md describes the data flow, the circular buffers (CBs), the numerics and the limits.
 """
@@ -197,6 +197,8 @@ def _create_compute_descriptor(
     gamma_dtype: ttnn.DataType | None,
     beta_dtype: ttnn.DataType | None,
     tap: Tap = Tap.NONE,
+    subtract_mean: bool = True,
+    round_before_gamma: bool = False,
 ) -> ttnn.KernelDescriptor:
     config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True)
     unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
@@ -223,6 +225,8 @@ def _create_compute_descriptor(
             "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
             "has_gamma": gamma_dtype is not None,
             "has_beta": beta_dtype is not None,
+            "subtract_mean": subtract_mean,
+            "round_before_gamma": round_before_gamma,
             "one_format": {gamma_dtype, beta_dtype} <= {dtype, None},
             "tilized": sizes.tilized,
             "tilized_tiles": sizes.tiles if sizes.tilized else 1,
@@ -312,31 +316,95 @@ class LayerNormSingleCore:
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
-        _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
-        gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
-        dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
-        sizes = _calculate_sizes(tuple(input_tensor.shape), *dtypes)
-        if sizes.rows == 0:
-            return output_tensor
-        core = ttnn.CoreCoord(0, 0)
-        core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-        cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
-        needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
-        if needed > available:
-            raise LayerNormArgumentError(
-                f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
-            )
-        program = ttnn.ProgramDescriptor(
-            kernels=[
-                _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
-                _create_writer_descriptor(core_grid, output_tensor, sizes),
-                _create_compute_descriptor(core_grid, sizes, epsilon, *dtypes, tap),
-            ],
-            semaphores=[],
-            cbs=cbs,
+        return _launch(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon, tap)
+
+
+class RMSNormSingleCore:
+    """y = x / sqrt(mean(x^2) + epsilon) * gamma over the last dimension: LayerNorm's kernels without mean and beta."""
+
+    @staticmethod
+    def golden(
+        input_tensor: torch.Tensor,
+        gamma_tensor: torch.Tensor | None,
+        epsilon: float = 1e-6,
+        round_before_gamma: bool = False,
+    ) -> torch.Tensor:
+        """RMSNorm in float64, unrounded but for `round_before_gamma`.
+
+        Args:
+            input_tensor: (..., W), any float dtype
+            gamma_tensor: (W,) or (1, W), or None for 1
+            round_before_gamma: as `op`'s
+        Returns: (..., W) float64
+        """
+        x = input_tensor.to(torch.float64)
+        y = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
+        if round_before_gamma:
+            y = y.to(input_tensor.dtype).to(torch.float64)
+        return y if gamma_tensor is None else y * gamma_tensor.to(torch.float64).reshape(-1)
+
+    @staticmethod
+    def op(
+        input_tensor: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        output_tensor: ttnn.Tensor,
+        epsilon: float = 1e-6,
+        round_before_gamma: bool = False,
+    ) -> ttnn.Tensor:
+        """Runs the kernels and returns `output_tensor`. Arguments and errors are those of `LayerNormSingleCore.op`.
+
+        Args:
+            round_before_gamma: round the normalized value to the input's dtype before it is multiplied by gamma, as
+                HuggingFace's RMSNorms do, and again after; else round once, as DeepSeek's own code does. The two
+                differ by an ULP in about a quarter of bfloat16 elements.
+        """
+        round_before_gamma = round_before_gamma and input_tensor.dtype == ttnn.bfloat16  # float32 is rounded already
+        return _launch(
+            input_tensor,
+            gamma_tensor,
+            None,
+            output_tensor,
+            epsilon,
+            subtract_mean=False,
+            round_before_gamma=round_before_gamma,
         )
-        tensors = [t for t in (input_tensor, gamma_tensor, beta_tensor, output_tensor) if t is not None]
-        return ttnn.generic_op(tensors, program)
+
+
+def _launch(
+    input_tensor: ttnn.Tensor,
+    gamma_tensor: ttnn.Tensor | None,
+    beta_tensor: ttnn.Tensor | None,
+    output_tensor: ttnn.Tensor,
+    epsilon: float,
+    tap: Tap = Tap.NONE,
+    subtract_mean: bool = True,
+    round_before_gamma: bool = False,
+) -> ttnn.Tensor:
+    _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
+    gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
+    dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
+    sizes = _calculate_sizes(tuple(input_tensor.shape), *dtypes)
+    if sizes.rows == 0:
+        return output_tensor
+    core = ttnn.CoreCoord(0, 0)
+    core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+    cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
+    needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
+    if needed > available:
+        raise LayerNormArgumentError(
+            f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
+        )
+    program = ttnn.ProgramDescriptor(
+        kernels=[
+            _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
+            _create_writer_descriptor(core_grid, output_tensor, sizes),
+            _create_compute_descriptor(core_grid, sizes, epsilon, *dtypes, tap, subtract_mean, round_before_gamma),
+        ],
+        semaphores=[],
+        cbs=cbs,
+    )
+    tensors = [t for t in (input_tensor, gamma_tensor, beta_tensor, output_tensor) if t is not None]
+    return ttnn.generic_op(tensors, program)
 
 
 def _validate(

@@ -1,4 +1,4 @@
-// Compute (TRISC0-2): LayerNorm of one block of sticks after another.
+// Compute (TRISC0-2): LayerNorm, or RMSNorm where `subtract_mean` is off, of one block of sticks after another.
 //
 // CB contract, in pages of one tile:
 //   pops    cb_input_rm     `tiles` a block, tilized only: sticks as they came        <- reader
@@ -24,6 +24,8 @@ namespace layernorm {
 // What the kernel gives out in place of the result, for tests: the same code as far as there. The host defines TAP.
 enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };
 constexpr Tap tap = Tap::TAP;
+
+enum class Summand { x, squared_deviation, squared_x };  // of a row's sum
 }  // namespace layernorm
 
 #ifdef TRISC_MATH
@@ -31,6 +33,7 @@ constexpr Tap tap = Tap::TAP;
 #endif
 
 using namespace ckernel;
+using layernorm::Summand;
 
 constexpr uint32_t cb_input_rm = get_named_compile_time_arg_val("cb_input_rm");
 constexpr uint32_t cb_input_tiled = get_named_compile_time_arg_val("cb_input_tiled");
@@ -42,6 +45,8 @@ constexpr uint32_t cb_interm = get_named_compile_time_arg_val("cb_interm");
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
 constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
+constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
+constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
 constexpr bool one_format = get_named_compile_time_arg_val("one_format");  // x, gamma and beta have one type
 constexpr bool tilized = get_named_compile_time_arg_val("tilized");
 constexpr uint32_t tilized_tiles = get_named_compile_time_arg_val("tilized_tiles");  // `tiles`, or 1 if flat
@@ -73,7 +78,7 @@ ALWI void tilize(uint32_t cb_sticks, uint32_t cb_tiles, uint32_t tiles) {
 }
 
 // Adds every tile of the block to the sums in Dest, the last one without its padding.
-template <bool squared>
+template <layernorm::Summand summand>
 ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
     const int valid = width - (tiles - 1) * tile_columns;  // columns of the last tile
     SFPU(clear_sums<tilized>());
@@ -82,13 +87,13 @@ ALWI void add_tiles_to_sums(uint32_t tiles, uint32_t width) {
         const bool odd = tilized && t % 2;
         const bool masked = t == tiles - 1 && valid != int(tile_columns);
         if (masked && odd) {
-            SFPU(add_tile<tilized, true, true, squared>(valid));
+            SFPU(add_tile<tilized, true, true, summand>(valid));
         } else if (masked) {
-            SFPU(add_tile<tilized, false, true, squared>(valid));
+            SFPU(add_tile<tilized, false, true, summand>(valid));
         } else if (odd) {
-            SFPU(add_tile<tilized, true, false, squared>(valid));
+            SFPU(add_tile<tilized, true, false, summand>(valid));
         } else {
-            SFPU(add_tile<tilized, false, false, squared>(valid));
+            SFPU(add_tile<tilized, false, false, summand>(valid));
         }
     }
 }
@@ -98,9 +103,14 @@ ALWI void compute_statistics(uint32_t tiles, uint32_t width, uint32_t width_bits
                              uint32_t epsilon_bits) {
     copy_init(cb_input_tiled);
     tile_regs_acquire();
-    add_tiles_to_sums<false>(tiles, width);
-    SFPU(finish_mean<tilized>(width_bits, inverse_width_bits));
-    add_tiles_to_sums<true>(tiles, width);
+    if constexpr (subtract_mean) {
+        add_tiles_to_sums<Summand::x>(tiles, width);
+        SFPU(finish_mean<tilized>(width_bits, inverse_width_bits));
+        add_tiles_to_sums<Summand::squared_deviation>(tiles, width);
+    } else {
+        SFPU(clear_mean<tilized>());
+        add_tiles_to_sums<Summand::squared_x>(tiles, width);
+    }
     SFPU(finish_variance<tilized>(inverse_width_bits, epsilon_bits));
     if constexpr (layernorm::tap != layernorm::Tap::variance) {
         rsqrt_tile_init();
@@ -139,10 +149,10 @@ ALWI void normalize(uint32_t tiles) {
             copy_to_dest(cb_beta_tiled, t, beta_slot);
         }
         copy_to_dest(cb_interm, 0, loaded_statistics_slot);
-        SFPU(normalize_groups<tilized, has_gamma, has_beta, 0>());
+        SFPU(normalize_groups<tilized, subtract_mean, has_gamma, round_before_gamma, has_beta, 0>());
         if constexpr (tilized) {
             copy_to_dest(cb_interm, 1, loaded_statistics_slot);
-            SFPU(normalize_groups<tilized, has_gamma, has_beta, 1>());
+            SFPU(normalize_groups<tilized, subtract_mean, has_gamma, round_before_gamma, has_beta, 1>());
         }
         tile_regs_commit();
         tile_regs_wait();

@@ -92,8 +92,8 @@ void clear_sums() {
     }
 }
 
-// Adds the tile's x, or with `squared` its (x - mean)^2, to the partial sums.
-template <bool tilized, bool odd_tile, bool masked, bool squared>
+// Adds the tile's x, (x - mean)^2 or x^2 to the partial sums.
+template <bool tilized, bool odd_tile, bool masked, Summand summand>
 void add_tile(int valid) {
     using G = Groups<tilized>;
     constexpr uint32_t length = tilized ? 2 : G::size;  // vectors of this tile that go to one chain
@@ -107,17 +107,17 @@ void add_tile(int valid) {
             for (uint32_t i = 0; i < length; ++i) {
                 const uint32_t vector = G::vector(g, face * length + i);
                 vFloat x = dst_reg[x_base + vector];
-                if constexpr (squared) {
+                if constexpr (summand == Summand::squared_deviation) {
                     x = x - dst_reg[G::statistic(g, mean)];
                 }
                 if constexpr (masked) {  // both times: padding minus the mean is not zero
                     v_if(columns_left<tilized>(vector, valid) <= 0) { x = 0.0f; }
                     v_endif;
                 }
-                if constexpr (squared) {
-                    sum = x * x + sum;
-                } else {
+                if constexpr (summand == Summand::x) {
                     sum = sum + x;
+                } else {
+                    sum = x * x + sum;
                 }
             }
             dst_reg[G::sum(g, chain)] = sum;
@@ -136,6 +136,15 @@ void finish_mean(uint32_t width, uint32_t inverse_width) {
         vFloat quotient = sum * scalar(inverse_width);
         vFloat residual = sum - quotient * scalar(width);
         dst_reg[G::statistic(g, mean)] = residual * scalar(inverse_width) + quotient;
+    }
+}
+
+template <bool tilized>
+void clear_mean() {
+    using G = Groups<tilized>;
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < G::count; ++g) {
+        dst_reg[G::statistic(g, mean)] = 0.0f;
     }
 }
 
@@ -185,7 +194,8 @@ sfpi_inline vFloat loaded_statistic(uint32_t group, Statistic s) {
 }
 
 // x -> (x - mean) / std * gamma + beta, for the groups of one statistics tile
-template <bool tilized, bool has_gamma, bool has_beta, uint32_t statistics_tile>
+template <bool tilized, bool subtract_mean, bool has_gamma, bool round_before_gamma, bool has_beta,
+          uint32_t statistics_tile>
 void normalize_groups() {
     using G = Groups<tilized>;
 #pragma GCC unroll 4
@@ -198,7 +208,13 @@ void normalize_groups() {
             const uint32_t vector = G::vector(g, j);
             if constexpr (tap == Tap::none || tap == Tap::standardized || tap == Tap::scaled) {
                 vFloat x = dst_reg[x_base + vector];
-                vFloat y = (x - row_mean) * row_inverse_std;
+                if constexpr (subtract_mean) {
+                    x = x - row_mean;
+                }
+                vFloat y = x * row_inverse_std;
+                if constexpr (round_before_gamma) {
+                    y = convert<vFloat16b>(y, RoundMode::Nearest);
+                }
                 if constexpr (has_gamma && tap != Tap::standardized) {
                     y = y * dst_reg[gamma_base + vector];
                 }

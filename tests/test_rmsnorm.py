@@ -1,0 +1,87 @@
+"""RMSNorm: the LayerNorm kernels without mean and beta, and its module beside transformers' own."""
+
+from typing import Any
+
+import pytest
+import torch
+import ttnn
+from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32RMSNorm
+
+from integration import TtRMSNorm
+from integration.metrics import compare
+from micro_ops.layernorm.op import RMSNormSingleCore
+from tests.test_layernorm import EPSILON, FLAT, TILIZED, WAYS, allocate_like, random_input, random_weights, upload
+
+
+def run(
+    device: Any, x: torch.Tensor, gamma: torch.Tensor | None, epsilon: float = EPSILON, round_before_gamma: bool = False
+) -> torch.Tensor:
+    on_device = upload(x, device)
+    weight = None if gamma is None else upload(gamma, device)
+    y = RMSNormSingleCore.op(on_device, weight, allocate_like(on_device), epsilon, round_before_gamma)
+    return ttnn.to_torch(y)
+
+
+def test_golden_vs_torch() -> None:
+    x, (gamma, _) = random_input((4, 128)), random_weights(128)
+    reference = torch.nn.functional.rms_norm(x.double(), (128,), gamma.double().flatten(), EPSILON)
+    torch.testing.assert_close(RMSNormSingleCore.golden(x, gamma, EPSILON), reference, rtol=1e-12, atol=1e-12)
+
+
+@WAYS
+@pytest.mark.parametrize("offset", [0.5, -30.0])
+def test_rmsnorm(device: Any, shape: tuple[int, ...], offset: float) -> None:
+    x, (gamma, _) = random_input(shape, offset), random_weights(shape[-1])
+    errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))
+    assert errors.raw == 1.0, errors
+    assert errors.exact >= 0.99, errors
+
+
+@pytest.mark.parametrize("shape", [(1, 512), (40, 37), (1, 7168)], ids=str)  # kv_a_layernorm, primes, hidden_size
+def test_rmsnorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
+    x, (gamma, _) = random_input(shape), random_weights(shape[-1])
+    errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))
+    assert errors.raw == 1.0, errors
+    assert errors.exact >= 0.99, errors
+
+
+@WAYS
+def test_rounds_in_huggingfaces_order(device: Any, shape: tuple[int, ...]) -> None:
+    x, (gamma, _) = random_input(shape), random_weights(shape[-1])
+    huggingfaces = run(device, x, gamma, round_before_gamma=True)
+    errors = compare(huggingfaces, RMSNormSingleCore.golden(x, gamma, EPSILON, round_before_gamma=True))
+    assert errors.exact >= 0.99, errors
+    changed = (huggingfaces != run(device, x, gamma)).float().mean()
+    assert 0.1 < changed < 0.4, "the two orders differ in about a quarter of the elements"
+
+
+@pytest.mark.usefixtures("float32")
+def test_rmsnorm_float32(device: Any) -> None:
+    x, (gamma, _) = random_input(FLAT, dtype=torch.float32), random_weights(FLAT[-1], dtype=torch.float32)
+    errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))
+    assert errors.relative_norm <= 2.0**-22, errors
+
+
+def test_zero_rows_stay_zero(device: Any) -> None:
+    x = random_input(TILIZED)
+    x[3] = 0.0
+    y = run(device, x, random_weights(TILIZED[-1])[0])
+    assert (y[3] == 0).all()
+    assert (y[4] != 0).any()
+
+
+def test_module_does_what_transformers_does(device: Any) -> None:
+    layer = DeepseekV32RMSNorm(1536, eps=1e-3).to(torch.bfloat16)
+    with torch.no_grad():
+        layer.weight.copy_(random_weights(1536)[0].flatten() * 0.08 + 0.44)  # as reported of q_a_layernorm
+    x = random_input((2, 3, 1536))
+    norm = TtRMSNorm.from_torch(layer, device)
+    y = norm(x)
+    assert (norm.eps, norm.launches) == (1e-3, 1)
+    assert compare(y, layer(x)).exact >= 0.99
+    assert compare(y, layer(x)).raw == 1.0
+
+
+def test_module_refuses_what_is_no_rmsnorm(device: Any) -> None:
+    with pytest.raises(ValueError, match="weight and one of variance_epsilon, eps"):
+        TtRMSNorm.from_torch(torch.nn.Linear(4, 4), device)
