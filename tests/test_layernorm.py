@@ -366,16 +366,18 @@ DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...]], torch.Tensor]] = {
     "DeepSeek-like": lambda shape: (
         random_input(shape, 0.0, 0.05).float() * (1 + 200 * (torch.arange(shape[-1]) % 97 == 5))
     ).to(B),
+    "1e4 + 64 N(0,1)": lambda shape: random_input(shape, 1e4, 64.0),
 }
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("shape", [(4, 32), (33, 128), (2, 512), (1, 7168)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 32), (3, 64), (33, 128), (2, 256), (2, 512), (2, 1536), (1, 7168)], ids=str)
 def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distribution: str) -> None:
     x, (gamma, beta) = DISTRIBUTIONS[distribution](shape), random_weights(shape[-1])
     errors = errors_of(run(device, x, gamma, beta), x, gamma, beta)
     assert errors.scaled <= 1.0, errors
-    assert errors.exact >= 0.99, errors
+    # As for the edge cases: a mean of 1e4 is itself rounded in float32.
+    assert errors.exact >= (0.98 if "1e4" in distribution else 0.99), errors
     assert errors.raw >= 0.99, errors
 
 
