@@ -2,7 +2,7 @@
 
 from weights_tools import Geometry
 
-# The block with its norms at their widths left as they are, and all else as small as the architecture takes.
+# k_norm has its real width, 128, and all else is small.
 SMALL = Geometry(
     hidden_size=256,
     q_lora_rank=64,
