@@ -5,9 +5,9 @@ from typing import Self
 
 import torch
 import ttnn
-from torch import nn
 
 from integration.norm import TtNorm
+from integration.recognize import DTYPES, Norm
 from micro_ops.layernorm.op import LayerNormSingleCore
 from weights_tools import Checkpoint, CheckpointError
 
@@ -19,9 +19,9 @@ class TtLayerNorm(TtNorm):
     >>> norm(torch.randn(1, 48, 128, dtype=torch.bfloat16)).shape  # doctest: +SKIP
     torch.Size([1, 48, 128])
 
-    Attributes:
-        gamma, beta: (1, W) row-major bfloat16 or float32 in DRAM, or None
     """
+
+    subtracts_mean = True
 
     def __init__(
         self, width: int, gamma: torch.Tensor | None, beta: torch.Tensor | None, eps: float, device: ttnn.Device
@@ -29,15 +29,14 @@ class TtLayerNorm(TtNorm):
         """
         Args:
             width: W
-            gamma, beta: (W,) bfloat16 or float32, or None for 1 and 0
+            gamma, beta: (W,) bfloat16 or float32, or None for 1 and 0; kept as the Parameters `weight` and `bias`
             eps: positive and finite
             device: an open device
         Raises:
             ValueError: gamma or beta has another shape or dtype
         """
-        super().__init__(width, eps, device)
-        self.gamma = self._upload_weight("gamma", gamma)
-        self.beta = self._upload_weight("beta", beta)
+        names = (None if gamma is None else "weight", None if beta is None else "bias")
+        super().__init__(Norm(width, eps, True, *names, 0.0, False, DTYPES), gamma, beta, device)
 
     @classmethod
     def from_checkpoint(
@@ -61,17 +60,6 @@ class TtLayerNorm(TtNorm):
             raise CheckpointError(f"{folder}: {prefix} must hold weight and bias, but holds {', '.join(weights)}")
         gamma, beta = weights["weight"].to(dtype), weights["bias"].to(dtype)
         return cls(gamma.shape[-1], gamma, beta, eps, device)
-
-    @classmethod
-    def from_torch(cls, layer: nn.LayerNorm, device: ttnn.Device) -> Self:
-        """The same norm as `layer`, of whose weights it takes a copy.
-
-        Raises:
-            ValueError: `layer` normalizes more than the last dimension
-        """
-        if len(layer.normalized_shape) != 1:
-            raise ValueError(f"normalized_shape must be (W,), but is {layer.normalized_shape}")
-        return cls(layer.normalized_shape[0], layer.weight, layer.bias, layer.eps, device)
 
     def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
         return LayerNormSingleCore.op(x, self.gamma, self.beta, y, self.eps)

@@ -1,33 +1,123 @@
-"""What `TtLayerNorm` and `TtRMSNorm` share: weights on the device, and tensors of both kinds through the op."""
+"""What `TtLayerNorm` and `TtRMSNorm` share: weights kept in step with the device, and tensors of both kinds through
+the op."""
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import ttnn
 from torch import nn
 
-DTYPES = (torch.bfloat16, torch.float32)
+from integration.recognize import DTYPES, Norm, NotANormError, recognize
+
+
+class DeviceWeight:
+    """A weight's copy on `device`, uploaded anew whenever the weight's bytes are no longer those of the copy.
+
+    Comparing bytes costs microseconds, and nothing else tells: `parameter.data.copy_()` leaves no trace in torch's
+    version counter.
+
+    Attributes:
+        offset: added to the weight on its way; the copy is float32 then, else of the weight's dtype
+        uploads: how many there were
+    """
+
+    def __init__(self, device: ttnn.Device, offset: float = 0.0) -> None:
+        self.device = device
+        self.offset = offset
+        self.uploads = 0
+        self._host: torch.Tensor | None = None
+        self._copy: ttnn.Tensor | None = None
+
+    def of(self, weight: torch.Tensor) -> ttnn.Tensor:
+        """`weight` (W,) as (1, W) row-major in DRAM.
+
+        Raises:
+            ValueError: it has no values yet, or is neither bfloat16 nor float32
+        """
+        if weight.is_meta or weight.dtype not in DTYPES:
+            raise ValueError(
+                f"a weight must be bfloat16 or float32 and loaded, but is {weight.dtype} on {weight.device}"
+            )
+        host = weight.detach().cpu().contiguous()
+        if self._host is None or not _same_bytes(self._host, host):
+            values = host.float() + self.offset if self.offset else host
+            self._copy = _upload(values.reshape(1, -1), self.device)
+            self._host = host.clone()
+            self.uploads += 1
+        return self._copy
 
 
 class TtNorm(nn.Module):
     """A norm over the last dimension, by kernels on `device`.
 
     Takes a torch tensor or a ttnn tensor of shape (..., W), bfloat16 or float32, and gives back the same kind, shape
-    and dtype. A ttnn tensor must be row-major and interleaved in DRAM. The weights are uploaded once.
+    and dtype. A ttnn tensor must be row-major and interleaved in DRAM. The weights are ordinary Parameters; when they
+    change, they are uploaded anew. There is no backward: it raises.
 
     Attributes:
-        width: W
-        eps: added to the mean square
+        norm: what is computed
+        device: an open device
         launches: how many times the kernels ran for this module
+        fallback: takes a torch tensor that the device can't, or None, which lets the error through
+        fallbacks: how many times it did
     """
 
-    def __init__(self, width: int, eps: float, device: ttnn.Device) -> None:
+    subtracts_mean: bool
+
+    def __init__(self, norm: Norm, gamma: torch.Tensor | None, beta: torch.Tensor | None, device: ttnn.Device) -> None:
         super().__init__()
-        self.width = width
-        self.eps = eps
-        self.device = device
-        self.launches = 0
+        for name, weight in (("gamma", gamma), ("beta", beta)):
+            if weight is not None and (tuple(weight.shape) != (norm.width,) or weight.dtype not in DTYPES):
+                raise ValueError(
+                    f"{name} must have shape ({norm.width},) and dtype bfloat16 or float32,"
+                    f" but has {tuple(weight.shape)} and {weight.dtype}"
+                )
+        self.register_parameter("weight", None if gamma is None else nn.Parameter(gamma, gamma.requires_grad))
+        self.register_parameter("bias", None if beta is None else nn.Parameter(beta, beta.requires_grad))
+        self._take_up(norm, device, {})
+
+    @classmethod
+    def from_torch(cls, layer: nn.Module, device: ttnn.Device, copies: dict[int, DeviceWeight] | None = None) -> Self:
+        """The same norm as `layer`, whatever its class: `recognize` finds what it computes.
+
+        It shares all that `layer` is made of, Parameters, hooks and attributes: what is done to one (load_state_dict,
+        .to(), a hook) is done to both.
+
+        Args:
+            copies: what is on the device already, by the id of its Parameter; what is missing is added to it
+        Raises:
+            NotANormError: the kernels don't compute what `layer` does, or it is the other one of the two norms
+        """
+        norm = recognize(layer)
+        if norm.subtract_mean != cls.subtracts_mean:
+            kind = "a LayerNorm" if norm.subtract_mean else "an RMSNorm"
+            raise NotANormError(f"{type(layer).__name__} is {kind}, which {cls.__name__} does not compute")
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        vars(self).update(vars(layer))
+        self._take_up(norm, device, {} if copies is None else copies)
+        return self
+
+    @property
+    def width(self) -> int:
+        return self.norm.width
+
+    @property
+    def eps(self) -> float:
+        return self.norm.eps
+
+    @property
+    def gamma(self) -> ttnn.Tensor | None:
+        """(1, W) row-major in DRAM, of the values that the Parameter has now."""
+        return self._gamma.of(self._weight(self.norm.gamma)) if self._gamma else None
+
+    @property
+    def beta(self) -> ttnn.Tensor | None:
+        """(1, W) row-major in DRAM, of the values that the Parameter has now."""
+        return self._beta.of(self._weight(self.norm.beta)) if self._beta else None
 
     @abstractmethod
     def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
@@ -39,38 +129,54 @@ class TtNorm(nn.Module):
             x: (..., W) bfloat16 or float32
         Raises:
             ValueError: another width or dtype
-            LayerNormArgumentError: a ttnn tensor that is not row-major and interleaved in DRAM
+            LayerNormArgumentError: a ttnn tensor that is not row-major and interleaved in DRAM, or a row too wide
         """
         if not isinstance(x, torch.Tensor):
             return self._launch(x)
-        if x.ndim == 0 or x.shape[-1] != self.width or x.dtype not in DTYPES:
+        weights = [self._parameters[name] for name in (self.norm.gamma, self.norm.beta) if name]
+        try:
+            y: torch.Tensor = _NoBackward.apply(self._run, x, *weights)
+        except ValueError:
+            if self.fallback is None:
+                raise
+            self.fallbacks += 1
+            y = self.fallback(x)
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{self.width}, eps={self.eps}, launches={self.launches}"
+
+    def _take_up(self, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight]) -> None:
+        """Sets what is ours, and uploads the weights."""
+        self.norm = norm
+        self.device = device
+        self.launches = self.fallbacks = 0
+        self.fallback: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+        def copy(name: str | None, offset: float) -> DeviceWeight | None:
+            return copies.setdefault(id(self._weight(name)), DeviceWeight(device, offset)) if name else None
+
+        self._gamma, self._beta = copy(norm.gamma, norm.gamma_offset), copy(norm.beta, 0.0)
+        _ = self.gamma, self.beta  # what can't be uploaded is told now
+
+    def _weight(self, name: str | None) -> torch.Tensor:
+        weight = self._parameters[name] if name else None
+        assert weight is not None
+        return weight
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim == 0 or x.shape[-1] != self.width or x.dtype not in self.norm.dtypes:
+            dtypes = " or ".join(str(dtype).removeprefix("torch.") for dtype in self.norm.dtypes)
             raise ValueError(
-                f"x must have shape (..., {self.width}) and dtype bfloat16 or float32,"
+                f"x must have shape (..., {self.width}) and dtype {dtypes},"
                 f" but x.shape={tuple(x.shape)} and x.dtype={x.dtype}"
             )
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        y: torch.Tensor = ttnn.to_torch(self._launch(self._upload(x.detach().reshape(rows, self.width))))
-        return y.reshape(x.shape)
-
-    def extra_repr(self) -> str:
-        return f"{self.width}, eps={self.eps}, launches={self.launches}"
-
-    def _upload_weight(self, name: str, weight: torch.Tensor | None) -> ttnn.Tensor | None:
-        """(1, W) row-major in DRAM, of the weight's dtype.
-
-        Raises:
-            ValueError: the weight is not (W,) bfloat16 or float32
-        """
-        if weight is None:
-            return None
-        if tuple(weight.shape) != (self.width,) or weight.dtype not in DTYPES:
-            raise ValueError(
-                f"{name} must have shape ({self.width},) and dtype bfloat16 or float32,"
-                f" but has {tuple(weight.shape)} and {weight.dtype}"
-            )
-        return self._upload(weight.detach().reshape(1, self.width))
+        on_device = _upload(x.detach().cpu().reshape(rows, self.width), self.device)
+        y: torch.Tensor = ttnn.to_torch(self._launch(on_device))
+        return y.reshape(x.shape).to(x.device)
 
     def _launch(self, x: ttnn.Tensor) -> ttnn.Tensor:
         y = ttnn.allocate_tensor_on_device(
@@ -80,10 +186,28 @@ class TtNorm(nn.Module):
         self.launches += 1
         return y
 
-    def _upload(self, tensor: torch.Tensor) -> ttnn.Tensor:
-        return ttnn.from_torch(
-            tensor.contiguous(),
-            layout=ttnn.ROW_MAJOR_LAYOUT,
-            device=self.device,
-            memory_config=ttnn.DRAM_MEMORY_CONFIG,
-        )
+
+class _NoBackward(torch.autograd.Function):
+    """Runs `run` on x; a gradient that would have to pass it is an error, not a silent zero."""
+
+    @staticmethod
+    def forward(_: Any, run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, *_weights: torch.Tensor) -> Any:
+        return run(x)
+
+    @staticmethod
+    def backward(_: Any, *gradients: torch.Tensor) -> Any:
+        raise NotImplementedError("the norms on the device have no backward: they are for inference")
+
+
+def _upload(tensor: torch.Tensor, device: ttnn.Device) -> ttnn.Tensor:
+    return ttnn.from_torch(
+        tensor.contiguous(),
+        layout=ttnn.ROW_MAJOR_LAYOUT,
+        device=device,
+        memory_config=ttnn.DRAM_MEMORY_CONFIG,
+    )
+
+
+def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    # As bytes: a NaN is not equal to itself.
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a.view(torch.uint8), b.view(torch.uint8))

@@ -1,0 +1,305 @@
+"""Finds the norms of a model graph, and puts the device's in their place.
+
+>>> print(find_norms(model))                                                           # doctest: +SKIP
+>>> with replace_norms(model, device, exclude="k_norm", layers=range(3)) as replaced:  # doctest: +SKIP
+...     model.generate(tokens)
+...     print(replaced)
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from io import StringIO
+from typing import Self
+
+import ttnn
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from integration.layernorm import TtLayerNorm
+from integration.norm import DeviceWeight, TtNorm
+from integration.recognize import Norm, NotANormError, recognize
+from integration.rmsnorm import TtRMSNorm
+
+type Pattern = str | re.Pattern[str]
+
+
+class NormError(ValueError):
+    """A selection that matches nothing, or that the device can't serve. Nothing was replaced."""
+
+
+@dataclass(frozen=True)
+class FoundNorm:
+    """One norm of a model.
+
+    Attributes:
+        names: its dotted names; more than one if the module is in several places
+        module: itself
+        norm: what it computes; None if the kernels can't stand in for it
+        reason: why they can't, else ""
+        tied_to: names of other modules that hold a Parameter of its
+    """
+
+    names: tuple[str, ...]
+    module: nn.Module
+    norm: Norm | None
+    reason: str
+    tied_to: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def layer(self) -> int | None:
+        """The first number in its name."""
+        return next((int(part) for part in self.name.split(".") if part.isdigit()), None)
+
+    @property
+    def is_replaced(self) -> bool:
+        return isinstance(self.module, TtNorm)
+
+
+class NormPlan(list[FoundNorm]):
+    """The norms that were found, in the model's order. Prints as a table."""
+
+    def __rich__(self) -> Table:
+        table = _table("name", "class", "width", "eps", "dtype", "bias", "layer", "shared with", "supported")
+        for found in self:
+            norm = found.norm
+            dtypes = {str(weight.dtype).removeprefix("torch.") for weight in found.module.parameters()}
+            table.add_row(
+                found.name,
+                type(found.module).__name__,
+                str(norm.width) if norm else "",
+                f"{norm.eps:g}" if norm else "",
+                ", ".join(sorted(dtypes)),
+                ("yes" if norm.beta else "no") if norm else "",
+                "" if found.layer is None else str(found.layer),
+                ", ".join((*found.names[1:], *found.tied_to)),
+                "replaced" if found.is_replaced else f"no: {found.reason}" if found.reason else "yes",
+            )
+        return table
+
+    def __str__(self) -> str:
+        return _text(self.__rich__())
+
+
+def find_norms(
+    model: nn.Module,
+    include: Pattern | Iterable[Pattern] = "*",
+    exclude: Pattern | Iterable[Pattern] = (),
+    classes: str | Iterable[str] = (),
+    layers: int | Iterable[int] | None = None,
+) -> NormPlan:
+    """The norms below `model` that the arguments select: every module that computes a LayerNorm or RMSNorm, whatever
+    its class, and every other one whose class is called a norm, with the reason why the kernels can't replace it.
+
+    Args:
+        include, exclude: globs, which match a whole name or its tail ("k_norm" is "*.k_norm", too), or compiled regular
+            expressions, which match anywhere in it
+        classes: globs on class names; all if none is given
+        layers: numbers of layers, the first number in a name; all if none is given
+    Raises:
+        NormError: nothing is selected, or one of the patterns matches no norm of the model
+    """
+    norms = _all_norms(model)
+    if not norms:
+        raise NormError(f"{type(model).__name__} has no norm below it")
+    unmatched: list[str] = []
+
+    def matching[P: (Pattern, str, int)](
+        kind: str, patterns: Iterable[P], match: Callable[[FoundNorm, P], bool]
+    ) -> set[str]:
+        names = set()
+        for pattern in patterns:
+            matched = {found.name for found in norms if match(found, pattern)}
+            if not matched:
+                shown = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+                unmatched.append(f"{kind} {shown!r}")
+            names |= matched
+        return names
+
+    chosen = matching("include", _as_list(include), _matches_name) - matching(
+        "exclude", _as_list(exclude), _matches_name
+    )
+    if class_globs := _as_list(classes):
+        chosen &= matching("class", class_globs, lambda found, glob: fnmatchcase(type(found.module).__name__, glob))
+    if layers is not None:
+        numbers = [layers] if isinstance(layers, int) else layers
+        chosen &= matching("layer", numbers, lambda found, number: found.layer == number)
+    if unmatched or not chosen:
+        what = f"{', '.join(unmatched)} matches no norm" if unmatched else "no norm is left by the selection"
+        raise NormError(f"{what} of {type(model).__name__}, which has {_abridged([found.name for found in norms])}")
+    return NormPlan(found for found in norms if found.name in chosen)
+
+
+class Replacement:
+    """Norms of a model that run on the device until `restore()`, or the end of the `with` block. Prints as a table.
+
+    Attributes:
+        norms: by name, what is in the model; what an earlier call put there, too
+        left: by name, how often a norm ran on the CPU that the device can't serve (with `fallback` only)
+    """
+
+    norms: dict[str, TtNorm]
+    left: dict[str, int]
+
+    def __init__(self, model: nn.Module, plan: NormPlan, device: ttnn.Device, fallback: bool) -> None:
+        self.norms, self.left = {}, {}
+        self._undo: list[Callable[[], object]] = []
+        copies: dict[int, DeviceWeight] = {}
+        try:
+            for found in plan:
+                if isinstance(found.module, TtNorm):
+                    self.norms[found.name] = found.module
+                elif found.norm is None:
+                    self._count_calls(found)
+                else:
+                    self._replace(model, found, device, copies, fallback)
+        except BaseException:
+            self.restore()
+            raise
+
+    def restore(self) -> None:
+        """Puts the originals back. Does nothing the second time."""
+        while self._undo:
+            self._undo.pop()()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def __rich__(self) -> Table:
+        table = _table("name", "runs as", "launches", "fallbacks")
+        for name, norm in self.norms.items():
+            table.add_row(name, type(norm).__name__, str(norm.launches), str(norm.fallbacks))
+        for name, calls in self.left.items():
+            table.add_row(name, "torch, on the CPU", "0", str(calls))
+        return table
+
+    def __str__(self) -> str:
+        return _text(self.__rich__())
+
+    def _replace(
+        self, model: nn.Module, found: FoundNorm, device: ttnn.Device, copies: dict[int, DeviceWeight], fallback: bool
+    ) -> None:
+        original = found.module
+        norm = _class_for(found).from_torch(original, device, copies)
+        norm.fallback = original.forward if fallback else None
+
+        def put_back() -> None:
+            original.training = norm.training
+            for name in found.names:
+                model.set_submodule(name, original)
+
+        self._undo.append(put_back)
+        for name in found.names:
+            model.set_submodule(name, norm)
+        self.norms[found.name] = norm
+
+    def _count_calls(self, found: FoundNorm) -> None:
+        def count(*_: object) -> None:
+            self.left[found.name] += 1
+
+        self.left[found.name] = 0
+        self._undo.append(found.module.register_forward_hook(count).remove)
+
+
+def replace_norms(
+    model: nn.Module,
+    device: ttnn.Device,
+    include: Pattern | Iterable[Pattern] = "*",
+    exclude: Pattern | Iterable[Pattern] = (),
+    classes: str | Iterable[str] = (),
+    layers: int | Iterable[int] | None = None,
+    fallback: bool = False,
+) -> Replacement:
+    """Replaces the norms below `model` that the arguments select, in place, by `TtLayerNorm` and `TtRMSNorm`.
+
+    A replacement shares the original's Parameters, hooks and attributes, so state_dict, `.to()`, tied weights and the
+    training flag go on as before; each distinct Parameter is uploaded once, and again only when its values change. What
+    is replaced already stays as it is.
+
+    Args:
+        device: an open device
+        include, exclude, classes, layers: as `find_norms` takes them
+        fallback: what the device can't serve, modules and calls, runs in torch and is counted, where else it raises
+    Raises:
+        NormError: nothing is selected, a pattern matches nothing, or (without `fallback`) the kernels can't stand in
+            for a selected module. Nothing was replaced.
+        ValueError: a weight can't be uploaded. Nothing stays replaced.
+    """
+    plan = find_norms(model, include, exclude, classes, layers)
+    reasons = [f"{found.name} ({type(found.module).__name__}): {found.reason}" for found in plan if found.reason]
+    if reasons and not fallback:
+        raise NormError(f"can't replace {_abridged(reasons)}: exclude them, or ask for a fallback")
+    elsewhere = [found.name for found in plan if isinstance(found.module, TtNorm) and found.module.device != device]
+    if elsewhere:
+        raise NormError(f"{_abridged(elsewhere)} run on another device: restore them first")
+    return Replacement(model, plan, device, fallback)
+
+
+def _all_norms(model: nn.Module) -> list[FoundNorm]:
+    places: dict[nn.Module, list[str]] = {}
+    holders: dict[int, list[str]] = {}  # of a Parameter, by its id
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name and next(module.children(), None) is None:
+            places.setdefault(module, []).append(name)
+    for module, names in places.items():
+        for parameter in module.parameters():
+            holders.setdefault(id(parameter), []).append(names[0])
+    norms = []
+    for module, names in places.items():
+        norm, reason = _recognized(module)
+        if norm or "norm" in type(module).__name__.lower():
+            tied = (name for parameter in module.parameters() for name in holders[id(parameter)] if name != names[0])
+            norms.append(FoundNorm(tuple(names), module, norm, reason, tuple(dict.fromkeys(tied))))
+    return norms
+
+
+def _recognized(module: nn.Module) -> tuple[Norm | None, str]:
+    if isinstance(module, TtNorm):
+        return module.norm, ""
+    try:
+        norm = recognize(module)
+    except NotANormError as error:
+        return None, str(error)
+    return norm, ""
+
+
+def _class_for(found: FoundNorm) -> type[TtNorm]:
+    return TtLayerNorm if found.norm and found.norm.subtract_mean else TtRMSNorm
+
+
+def _matches_name(found: FoundNorm, pattern: Pattern) -> bool:
+    if isinstance(pattern, re.Pattern):
+        return any(pattern.search(name) for name in found.names)
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}") for name in found.names)
+
+
+def _as_list[P: (Pattern, str)](patterns: P | Iterable[P]) -> list[P]:
+    return [patterns] if isinstance(patterns, str | re.Pattern) else list(patterns)
+
+
+def _abridged(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        right = column in ("width", "eps", "layer", "launches", "fallbacks")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _text(table: Table) -> str:
+    console = Console(file=StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
