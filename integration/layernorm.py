@@ -7,9 +7,8 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from integration.recognize import DTYPES, Norm
+from integration.recognize import ANY_DTYPES, Norm
 from micro_ops.layernorm.op import LayerNormSingleCore
-from weights_tools import Checkpoint, CheckpointError
 
 
 class TtLayerNorm(TtNorm):
@@ -36,7 +35,7 @@ class TtLayerNorm(TtNorm):
             ValueError: gamma or beta has another shape or dtype
         """
         names = (None if gamma is None else "weight", None if beta is None else "bias")
-        super().__init__(Norm(width, eps, True, *names, 0.0, False, DTYPES), gamma, beta, device)
+        super().__init__(Norm(width, eps, True, *names, 0.0, False, ANY_DTYPES), gamma, beta, device)
 
     @classmethod
     def from_checkpoint(
@@ -55,11 +54,8 @@ class TtLayerNorm(TtNorm):
         Raises:
             CheckpointError: the checkpoint can't be read, or has no such weight and bias
         """
-        weights = Checkpoint(folder).tensors(prefix)
-        if weights.keys() != {"weight", "bias"}:
-            raise CheckpointError(f"{folder}: {prefix} must hold weight and bias, but holds {', '.join(weights)}")
-        gamma, beta = weights["weight"].to(dtype), weights["bias"].to(dtype)
-        return cls(gamma.shape[-1], gamma, beta, eps, device)
+        weights = cls._read(folder, prefix, ("weight", "bias"), dtype)
+        return cls(weights["weight"].shape[-1], weights["weight"], weights["bias"], eps, device)
 
     def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
         return LayerNormSingleCore.op(x, self.gamma, self.beta, y, self.eps)

@@ -4,6 +4,7 @@ the op."""
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,7 @@ import ttnn
 from torch import nn
 
 from integration.recognize import DTYPES, Norm, NotANormError, recognize
+from weights_tools import Checkpoint, CheckpointError
 
 
 class DeviceWeight:
@@ -101,6 +103,14 @@ class TtNorm(nn.Module):
         self._take_up(norm, device, {} if copies is None else copies)
         return self
 
+    @staticmethod
+    def _read(folder: str | Path, prefix: str, names: tuple[str, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The weights below `prefix`, which must be called `names`, rounded to `dtype`."""
+        weights = Checkpoint(folder).tensors(prefix)
+        if weights.keys() != set(names):
+            raise CheckpointError(f"{folder}: {prefix} must hold {' and '.join(names)}, but holds {', '.join(weights)}")
+        return {name: weight.to(dtype) for name, weight in weights.items()}
+
     @property
     def width(self) -> int:
         return self.norm.width
@@ -165,10 +175,11 @@ class TtNorm(nn.Module):
         return weight
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim == 0 or x.shape[-1] != self.width or x.dtype not in self.norm.dtypes:
-            dtypes = " or ".join(str(dtype).removeprefix("torch.") for dtype in self.norm.dtypes)
+        weights = next((weight.dtype for weight in self.parameters()), x.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.width or (x.dtype, weights) not in self.norm.dtypes:
+            allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if of_weights == weights})
             raise ValueError(
-                f"x must have shape (..., {self.width}) and dtype {dtypes},"
+                f"x must have shape (..., {self.width}) and dtype {' or '.join(allowed)},"
                 f" but x.shape={tuple(x.shape)} and x.dtype={x.dtype}"
             )
         rows = math.prod(x.shape[:-1])

@@ -5,13 +5,14 @@ A module is run on the CPU with random weights, and its output is compared with 
     y = (x - mean) / sqrt(variance + eps) * (gamma + offset) + beta          LayerNorm, offset 0 or 1
     y =          x / sqrt(mean(x^2) + eps) * (gamma + offset) + beta         RMSNorm, offset 0 or 1 (Gemma, Qwen3-Next)
 
-First in float32, which tells the formula and which attribute holds eps; then in bfloat16, unless the weights are
-float32, which tells whether the normalized value is rounded before it is multiplied by gamma (Llama and DeepSeek in
-transformers) or not (torch's own, DeepSeek's own).
+First in float32, which tells the formula and which attribute holds eps; then in bfloat16, which tells whether the
+normalized value is rounded before it is multiplied by gamma (Llama and DeepSeek in transformers) or not (torch's own,
+DeepSeek's own).
 """
 
 import copy
 import itertools
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from torch import nn
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
 
 DTYPES = (torch.bfloat16, torch.float32)
+ANY_DTYPES = frozenset(itertools.product(DTYPES, DTYPES))
 # In float32 a right formula is within 1e-6 of float64 and a wrong one, or an eps that is 1% off, farther than 1e-3.
 MAX_RELATIVE_NORM = 1e-4
 # In bfloat16 the right order of rounding differs in near-ties alone, the wrong one in a quarter of the elements.
@@ -43,7 +45,7 @@ class Norm:
         gamma, beta: names of the parameters (W,), or None where there is none
         gamma_offset: added to gamma; 1 where gamma is kept as its distance from 1
         round_before_gamma: the normalized value is rounded to bfloat16 before it is multiplied by gamma
-        dtypes: of the input, for which this was seen to hold, output of the same
+        dtypes: pairs of the input's type and the weights', for which this holds; the output has the input's
     """
 
     width: int
@@ -53,7 +55,7 @@ class Norm:
     beta: str | None
     gamma_offset: float
     round_before_gamma: bool
-    dtypes: tuple[torch.dtype, ...]
+    dtypes: frozenset[tuple[torch.dtype, torch.dtype]]
 
     def golden(self, x: torch.Tensor, gamma: torch.Tensor | None, beta: torch.Tensor | None) -> torch.Tensor:
         """The norm of `x` (..., W) in float64, rounded to x's dtype before gamma where the module does that.
@@ -80,13 +82,22 @@ def recognize(module: nn.Module) -> Norm:
         raise NotANormError("its forward is patched on the instance, and would be lost")
     width = _width(module)
     gamma, beta = _weight_names(module)
-    dtypes = {parameter.dtype for parameter in module.parameters()}
-    if not dtypes <= set(DTYPES) or len(dtypes) > 1:
-        raise NotANormError(f"its weights are {_join(dtypes)}, but must be bfloat16 or float32, and all the same")
     norm = _formula(module, width, gamma, beta)
-    if dtypes == {torch.float32}:
-        return norm
-    return replace(_order_of_rounding(module, norm), dtypes=tuple(dtypes) or DTYPES)
+    reason = ""
+    for weights in DTYPES:  # bfloat16 first, which settles the order
+        try:
+            order = _rounds_before_gamma(module, norm, weights)
+        except NotANormError as error:
+            reason = reason or str(error)
+            continue
+        if weights == torch.bfloat16 or order == norm.round_before_gamma:
+            norm = replace(norm, round_before_gamma=order, dtypes=norm.dtypes | {(torch.bfloat16, weights)})
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+        raise NotANormError(f"its weights are {_join(dtypes)}, but all must be bfloat16, or all float32")
+    if not dtypes <= {weights for _, weights in norm.dtypes}:
+        raise NotANormError(reason)
+    return norm
 
 
 def _width(module: nn.Module) -> int:
@@ -109,31 +120,29 @@ def _weight_names(module: nn.Module) -> tuple[str | None, str | None]:
     return gamma, beta
 
 
-def _numbers(module: nn.Module) -> list[float]:
-    """Every number between 0 and 1 that the module keeps, whatever its name: one of them is eps."""
+def _eps_candidates(module: nn.Module) -> list[float]:
+    """Every number between 0 and 1 that the module keeps, whatever its name."""
     kept = (*vars(module).values(), *module.buffers(recurse=False))
     values = [v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 and not v.is_meta else v for v in kept]
-    return list(dict.fromkeys(value for value in values if isinstance(value, float) and 0 < value < 1))
-
-
-def _eps_candidates(module: nn.Module, dtype: torch.dtype) -> list[float]:
-    """The numbers that eps may be; torch's RMSNorm takes None for the input type's epsilon."""
+    candidates = list(dict.fromkeys(value for value in values if isinstance(value, float) and 0 < value < 1))
     if getattr(module, "eps", 0) is None:
-        return [torch.finfo(dtype).eps, torch.finfo(torch.float32).eps]
-    return _numbers(module)
+        candidates.append(torch.finfo(torch.float32).eps)  # what torch's RMSNorm takes None for, in bfloat16 too
+    return candidates
 
 
 def _formula(module: nn.Module, width: int, gamma: str | None, beta: str | None) -> Norm:
-    candidates = _eps_candidates(module, torch.float32)
+    candidates = _eps_candidates(module)
     if not candidates:
         raise NotANormError("it keeps no number between 0 and 1 that could be its eps")
     for eps in candidates:
         probe, x = _probe(module, torch.float32), _probe_input(width, eps)
         y = _run(probe, x).double()
         for subtract_mean, offset in itertools.product((True, False), (0.0, 1.0) if gamma else (0.0,)):
-            norm = Norm(width, eps, subtract_mean, gamma, beta, offset, False, (torch.float32,))
             if beta and not subtract_mean:
                 continue  # the kernels know no RMSNorm with beta
+            norm = Norm(
+                width, eps, subtract_mean, gamma, beta, offset, False, frozenset([(torch.float32, torch.float32)])
+            )
             expected = norm.golden(x, *_weights(probe, norm))
             # Row by row: the small ones must not hide behind the others.
             if ((y - expected).norm(dim=-1) <= MAX_RELATIVE_NORM * expected.norm(dim=-1)).all():
@@ -141,17 +150,15 @@ def _formula(module: nn.Module, width: int, gamma: str | None, beta: str | None)
     raise NotANormError(f"it is no LayerNorm or RMSNorm over the last dimension with eps {_join(candidates)}")
 
 
-def _order_of_rounding(module: nn.Module, norm: Norm) -> Norm:
-    """`norm` with the order that fits best in bfloat16, and with the eps that holds there."""
+def _rounds_before_gamma(module: nn.Module, norm: Norm, weights: torch.dtype) -> bool:
+    """Which order of rounding the module keeps to, with bfloat16 input and weights of type `weights`."""
+    probe, x = _probe(module, weights), _probe_input(norm.width, norm.eps).to(torch.bfloat16)
+    y = _run(probe, x)
     shares = {}
-    for eps in _eps_candidates(module, torch.bfloat16) if getattr(module, "eps", 0) is None else [norm.eps]:
-        probe, x = _probe(module, torch.bfloat16), _probe_input(norm.width, eps).to(torch.bfloat16)
-        y = _run(probe, x)
-        for round_before_gamma in (False, True) if norm.gamma and not norm.subtract_mean else (False,):
-            candidate = replace(norm, eps=eps, round_before_gamma=round_before_gamma)
-            expected = candidate.golden(x, *_weights(probe, norm)).to(torch.bfloat16)
-            shares[candidate] = (y == expected).double().mean().item()
-    best = max(shares, key=lambda candidate: shares[candidate])
+    for order in (False,) if norm.subtract_mean or not norm.gamma else (False, True):
+        golden = replace(norm, round_before_gamma=order).golden(x, *_weights(probe, norm))
+        shares[order] = (y == golden.to(torch.bfloat16)).double().mean().item()
+    best = max(shares, key=lambda order: shares[order])
     if shares[best] < MIN_EXACT:
         raise NotANormError(
             f"in bfloat16 it rounds otherwise than the kernels do: {shares[best]:.1%} of its elements are theirs,"
@@ -186,7 +193,8 @@ def _probe_input(width: int, eps: float) -> torch.Tensor:
 @torch.no_grad()
 def _run(probe: nn.Module, x: torch.Tensor) -> torch.Tensor:
     try:
-        y = type(probe).forward(probe, x)  # not by call: hooks are for the model's own runs
+        with warnings.catch_warnings(action="ignore"):
+            y = type(probe).forward(probe, x)  # not by call: hooks are for the model's own runs
     except Exception as error:
         raise NotANormError(f"its forward fails on a tensor of shape {tuple(x.shape)}: {error}") from error
     if not isinstance(y, torch.Tensor) or (y.shape, y.dtype) != (x.shape, x.dtype):

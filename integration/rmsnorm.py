@@ -1,10 +1,13 @@
 """`TtRMSNorm`: an RMSNorm whose forward runs on a Tenstorrent device."""
 
+from pathlib import Path
+from typing import Self
+
 import torch
 import ttnn
 
 from integration.norm import TtNorm
-from integration.recognize import DTYPES, Norm
+from integration.recognize import ANY_DTYPES, Norm
 from micro_ops.layernorm.op import RMSNormSingleCore
 
 
@@ -24,7 +27,28 @@ class TtRMSNorm(TtNorm):
             ValueError: gamma has another shape or dtype
         """
         width = gamma.shape[-1] if gamma.ndim else 0
-        super().__init__(Norm(width, eps, False, "weight", None, 0.0, round_before_gamma, DTYPES), gamma, None, device)
+        super().__init__(
+            Norm(width, eps, False, "weight", None, 0.0, round_before_gamma, ANY_DTYPES), gamma, None, device
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        folder: str | Path,
+        prefix: str,
+        device: ttnn.Device,
+        eps: float = 1e-6,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Self:
+        """The RMSNorm whose `weight` lies below `prefix` in the checkpoint `folder`, in HuggingFace's order.
+
+        Args:
+            eps: the default is DeepSeek's `rms_norm_eps`, and what HuggingFace's code takes for q_a and kv_a
+            dtype: bfloat16 or float32, to which the weight is rounded, as HuggingFace does when it loads a model
+        Raises:
+            CheckpointError: the checkpoint can't be read, or has no such weight
+        """
+        return cls(cls._read(folder, prefix, ("weight",), dtype)["weight"], eps, device)
 
     def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
         return RMSNormSingleCore.op(x, self.gamma, y, self.eps, self.norm.round_before_gamma)

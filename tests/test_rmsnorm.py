@@ -1,5 +1,6 @@
 """RMSNorm: the LayerNorm kernels without mean and beta, and its module beside transformers' own."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32RM
 from integration import TtRMSNorm
 from integration.metrics import compare
 from micro_ops.layernorm.op import RMSNormSingleCore
+from tests.small import SMALL
 from tests.test_layernorm import EPSILON, FLAT, TILIZED, WAYS, allocate_like, random_input, random_weights, upload
+from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 
 def run(
@@ -82,6 +85,18 @@ def test_module_does_what_transformers_does(device: Any) -> None:
     assert compare(y, layer(x)).raw == 1.0
 
 
+def test_module_reads_a_checkpoint(device: Any, tmp_path: Path) -> None:
+    folder = write_synthetic(tmp_path / "checkpoint", SMALL)
+    prefix = "model.layers.3.self_attn.q_a_layernorm"
+    norm, x = TtRMSNorm.from_checkpoint(folder, prefix, device), random_input((4, SMALL.q_lora_rank))
+    gamma = Checkpoint(folder).tensor(f"{prefix}.weight")
+    assert compare(norm(x), RMSNormSingleCore.golden(x, gamma, 1e-6, round_before_gamma=True)).exact >= 0.99
+    with pytest.raises(CheckpointError, match="must hold weight, but holds weight, bias"):
+        TtRMSNorm.from_checkpoint(folder, "model.layers.3.self_attn.indexer.k_norm", device)
+
+
 def test_module_refuses_what_is_no_rmsnorm(device: Any) -> None:
-    with pytest.raises(ValueError, match="weight and one of variance_epsilon, eps"):
-        TtRMSNorm.from_torch(torch.nn.Linear(4, 4), device)
+    with pytest.raises(ValueError, match="LayerNorm is a LayerNorm, which TtRMSNorm does not compute"):
+        TtRMSNorm.from_torch(torch.nn.LayerNorm(64), device)
+    with pytest.raises(ValueError, match="neither a weight"):
+        TtRMSNorm.from_torch(torch.nn.ReLU(), device)
