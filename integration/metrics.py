@@ -8,13 +8,15 @@ import torch
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of a result against a reference, which is rounded once to bfloat16 for the last four if the result is.
+    """Errors of a result against a reference. If the result is bfloat16, the reference is rounded once for `exact`,
+    `raw` and `scaled`.
 
     Attributes:
         pcc: Pearson correlation; 1 where result and reference are equal, whatever they are
         max_abs: largest |result - reference|
         relative_norm: Frobenius norm of the error over that of the reference
         exact: share of elements that equal the rounded reference
+        nearest: share of elements that no value of the result's type beats: as `exact`, but of a tie either is right
         raw: share within 1 ULP of it, counted in representable bfloat16 values
         scaled: largest distance from it, in units of bfloat16's spacing at the size of the operands
         worst: index of the element of `scaled`
@@ -25,6 +27,7 @@ class Errors:
     max_abs: float
     relative_norm: float
     exact: float
+    nearest: float
     raw: float
     scaled: float
     worst: tuple[int, ...]
@@ -52,6 +55,7 @@ def compare(result: torch.Tensor, reference: torch.Tensor, operands: torch.Tenso
         max_abs=(y - exact).abs().max().item(),
         relative_norm=0.0 if torch.equal(y, exact) else ((y - exact).norm() / exact.norm()).item(),
         exact=(y == rounded).double().mean().item(),
+        nearest=((y - exact).abs() <= (rounded - exact).abs()).double().mean().item(),
         raw=((_position(y) - _position(rounded)).abs() <= 1).double().mean().item(),
         scaled=scaled[worst].item(),
         worst=tuple(int(i) for i in worst),
