@@ -306,7 +306,7 @@ def test_refused_call_raises_without_fallback(device: Any, model: Model) -> None
 
 def test_nothing_stays_replaced_after_an_error(device: Any, model: Model) -> None:
     model.final.to("meta")
-    with pytest.raises(ValueError, match="loaded, but is .* on meta"):
+    with pytest.raises(ValueError, match=r"loaded, but is .* on meta"):
         replace_norms(model, device)
     assert not any(isinstance(module, TtLayerNorm | TtRMSNorm) for module in model.modules())
 
@@ -314,20 +314,16 @@ def test_nothing_stays_replaced_after_an_error(device: Any, model: Model) -> Non
 # --- Whole models ---
 
 
-def greedy(model: PreTrainedModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and logits (steps, vocabulary)."""
+def greedy(model: PreTrainedModel, tokens: int) -> torch.Tensor:
     prompt = torch.arange(2, 8).unsqueeze(0)
-    result = model.generate(
+    return model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=tokens,
         min_new_tokens=tokens,
         do_sample=False,
         pad_token_id=0,
-        output_logits=True,
-        return_dict_in_generate=True,
     )
-    return result.sequences, torch.cat(result.logits)
 
 
 def qwen3(_: Path) -> PreTrainedModel:
@@ -368,12 +364,15 @@ def test_generates_the_same_tokens(
     device: Any, tmp_path: Path, load: Callable[[Path], PreTrainedModel], norms: int
 ) -> None:
     model = load(tmp_path / "checkpoint").eval()
-    tokens, logits = greedy(model, 3)
+    tokens = greedy(model, 3)
+    logits = model(tokens).logits
     with counted_forwards(model) as calls, replace_norms(model, device) as replaced:
         calls.clear()  # of finding them
-        device_tokens, device_logits = greedy(model, 3)
+        assert torch.equal(greedy(model, 3), tokens)
+        device_logits = model(tokens).logits
         assert not calls, "the original forward was called"
         assert len(replaced.norms) == norms
-        assert {norm.launches for norm in replaced.norms.values()} == {3}, "prefill and two steps"
-    assert torch.equal(device_tokens, tokens)
-    assert compare(device_logits, logits).relative_norm <= 2.0**-6
+        assert {norm.launches for norm in replaced.norms.values()} == {4}, "prefill, two steps, and all once more"
+    # Two evaluations in bfloat16 whose roundings have nothing in common differ by sqrt(2) noise floors.
+    noise_floor = compare(logits, model.float()(tokens).logits).relative_norm
+    assert compare(device_logits, logits).relative_norm <= 2**0.5 * noise_floor
