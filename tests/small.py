@@ -1,4 +1,6 @@
-"""A checkpoint that is made in no time."""
+"""Checkpoints that are made in no time."""
+
+from dataclasses import replace
 
 from weights_tools import Geometry
 
@@ -14,4 +16,18 @@ SMALL = Geometry(
     intermediate_size=64,
     moe_intermediate_size=32,
     vocab_size=64,
+)
+SMALL_V3 = replace(SMALL, model="v3")  # no indexer
+# Each size its own where it can, and nothing a multiple of a block: what is swapped or cut has another shape.
+TINY = Geometry(
+    hidden_size=64,
+    q_lora_rank=32,
+    kv_lora_rank=16,
+    index_head_dim=16,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=12,  # not qk_nope_head_dim: kv_b_proj and o_proj must not swap the two
+    intermediate_size=48,
+    moe_intermediate_size=24,
+    vocab_size=40,
 )

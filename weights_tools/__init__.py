@@ -6,7 +6,8 @@
 dict_keys(['bias', 'weight'])
 """
 
+from weights_tools.architecture import Geometry
 from weights_tools.checkpoint import Checkpoint, CheckpointError
-from weights_tools.synthetic import Geometry, default_checkpoint, write_synthetic
+from weights_tools.synthetic import default_checkpoint, write_synthetic
 
 __all__ = ["Checkpoint", "CheckpointError", "Geometry", "default_checkpoint", "write_synthetic"]

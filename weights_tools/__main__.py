@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from weights_tools.architecture import Geometry
 from weights_tools.checkpoint import CheckpointError
-from weights_tools.synthetic import Geometry, write_synthetic
+from weights_tools.synthetic import write_synthetic
 
 app = typer.Typer(help="Make checkpoints in DeepSeek's layout.", no_args_is_help=True, add_completion=False)
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, dequantize, scale_shape
+
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -42,6 +44,13 @@ class Checkpoint:
 
     Args:
         folder: holds `config.json` and the safetensors files. Shards may be symlinks, as in HuggingFace's cache.
+        mtp: show the multi-token-prediction layers, too. They follow the model's own (`model.layers.61` of 61, counted
+            by `num_nextn_predict_layers` in the config), draft tokens for speculative decoding, and no block runs them.
+
+    Attributes:
+        folder: as given
+        config: config.json's content
+        left_out: the keys of the MTP layers, unless `mtp`
 
     Raises:
         CheckpointError: the folder, config or index is missing or malformed, or the index names a file outside the
@@ -49,23 +58,37 @@ class Checkpoint:
             layer of a large model downloads only that layer's shards.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, mtp: bool = False) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: no such checkpoint folder: give the folder that holds {CONFIG}")
         self.config = _read_json_object(self.folder / CONFIG)
         self._shards: dict[str, Any] = {}  # file name -> safe_open (which has no types): mapped, not read
         self._shard_of = self._read_index()  # key -> file name
+        self.left_out = [] if mtp else self._mtp_keys()
+        for key in self.left_out:
+            del self._shard_of[key]
 
-    def keys(self) -> list[str]:
-        """All keys, in the index's order."""
-        return list(self._shard_of)
+    def keys(self, prefix: str = "", *, scales: bool = False) -> list[str]:
+        """The keys of all weights below a module's name, or of all in the checkpoint, in the index's order.
+
+        Args:
+            prefix: a module's whole name: `model.layers.1` is not the start of `model.layers.10`
+            scales: name the `_scale_inv` of float8 weights, too. They are no weights of their own: `weight` uses them.
+        """
+        start = prefix.removesuffix(".") + "." if prefix else ""
+        return [key for key in self._shard_of if key.startswith(start) and (scales or not self._is_scale(key))]
 
     def __contains__(self, key: object) -> bool:
         return key in self._shard_of
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r}, {len(self._shard_of)} keys)"
+
+    def shard(self, key: str) -> str:
+        """The name of the file that holds the tensor, as the index says. Opens no file."""
+        self._check_known(key)
+        return self._shard_of[key]
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The tensor's shape, from its shard's header alone."""
@@ -90,15 +113,99 @@ class Checkpoint:
         return tensor
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
-        """All tensors below a module's name, as the module itself names them: its `load_state_dict` takes the result.
+        """All tensors below a module's name as stored, float8 and its scales included, as the module names them.
 
         `tensors("model.layers.3.self_attn.indexer.k_norm")` gives `{"weight": ..., "bias": ...}`.
         """
+        return {suffix: self.tensor(key) for suffix, key in self._below(prefix, scales=True).items()}
+
+    def weight(self, key: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        """The weight's values, on the CPU, rounded once to `dtype`. float8 is multiplied by its scales in float32.
+
+        Needs memory for the stored matrix and the result, and no more.
+
+        Raises:
+            CheckpointError: there is no such key, or a float8 weight and its scales don't fit each other or the
+                config's `quantization_config`
+        """
+        stored_as = self.dtype(key)
+        scale_key = key + SCALE_SUFFIX
+        if stored_as == FLOAT8:
+            block = self._block_size(key)
+            return dequantize(self.tensor(key), self._scale(key, block), dtype, block)
+        place = self.folder / self._shard_of[key]
+        if stored_as.is_floating_point and stored_as.itemsize == 1:
+            raise CheckpointError(f"{place}: {key} is {stored_as}, but the only float8 with known scales is {FLOAT8}")
+        if scale_key in self:
+            raise CheckpointError(
+                f"{place}: {key} is {stored_as}, but {scale_key} is for {FLOAT8}: download both again"
+            )
+        if key.endswith(SCALE_SUFFIX):
+            of = key.removesuffix(SCALE_SUFFIX)
+            raise CheckpointError(f"{place}: {key} is no weight but the scales of {of}: ask for that one")
+        return self.tensor(key).to(dtype)
+
+    def weights(self, prefix: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+        """`weight` of all keys below a module's name, as the module names them: its `load_state_dict` takes the result.
+
+        Who wants not all of them (256 experts) asks `keys(prefix)` for their names and `weight` for one at a time.
+        """
+        return {suffix: self.weight(key, dtype) for suffix, key in self._below(prefix, scales=False).items()}
+
+    def _below(self, prefix: str, *, scales: bool) -> dict[str, str]:
+        """The keys below a module's name, each under its name in the module."""
         start = prefix.removesuffix(".") + "."
-        suffixes = [key.removeprefix(start) for key in self._shard_of if key.startswith(start)]
-        if not suffixes:
+        below = {key.removeprefix(start): key for key in self.keys(prefix, scales=scales)}
+        if not below:
+            self._check_not_left_out(start)
             raise CheckpointError(f"{self.folder}: no key below {prefix!r}: {self._nearest(prefix)}")
-        return {suffix: self.tensor(start + suffix) for suffix in suffixes}
+        return below
+
+    def _is_scale(self, key: str) -> bool:
+        """Not so where the weight is missing: what has lost its weight must be seen, not passed over."""
+        return key.endswith(SCALE_SUFFIX) and key.removesuffix(SCALE_SUFFIX) in self._shard_of
+
+    def _block_size(self, key: str) -> tuple[int, int]:
+        """(rows, columns) for which one scale of the float8 weight `key` holds."""
+        quantization = self.config.get("quantization_config") or {}
+        place = f"{self.folder / CONFIG}: quantization_config"
+        if not isinstance(quantization, dict) or quantization.get("quant_method", "fp8") != "fp8":
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            raise CheckpointError(
+                f"{place}: quant_method must be 'fp8' for {key} ({FLOAT8}), but is {method!r}: dequantise it first"
+            )
+        block = quantization.get("weight_block_size", list(BLOCK))
+        if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
+            raise CheckpointError(f"{place}: weight_block_size must be two positive whole numbers, but is {block!r}")
+        return block[0], block[1]
+
+    def _scale(self, key: str, block: tuple[int, int]) -> torch.Tensor:
+        """The scales of the float8 weight `key`, checked."""
+        scale_key = key + SCALE_SUFFIX
+        shape = self.shape(key)
+        if scale_key not in self:
+            raise CheckpointError(f"{self.folder}: {key} is {FLOAT8}, but {scale_key} is missing: download its shard")
+        place = self.folder / self._shard_of[scale_key]
+        if len(shape) != 2:
+            raise CheckpointError(f"{self.folder / self._shard_of[key]}: {key} is {FLOAT8} {shape}, not a matrix")
+        if self.shape(scale_key) != scale_shape(shape, block):
+            raise CheckpointError(
+                f"{place}: {scale_key} must be {scale_shape(shape, block)} for {key} {shape} in blocks of {block},"
+                f" but is {self.shape(scale_key)}"
+            )
+        if self.dtype(scale_key) != torch.float32:
+            raise CheckpointError(f"{place}: {scale_key} must be torch.float32, but is {self.dtype(scale_key)}")
+        return self.tensor(scale_key)
+
+    def _mtp_keys(self) -> list[str]:
+        layers, more = (self.config.get(name) or 0 for name in ("num_hidden_layers", "num_nextn_predict_layers"))
+        if not isinstance(layers, int) or not isinstance(more, int):
+            raise CheckpointError(
+                f"{self.folder / CONFIG}: num_hidden_layers and num_nextn_predict_layers must be whole numbers,"
+                f" but are {layers!r} and {more!r}"
+            )
+        starts = tuple(f"model.layers.{number}." for number in range(layers, layers + more))
+        return [key for key in self._shard_of if key.startswith(starts)]
 
     def _read_index(self) -> dict[str, str]:
         index_path = self.folder / INDEX
@@ -119,9 +226,20 @@ class Checkpoint:
                 )
         return {key: str(shard) for key, shard in weight_map.items()}
 
-    def _shard_with(self, key: str) -> Any:
+    def _check_known(self, key: str) -> None:
         if key not in self._shard_of:
+            self._check_not_left_out(key)
             raise CheckpointError(f"{self.folder}: no key {key!r}: {self._nearest(key)}")
+
+    def _check_not_left_out(self, start: str) -> None:
+        if any(key.startswith(start) for key in self.left_out):
+            raise CheckpointError(
+                f"{self.folder}: {start!r} is of an MTP layer (num_nextn_predict_layers in {CONFIG}):"
+                " open the checkpoint with mtp=True (--mtp)"
+            )
+
+    def _shard_with(self, key: str) -> Any:
+        self._check_known(key)
         shard = self._open(self._shard_of[key])
         if key not in shard.keys():  # noqa: SIM118  (safe_open is no mapping)
             raise CheckpointError(

@@ -1,115 +1,133 @@
-"""A small checkpoint in DeepSeek-V3.2's layout: its key names, its norm widths, few heads and experts, seeded weights.
+"""Synthetic checkpoints in DeepSeek's layout, with seeded weights: a small one, or single layers of the full size.
 
-Key names and types follow deepseek-ai/DeepSeek-V3.2-Exp on the hub, in bf16 as its `inference/model.py` and
-transformers' `conversion_mapping` read them: one matrix an expert and projection. `e_score_correction_bias` and
-`indexer.k_norm` are float32: that file keeps both so, and remarks on each other float32 parameter (RMSNorms,
-`weights_proj`, `lm_head`) that the checkpoint holds it in bf16. There is no MTP layer and no float8.
+What they hold is listed in `architecture`. The weights of norms spread as reported of the trained models.
 """
 
 import hashlib
 import json
 import math
+import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from loguru import logger
 from platformdirs import user_cache_path
-from safetensors.torch import save
+from safetensors import SafetensorError, TensorSpec, serialize_file
 
+from weights_tools.architecture import FIXED, MODEL_TYPES, Geometry, Model, Spec, decoder_layer, embedding, head
 from weights_tools.checkpoint import CONFIG, INDEX, CheckpointError
+from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, quantize, scale_shape
 
 # Norm weights (mean, standard deviation). q_a and kv_a: as reported of the trained V3, whose kv_a gammas are tiny and
 # of both signs. k_norm: its beta is large enough that a LayerNorm without it is plainly wrong.
 _HIDDEN_GAMMA = (1.0, 0.2)
 _Q_A_GAMMA = (0.44, 0.08)
 _KV_A_GAMMA = (0.007, 0.008)
-_K_NORM_GAMMA = (1.0, 0.25)
-_K_NORM_BETA = (0.0, 0.5)
-_SCORE_BIAS = (0.0, 0.1)  # about the spread of the router's sigmoid scores: both have a say in the choice
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes, named as in config.json. Those that give a norm its width or a head its size are DeepSeek-V3.2's own."""
-
-    hidden_size: int = 7168
-    q_lora_rank: int = 1536
-    kv_lora_rank: int = 512
-    index_head_dim: int = 128
-    qk_nope_head_dim: int = 128
-    qk_rope_head_dim: int = 64
-    v_head_dim: int = 128
-
-    num_hidden_layers: int = 4  # three dense, then the first with experts
-    first_k_dense_replace: int = 3
-    num_attention_heads: int = 4
-    index_n_heads: int = 4
-    index_topk: int = 16  # so that a sequence of a few dozen tokens is long enough for the indexer to matter
-    intermediate_size: int = 256
-    moe_intermediate_size: int = 64
-    n_shared_experts: int = 1
-    n_routed_experts: int = 8
-    n_group: int = 4
-    topk_group: int = 2
-    num_experts_per_tok: int = 2
-    vocab_size: int = 256
+_VECTORS = {  # by the end of the key; all others are of hidden width
+    "q_a_layernorm.weight": _Q_A_GAMMA,
+    "kv_a_layernorm.weight": _KV_A_GAMMA,
+    "k_norm.weight": (1.0, 0.25),
+    "k_norm.bias": (0.0, 0.5),
+    "e_score_correction_bias": (0.0, 0.1),  # about the spread of the sigmoid scores: both have a say in the choice
+}
+_INPUT_GAMMA = {  # of the norm before a matrix, by the matrix's name; all others follow one of hidden width
+    "q_b_proj": _Q_A_GAMMA,
+    "wq_b": _Q_A_GAMMA,
+    "kv_b_proj": _KV_A_GAMMA,
+}
+_SHARD_BYTES = 2e9  # one shard's tensors are in memory at once, and as much again in float32 while they are drawn
 
 
 def write_synthetic(
-    folder: str | Path, geometry: Geometry | None = None, *, seed: int = 0, force: bool = False
+    folder: str | Path,
+    geometry: Geometry | None = None,
+    *,
+    seed: int = 0,
+    force: bool = False,
+    layers: Collection[int] = (),
+    repeat_experts: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Path:
-    """Write a checkpoint: `config.json`, the index, one shard a layer, one for the embedding, one for the head.
+    """Write a checkpoint: `config.json`, the index, and shards: of a layer each, the embedding, the head.
 
-    The same seed and geometry give the same bytes. A tensor's values depend on the seed, its key and its shape alone,
-    so fewer layers leave the others as they were. Matrices keep activations of order one.
+    The same arguments give the same bytes. A tensor's values depend on the seed, its key and its shape alone, so fewer
+    layers leave the others as they were. Matrices keep activations of order one.
 
     Args:
         folder: is made, with its parents. It appears under its name only once it is whole.
         geometry: 243 MB by default.
         force: replace `folder` if it is a checkpoint that this function wrote.
+        layers: write only these, without embedding and head. config.json still speaks of the whole model, and the
+            index's metadata lists them as `synthetic_layers`.
+        repeat_experts: write expert 0's matrices for each routed expert of its layer, which makes the full size cheap
+            to draw. The index's metadata says so as `synthetic_experts`. What depends on the experts' being different
+            can't be seen in such a checkpoint.
+        progress: is called with (bytes written, bytes in all) after each shard.
 
     Returns:
         `folder`, resolved.
 
     Raises:
-        CheckpointError: `folder` exists (unless it is empty), or it can't be written.
+        CheckpointError: `folder` exists (unless it is empty), it can't be written or does not fit the disk, or there is
+            no such layer
     """
     geometry = geometry or Geometry()
     folder = Path(folder).resolve()  # a symlink stays, what it points to is replaced
     _check_replaceable(folder, force)
+    shards = _plan_shards(geometry, layers)
+    total_size = sum(_stored_bytes(spec) for specs in shards for spec in specs)
+    metadata: dict[str, Any] = {"total_size": total_size, "synthetic_seed": seed}
+    if layers:
+        metadata["synthetic_layers"] = sorted(layers)
+    if repeat_experts:
+        metadata["synthetic_experts"] = "expert 0's matrices, repeated for each routed expert of its layer"
     # Beside the final place, so that the last step is one rename on one file system.
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.mkdir(parents=True)
-        size = _write_into(partial, geometry, seed)
+        free = shutil.disk_usage(partial).free
+        if total_size > free:
+            raise CheckpointError(f"{folder}: needs {total_size / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB")
+        weight_map: dict[str, str] = {}
+        written = 0
+        for number, specs in enumerate(shards, 1):
+            name = f"model-{number:05d}-of-{len(shards):06d}.safetensors"  # digits as on the hub
+            tensors = _draw_shard(specs, seed, repeat_experts)
+            _save(tensors, partial / name)
+            weight_map |= dict.fromkeys(tensors, name)
+            written += sum(tensor.nbytes for tensor in tensors.values())
+            progress(written, total_size)
+        _write_json(partial / INDEX, {"metadata": metadata, "weight_map": weight_map})
+        _write_json(partial / CONFIG, _config(geometry))
         _move_into_place(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: can't be written ({error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    logger.info(f"wrote {folder}: {geometry.num_hidden_layers} layers, {size / 1e6:.0f} MB, seed {seed}")
+    logger.info(f"wrote {folder}: {len(weight_map)} tensors, {total_size / 1e6:.0f} MB, seed {seed}")
     return folder
 
 
-def default_checkpoint() -> Path:
+def default_checkpoint(model: Model = "v32") -> Path:
     """The default geometry with seed 0, in the user's cache folder: written the first time, kept for the next.
 
     Raises:
         CheckpointError: it can't be written
     """
-    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]  # other code, other checkpoint
-    folder = user_cache_path("tt-deepseek-norms") / "checkpoints" / f"synthetic-{version}"
+    # Other code, other checkpoint.
+    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("architecture", "synthetic")]
+    version = hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    folder = user_cache_path("tt-deepseek-norms") / "checkpoints" / f"synthetic-{model}-{version}"
     if not folder.exists():
         try:
-            write_synthetic(folder)
+            write_synthetic(folder, Geometry(model=model))
         except CheckpointError:
             if not folder.exists():  # else another process was faster
                 raise
@@ -132,22 +150,86 @@ def _is_synthetic(folder: Path) -> bool:
         return False
 
 
-def _write_into(folder: Path, geometry: Geometry, seed: int) -> int:
-    """Write all files of the checkpoint. Returns the tensors' size in bytes."""
-    shards = [_embedding(geometry), *(_layer(geometry, i) for i in range(geometry.num_hidden_layers)), _head(geometry)]
-    weight_map: dict[str, str] = {}
-    total_size = 0
-    for number, specs in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):06d}.safetensors"  # digits as on the hub
-        with ThreadPoolExecutor() as pool:  # numpy draws without the interpreter's lock
-            tensors = dict(pool.map(lambda spec: (spec.key, _draw(spec, seed)), specs))
-        (folder / name).write_bytes(save(tensors, metadata={"format": "pt"}))
-        weight_map |= dict.fromkeys(tensors, name)
-        total_size += sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total_size, "synthetic_seed": seed}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    (folder / CONFIG).write_text(json.dumps(_config(geometry), indent=2) + "\n")
-    return total_size
+def _plan_shards(geometry: Geometry, layers: Collection[int]) -> list[list[Spec]]:
+    """The tensors of each file: one a layer, and where a layer is larger than `_SHARD_BYTES` several."""
+    for number in layers:
+        if number not in geometry.layer_numbers:
+            raise CheckpointError(f"layer must be 0 to {geometry.layer_numbers[-1]}, but is {number}")
+    parts = [decoder_layer(geometry, number) for number in sorted(layers or geometry.layer_numbers)]
+    if not layers:
+        parts = [embedding(geometry), *parts, head(geometry)]
+    shards: list[list[Spec]] = []
+    for part in parts:
+        shards.append([])
+        size = 0
+        for spec in part:
+            size += _stored_bytes(spec)
+            if size > _SHARD_BYTES and shards[-1]:
+                shards.append([])
+                size = _stored_bytes(spec)
+            shards[-1].append(spec)
+    return shards
+
+
+def _stored_bytes(spec: Spec) -> int:
+    """Of the tensor and its scales."""
+    scales = 4 * math.prod(scale_shape(spec.shape)) if spec.dtype == FLOAT8 else 0
+    return math.prod(spec.shape) * spec.dtype.itemsize + scales
+
+
+def _draw_shard(specs: Iterable[Spec], seed: int, repeat_experts: bool) -> dict[str, torch.Tensor]:
+    """The shard's content by key. Repeated experts share their memory."""
+    sources = {spec: _of_expert_0(spec) if repeat_experts else spec for spec in specs}
+    distinct = list(dict.fromkeys(sources.values()))
+    with ThreadPoolExecutor() as pool:  # numpy draws without the interpreter's lock
+        drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed), distinct), strict=True))
+    return {spec.key + suffix: tensor for spec, source in sources.items() for suffix, tensor in drawn[source].items()}
+
+
+def _of_expert_0(spec: Spec) -> Spec:
+    return spec._replace(key=re.sub(r"\.experts\.\d+\.", ".experts.0.", spec.key))
+
+
+def _draw(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
+    """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8."""
+    mean, std = _spread(spec)
+    # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
+    generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
+    values = torch.from_numpy(generator.standard_normal(spec.shape, dtype=np.float32)).mul_(std).add_(mean)
+    if spec.dtype != FLOAT8:
+        return {"": values.to(spec.dtype)}
+    weight, scale = quantize(values)
+    return {"": weight, SCALE_SUFFIX: scale}
+
+
+def _spread(spec: Spec) -> tuple[float, float]:
+    """Mean and standard deviation of the tensor's values."""
+    if len(spec.shape) == 1:
+        return next((spread for end, spread in _VECTORS.items() if spec.key.endswith(f".{end}")), _HIDDEN_GAMMA)
+    module = spec.key.split(".")[-2]
+    if module == "embed_tokens":
+        return 0.0, 1.0
+    # A matrix gives outputs of RMS about 1 for an input of RMS 1, or for a normed one times its norm's gamma.
+    gamma = _INPUT_GAMMA.get(module, _HIDDEN_GAMMA)
+    return 0.0, 1 / (math.hypot(*gamma) * math.sqrt(spec.shape[1]))
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """As safetensors.torch.save_file, which refuses tensors that share memory, as repeated experts do."""
+    specs = {
+        key: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for key, tensor in tensors.items()
+    }
+    serialize_file(specs, path, metadata={"format": "pt"})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:
@@ -160,107 +242,47 @@ def _move_into_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-class _Spec(NamedTuple):
-    """One tensor: N(mean, std) of `shape`."""
-
-    key: str
-    shape: tuple[int, ...]
-    mean: float
-    std: float
-    dtype: torch.dtype = torch.bfloat16
-
-
-def _draw(spec: _Spec, seed: int) -> torch.Tensor:
-    # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
-    generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
-    values = torch.from_numpy(generator.standard_normal(spec.shape, dtype=np.float32))
-    return values.mul_(spec.std).add_(spec.mean).to(spec.dtype)
-
-
-def _embedding(g: Geometry) -> Iterator[_Spec]:
-    yield _Spec("model.embed_tokens.weight", (g.vocab_size, g.hidden_size), 0.0, 1.0)
-
-
-def _head(g: Geometry) -> Iterator[_Spec]:
-    yield _Spec("model.norm.weight", (g.hidden_size,), *_HIDDEN_GAMMA)
-    yield _linear("lm_head", g.vocab_size, g.hidden_size)
-
-
-def _layer(g: Geometry, number: int) -> Iterator[_Spec]:
-    layer = f"model.layers.{number}"
-    yield _Spec(f"{layer}.input_layernorm.weight", (g.hidden_size,), *_HIDDEN_GAMMA)
-    yield from _attention(g, f"{layer}.self_attn")
-    yield _Spec(f"{layer}.post_attention_layernorm.weight", (g.hidden_size,), *_HIDDEN_GAMMA)
-    if number < g.first_k_dense_replace:
-        yield from _mlp(f"{layer}.mlp", g.hidden_size, g.intermediate_size)
-        return
-    for expert in range(g.n_routed_experts):
-        yield from _mlp(f"{layer}.mlp.experts.{expert}", g.hidden_size, g.moe_intermediate_size)
-    yield from _mlp(f"{layer}.mlp.shared_experts", g.hidden_size, g.n_shared_experts * g.moe_intermediate_size)
-    yield _linear(f"{layer}.mlp.gate", g.n_routed_experts, g.hidden_size)
-    yield _Spec(f"{layer}.mlp.gate.e_score_correction_bias", (g.n_routed_experts,), *_SCORE_BIAS, torch.float32)
-
-
-def _attention(g: Geometry, attention: str) -> Iterator[_Spec]:
-    heads = g.num_attention_heads
-    yield _linear(f"{attention}.q_a_proj", g.q_lora_rank, g.hidden_size)
-    yield _Spec(f"{attention}.q_a_layernorm.weight", (g.q_lora_rank,), *_Q_A_GAMMA)
-    yield _linear(f"{attention}.q_b_proj", heads * (g.qk_nope_head_dim + g.qk_rope_head_dim), g.q_lora_rank, _Q_A_GAMMA)
-    yield _linear(f"{attention}.kv_a_proj_with_mqa", g.kv_lora_rank + g.qk_rope_head_dim, g.hidden_size)
-    yield _Spec(f"{attention}.kv_a_layernorm.weight", (g.kv_lora_rank,), *_KV_A_GAMMA)
-    yield _linear(f"{attention}.kv_b_proj", heads * (g.qk_nope_head_dim + g.v_head_dim), g.kv_lora_rank, _KV_A_GAMMA)
-    yield _linear(f"{attention}.o_proj", g.hidden_size, heads * g.v_head_dim)
-
-    indexer = f"{attention}.indexer"
-    yield _linear(f"{indexer}.wq_b", g.index_n_heads * g.index_head_dim, g.q_lora_rank, _Q_A_GAMMA)
-    yield _linear(f"{indexer}.wk", g.index_head_dim, g.hidden_size)
-    yield _Spec(f"{indexer}.k_norm.weight", (g.index_head_dim,), *_K_NORM_GAMMA, torch.float32)
-    yield _Spec(f"{indexer}.k_norm.bias", (g.index_head_dim,), *_K_NORM_BETA, torch.float32)
-    yield _linear(f"{indexer}.weights_proj", g.index_n_heads, g.hidden_size)
-
-
-def _mlp(mlp: str, hidden: int, intermediate: int) -> Iterator[_Spec]:
-    yield _linear(f"{mlp}.gate_proj", intermediate, hidden)
-    yield _linear(f"{mlp}.up_proj", intermediate, hidden)
-    yield _linear(f"{mlp}.down_proj", hidden, intermediate)
-
-
-def _linear(name: str, rows: int, columns: int, input_gamma: tuple[float, float] = _HIDDEN_GAMMA) -> _Spec:
-    """A matrix that gives outputs of RMS about 1 for an input of RMS 1, or for a normed one times `input_gamma`."""
-    return _Spec(f"{name}.weight", (rows, columns), 0.0, 1 / (math.hypot(*input_gamma) * math.sqrt(columns)))
-
-
 def _config(geometry: Geometry) -> dict[str, Any]:
-    """config.json as on the hub, less what speaks of float8 and MTP layers."""
-    return asdict(geometry) | {
-        "architectures": ["DeepseekV32ForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "ep_size": 1,
-        "hidden_act": "silu",
-        "initializer_range": 0.02,
-        "max_position_embeddings": 163840,
-        "model_type": "deepseek_v32",
-        "moe_layer_freq": 1,
-        "norm_topk_prob": True,
-        "num_key_value_heads": geometry.num_attention_heads,
-        "rms_norm_eps": 1e-6,
-        "rope_scaling": {
-            "beta_fast": 32,
-            "beta_slow": 1,
-            "factor": 40,
-            "mscale": 1.0,
-            "mscale_all_dim": 1.0,
-            "original_max_position_embeddings": 4096,
-            "type": "yarn",
-        },
-        "rope_theta": 10000,
-        "routed_scaling_factor": 2.5,
-        "scoring_func": "sigmoid",
-        "tie_word_embeddings": False,
-        "topk_method": "noaux_tc",
-        "torch_dtype": "bfloat16",
-        "use_cache": True,
-    }
+    """config.json as on the hub."""
+    sizes = {name: getattr(geometry, name) for name in geometry.size_names(geometry.model)}
+    config = (
+        sizes
+        | FIXED
+        | {
+            "architectures": [{"v3": "DeepseekV3ForCausalLM", "v32": "DeepseekV32ForCausalLM"}[geometry.model]],
+            "attention_dropout": 0.0,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "ep_size": 1,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "max_position_embeddings": 163840,
+            "model_type": MODEL_TYPES[geometry.model],
+            "norm_topk_prob": True,
+            "num_key_value_heads": geometry.num_attention_heads,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": {
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "factor": 40,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 4096,
+                "type": "yarn",
+            },
+            "rope_theta": 10000,
+            "routed_scaling_factor": 2.5,
+            "scoring_func": "sigmoid",
+            "topk_method": "noaux_tc",
+            "torch_dtype": "bfloat16",
+            "use_cache": True,
+        }
+    )
+    if geometry.float8:
+        config["quantization_config"] = {
+            "activation_scheme": "dynamic",
+            "fmt": "e4m3",
+            "quant_method": "fp8",
+            "weight_block_size": list(BLOCK),
+        }
+    return config

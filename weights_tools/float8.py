@@ -1,0 +1,54 @@
+"""float8_e4m3 matrices as DeepSeek's checkpoints hold them: one float32 scale for each block of 128x128.
+
+A scale is stored beside its matrix, as `<key>_scale_inv`: the value is the float8 times its block's scale. Blocks at
+the right and lower edge are smaller where a size is no multiple of 128 (576 = 4.5 blocks: kv_a_proj_with_mqa's rows).
+"""
+
+import math
+
+import torch
+from torch.nn.functional import pad
+
+FLOAT8 = torch.float8_e4m3fn
+BLOCK = (128, 128)  # rows, columns: `weight_block_size` in DeepSeek's config.json
+SCALE_SUFFIX = "_scale_inv"
+
+
+def scale_shape(shape: tuple[int, ...], block: tuple[int, int] = BLOCK) -> tuple[int, ...]:
+    """The shape of the scales of a matrix: its blocks along each dimension, the partial ones at the edges included."""
+    return tuple(math.ceil(size / step) for size, step in zip(shape, block, strict=True))
+
+
+def dequantize(
+    weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, block: tuple[int, int] = BLOCK
+) -> torch.Tensor:
+    """The matrix's values, multiplied in float32 and rounded once.
+
+    One row of blocks at a time, so that no float32 copy of the whole is needed.
+
+    Args:
+        weight: (R, C) float8_e4m3fn
+        scale: `scale_shape((R, C), block)` float32
+        dtype: of the result
+    """
+    rows, columns = block
+    values = torch.empty(weight.shape, dtype=dtype)
+    for number, scales in enumerate(scale):
+        strip = slice(number * rows, (number + 1) * rows)
+        values[strip] = weight[strip].float() * scales.repeat_interleave(columns)[: weight.shape[1]]
+    return values
+
+
+def quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R, C) float32 as float8_e4m3fn (R, C) and its scales: each block's largest value becomes float8's largest."""
+    rows, columns = BLOCK
+    weight = torch.empty(values.shape, dtype=FLOAT8)
+    scale = torch.empty(scale_shape(tuple(values.shape)))
+    for number, scales in enumerate(scale):
+        strip = slice(number * rows, (number + 1) * rows)
+        padded = pad(values[strip], (0, scale.shape[1] * columns - values.shape[1]))
+        blocks = padded.view(len(padded), -1, columns)
+        scales[:] = blocks.abs().amax(dim=(0, 2)) / torch.finfo(FLOAT8).max
+        scales[scales == 0] = 1.0  # a block of zeros: 0 / 0 would be NaN
+        weight[strip] = (blocks / scales[:, None]).view(len(padded), -1)[:, : values.shape[1]]
+    return weight, scale
