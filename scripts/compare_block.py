@@ -50,7 +50,7 @@ def main(
         bool, typer.Option("--isolated", help="Feed each norm what HuggingFace's got; else errors propagate.")
     ] = False,
     tokens: Annotated[
-        int | None, typer.Option(help="Sequence length; default: 32, and index_topk more if that is small.", min=1)
+        int | None, typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
     arch: Annotated[Arch | None, typer.Option(help="Of a simulator; default: blackhole.")] = None,
