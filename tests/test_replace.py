@@ -154,7 +154,7 @@ def test_model_without_norms_is_an_error() -> None:
 @torch.no_grad()
 def test_runs_every_norm_on_the_device(device: Any, model: Model) -> None:
     x = random_input(3, 64)
-    expected = model(x)
+    expected, each = model(x), {name: model.get_submodule(name)(x) for name in NAMES}
     with counted_forwards(model) as calls, replace_norms(model, device) as replaced:
         calls.clear()  # of finding them
         y = model(x)
@@ -164,6 +164,8 @@ def test_runs_every_norm_on_the_device(device: Any, model: Model) -> None:
         types = [type(replaced.norms[name]) for name in NAMES]
         assert types == [TtRMSNorm, TtLayerNorm, TtRMSNorm, TtLayerNorm, TtLayerNorm]
         assert "layers.0.before   TtRMSNorm" in str(replaced)
+        for name, norm in replaced.norms.items():
+            assert compare(norm(x), each[name]).raw >= 0.99, name  # all but beta's cancellations
     assert compare(y, expected).relative_norm <= 2.0**-7, "one ULP"
 
 
