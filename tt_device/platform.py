@@ -78,10 +78,16 @@ def find_platform(arch: str | None = None) -> Platform:
     elif named:
         backend, location, found = _named_simulator(Path(named), arch)
     else:
-        backend, location, found = "wolfpine", _wolfpine_folder(arch or ARCHES[0]), arch or ARCHES[0]
+        return find_wolfpine(arch)
     if arch not in (None, found):
         raise PlatformError(f"arch asked for ({arch}) must equal the arch of {location} ({found})")
     return Platform(backend, found, location, ttnn_version, compiler)
+
+
+def find_wolfpine(arch: str | None = None) -> Platform:
+    """wolfpine's `arch`, blackhole by default, whatever else there is. Raises PlatformError if it is not installed."""
+    arch = arch or ARCHES[0]
+    return Platform("wolfpine", arch, _wolfpine_folder(arch), _version("ttnn"), runtime_root.find_compiler())
 
 
 def _first_card() -> Path | None:

@@ -1,0 +1,63 @@
+"""wolfpine's server with probes: writes when each launch starts and ends, and what goes through its circular buffers.
+
+`cycles.py` has it started in place of wolfpine's own server: `python probe.py ARCH FILE`. It runs in the simulator's
+process, and imports nothing of ours. FILE gets JSON lines `[x, y, cycle, kind, index, value]` for the tile at (x, y):
+
+    go      0, value   value lands in the launch mailbox: 0x80 starts a launch, 0 ends it
+    pushed  cb, value  the CB's count of pages ever pushed
+    popped  cb, value  the CB's count of pages ever popped
+"""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from framework.bridge.device import Device
+from framework.device import tiles
+
+# Where tt-metal's mailboxes start (MEM_MAILBOX_BASE of its dev_mem_map.h), and the signal byte of the go message in
+# them, as ttnn 0.81 lays them out. A CB's counters are registers 10 (received) and 8 (acknowledged) of its stream.
+MAILBOXES = {"blackhole": 0x60, "wormhole": 0x10}
+GO_SIGNAL = 1171
+COUNTERS = {10: "pushed", 8: "popped"}
+
+
+def main(arch: str, path: str) -> None:
+    go = MAILBOXES[arch] + GO_SIGNAL
+    with Path(path).open("w") as out:
+
+        def write(tile: Any, kind: str, index: int, value: int) -> None:
+            out.write(json.dumps([tile.coord_x, tile.coord_y, tile.clock.current_cycle, kind, index, value]) + "\n")
+            if kind == "go":
+                out.flush()  # the reader waits for the end of a launch
+
+        make_tile = tiles.TensixTile.__init__
+
+        def make_probed_tile(tile: Any, *args: Any, **kwargs: Any) -> None:
+            make_tile(tile, *args, **kwargs)
+            memory, overlay = tile.L1_mem, tile.noc_overlay
+
+            def store(address: int, value: Any, size: int | None = None, _store: Any = memory.write) -> None:
+                _store(address, value, size)
+                if address <= go < address + (len(value) if size is None else size):
+                    write(tile, "go", 0, value[go - address])
+
+            def count(address: int, value: Any, size: int | None = None, _count: Any = overlay.write) -> None:
+                _count(address, value, size)
+                stream, register = address >> 12, (address & 0xFFF) >> 2
+                if register in COUNTERS:
+                    write(tile, COUNTERS[register], stream, overlay.stream_regs[stream][register])
+
+            memory.write, overlay.write = store, count
+
+        tiles.TensixTile.__init__ = make_probed_tile
+        # A host write that runs no cycles: else the cores of a launch would start thousands of cycles apart.
+        Device.write = Device.write_without_pump
+        sys.argv = [f"framework.sim.{arch}"]
+        runpy.run_module(f"framework.sim.{arch}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
