@@ -50,7 +50,8 @@ def main(
         bool, typer.Option("--isolated", help="Feed each norm what HuggingFace's got; else errors propagate.")
     ] = False,
     tokens: Annotated[
-        int | None, typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1)
+        int | None,
+        typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
     arch: Annotated[Arch | None, typer.Option(help="Of a simulator; default: blackhole.")] = None,
@@ -70,14 +71,14 @@ def main(
         from integration.replace import NormError, find_norms
 
         block = Block(weights, layer)
-        patterns = norms.split(",")
+        patterns = [pattern.strip() for pattern in norms.split(",")]
         try:
-            find_norms(block.layer, patterns)
+            find_norms(block.layer, patterns)  # before the device is opened for nothing
+            logger.info("opening the device and compiling kernels, up to a minute the first time ...")
+            with platform.open() as device:
+                comparison = compare_block(block, device, patterns, isolated, tokens, seed)
         except NormError as error:
             _stop(error, BAD_ARGUMENTS, verbose)
-        logger.info("opening the device and compiling kernels, up to a minute the first time ...")
-        with platform.open() as device:
-            comparison = compare_block(block, device, patterns, isolated, tokens, seed)
     except CheckpointError as error:
         _stop(error, BAD_ARGUMENTS, verbose)
     except PlatformError as error:
@@ -85,9 +86,8 @@ def main(
 
     mode = "each norm fed HuggingFace's input" if isolated else "chained"
     console = Console(width=max(Console().width, 132))  # a figure that is cut is no figure
-    console.print(
-        _tap_table(f"{block.config.model_type} layer {layer}, {comparison.tokens} tokens, {mode}", comparison)
-    )
+    title = f"{block.config.model_type} layer {layer}, tokens: {comparison.tokens}, {mode}"
+    console.print(_tap_table(title, comparison))
     if comparison.flips:
         console.print(_flip_table(comparison))
     index_topk = getattr(block.config, "index_topk", 0)
