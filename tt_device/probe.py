@@ -17,15 +17,15 @@ from typing import Any
 from framework.bridge.device import Device
 from framework.device import tiles
 
-# Where tt-metal's mailboxes start (MEM_MAILBOX_BASE of its dev_mem_map.h), and the signal byte of the go message in
-# them, as ttnn 0.81 lays them out. A CB's counters are registers 10 (received) and 8 (acknowledged) of its stream.
+# As ttnn 0.81 has them: where the mailboxes start (MEM_MAILBOX_BASE of dev_mem_map.h), the go message's signal byte in
+# them, and a CB's counters: registers of the CB's overlay stream (stream_io_map.h).
 MAILBOXES = {"blackhole": 0x60, "wormhole": 0x10}
 GO_SIGNAL = 1171
-COUNTERS = {10: "pushed", 8: "popped"}
+COUNTERS = {"blackhole": {10: "pushed", 8: "popped"}, "wormhole": {4: "pushed", 3: "popped"}}
 
 
 def main(arch: str, path: str) -> None:
-    go = MAILBOXES[arch] + GO_SIGNAL
+    go, counters = MAILBOXES[arch] + GO_SIGNAL, COUNTERS[arch]
     with Path(path).open("w") as out:
 
         def write(tile: Any, kind: str, index: int, value: int) -> None:
@@ -47,8 +47,8 @@ def main(arch: str, path: str) -> None:
             def count(address: int, value: Any, size: int | None = None, _count: Any = overlay.write) -> None:
                 _count(address, value, size)
                 stream, register = address >> 12, (address & 0xFFF) >> 2
-                if register in COUNTERS:
-                    write(tile, COUNTERS[register], stream, overlay.stream_regs[stream][register])
+                if register in counters:
+                    write(tile, counters[register], stream, overlay.stream_regs[stream][register])
 
             memory.write, overlay.write = store, count
 
