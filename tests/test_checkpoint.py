@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import struct
 from collections.abc import Callable
@@ -208,7 +209,7 @@ _WEIGHT, _SCALE = torch.ones(200, 300).to(torch.float8_e4m3fn), torch.ones(2, 3)
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": _SCALE},
             {"quant_method": "awq"},
-            "quant_method must be 'fp8' for m.weight (torch.float8_e4m3fn), but is 'awq'",
+            "quant_method must be 'fp8' to read torch.float8_e4m3fn, but is 'awq'",
         ),
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": _SCALE},
@@ -385,6 +386,25 @@ def test_an_unknown_key_is_told_what_there_is(folder: Path, asked: str, nearest:
             read(asked)
         assert asked in str(caught.value)
         assert str(caught.value).endswith(nearest)
+
+
+def test_a_file_that_can_not_be_mapped_is_named(tmp_path: Path) -> None:
+    """4 GiB (a sparse file) where the process may have 1 GiB more of addresses."""
+    size = 2**32
+    header = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    shard = tmp_path / "model.safetensors"
+    shard.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(shard, 8 + len(header) + size)
+    (tmp_path / "config.json").write_text("{}")
+    addresses = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (addresses + 2**30, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: its 4\.3 GB can't be mapped") as caught:
+            Checkpoint(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_dtype_without_a_name_in_torch_is_an_error(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ one `model.safetensors`.
 """
 
 import difflib
+import fnmatch
 import json
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,6 +52,7 @@ class Checkpoint:
     Attributes:
         folder: as given
         config: config.json's content
+        metadata: the index's, empty where it has none
         left_out: the keys of the MTP layers, unless `mtp`
 
     Raises:
@@ -63,7 +66,9 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: no such checkpoint folder: give the folder that holds {CONFIG}")
         self.config = _read_json_object(self.folder / CONFIG)
-        self._shards: dict[str, Any] = {}  # file name -> safe_open (which has no types): mapped, not read
+        self.metadata: dict[str, Any] = {}
+        # file name -> safe_open (which has no types; mapped, not read) and its keys, which it would list anew each time
+        self._shards: dict[str, tuple[Any, frozenset[str]]] = {}
         self._shard_of = self._read_index()  # key -> file name
         self.left_out = [] if mtp else self._mtp_keys()
         for key in self.left_out:
@@ -78,6 +83,27 @@ class Checkpoint:
         """
         start = prefix.removesuffix(".") + "." if prefix else ""
         return [key for key in self._shard_of if key.startswith(start) and (scales or not self._is_scale(key))]
+
+    def select(self, patterns: Iterable[str], *, scales: bool = False) -> list[str]:
+        """The keys that one of the globs matches, in the index's order. `*` takes dots, too.
+
+        Raises:
+            CheckpointError: a pattern matches no key
+        """
+        keys = self.keys(scales=scales)
+        chosen: set[str] = set()
+        for pattern in patterns:
+            matched = fnmatch.filter(keys, pattern)
+            if not matched:
+                hidden = fnmatch.filter(self.left_out, pattern)
+                why = f"--mtp shows the {len(hidden)} keys of MTP layers that do" if hidden else self._nearest(pattern)
+                raise CheckpointError(f"{self.folder}: no key matches {pattern!r}: {why}")
+            chosen.update(matched)
+        return [key for key in keys if key in chosen]
+
+    def shards(self) -> list[str]:
+        """The names of all files that the index names."""
+        return sorted(set(self._shard_of.values()))
 
     def __contains__(self, key: object) -> bool:
         return key in self._shard_of
@@ -128,22 +154,28 @@ class Checkpoint:
             CheckpointError: there is no such key, or a float8 weight and its scales don't fit each other or the
                 config's `quantization_config`
         """
-        stored_as = self.dtype(key)
-        scale_key = key + SCALE_SUFFIX
-        if stored_as == FLOAT8:
-            block = self._block_size(key)
-            return dequantize(self.tensor(key), self._scale(key, block), dtype, block)
+        self.check(key)
+        if self.dtype(key) != FLOAT8:
+            return self.tensor(key).to(dtype)
+        return dequantize(self.tensor(key), self.tensor(key + SCALE_SUFFIX), dtype, self._block_size())
+
+    def check(self, key: str) -> None:
+        """Looks in the headers whether `weight` can be had.
+
+        Raises:
+            CheckpointError: as `weight` says
+        """
+        dtype, scale_key = self.dtype(key), key + SCALE_SUFFIX
         place = self.folder / self._shard_of[key]
-        if stored_as.is_floating_point and stored_as.itemsize == 1:
-            raise CheckpointError(f"{place}: {key} is {stored_as}, but the only float8 with known scales is {FLOAT8}")
-        if scale_key in self:
-            raise CheckpointError(
-                f"{place}: {key} is {stored_as}, but {scale_key} is for {FLOAT8}: download both again"
-            )
-        if key.endswith(SCALE_SUFFIX):
+        if dtype == FLOAT8:
+            self._check_scale(key, scale_key)
+        elif dtype.is_floating_point and dtype.itemsize == 1:
+            raise CheckpointError(f"{place}: {key} is {dtype}, but the only float8 with known scales is {FLOAT8}")
+        elif scale_key in self:
+            raise CheckpointError(f"{place}: {key} is {dtype}, but {scale_key} is for {FLOAT8}: download both again")
+        elif key.endswith(SCALE_SUFFIX):
             of = key.removesuffix(SCALE_SUFFIX)
             raise CheckpointError(f"{place}: {key} is no weight but the scales of {of}: ask for that one")
-        return self.tensor(key).to(dtype)
 
     def weights(self, prefix: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
         """`weight` of all keys below a module's name, as the module names them: its `load_state_dict` takes the result.
@@ -165,29 +197,14 @@ class Checkpoint:
         """Not so where the weight is missing: what has lost its weight must be seen, not passed over."""
         return key.endswith(SCALE_SUFFIX) and key.removesuffix(SCALE_SUFFIX) in self._shard_of
 
-    def _block_size(self, key: str) -> tuple[int, int]:
-        """(rows, columns) for which one scale of the float8 weight `key` holds."""
-        quantization = self.config.get("quantization_config") or {}
-        place = f"{self.folder / CONFIG}: quantization_config"
-        if not isinstance(quantization, dict) or quantization.get("quant_method", "fp8") != "fp8":
-            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-            raise CheckpointError(
-                f"{place}: quant_method must be 'fp8' for {key} ({FLOAT8}), but is {method!r}: dequantise it first"
-            )
-        block = quantization.get("weight_block_size", list(BLOCK))
-        if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
-            raise CheckpointError(f"{place}: weight_block_size must be two positive whole numbers, but is {block!r}")
-        return block[0], block[1]
-
-    def _scale(self, key: str, block: tuple[int, int]) -> torch.Tensor:
-        """The scales of the float8 weight `key`, checked."""
-        scale_key = key + SCALE_SUFFIX
-        shape = self.shape(key)
+    def _check_scale(self, key: str, scale_key: str) -> None:
+        """Whether a float8 weight has scales that fit it."""
+        block, shape = self._block_size(), self.shape(key)
+        if len(shape) != 2:
+            raise CheckpointError(f"{self.folder / self._shard_of[key]}: {key} is {FLOAT8} {shape}, not a matrix")
         if scale_key not in self:
             raise CheckpointError(f"{self.folder}: {key} is {FLOAT8}, but {scale_key} is missing: download its shard")
         place = self.folder / self._shard_of[scale_key]
-        if len(shape) != 2:
-            raise CheckpointError(f"{self.folder / self._shard_of[key]}: {key} is {FLOAT8} {shape}, not a matrix")
         if self.shape(scale_key) != scale_shape(shape, block):
             raise CheckpointError(
                 f"{place}: {scale_key} must be {scale_shape(shape, block)} for {key} {shape} in blocks of {block},"
@@ -195,7 +212,20 @@ class Checkpoint:
             )
         if self.dtype(scale_key) != torch.float32:
             raise CheckpointError(f"{place}: {scale_key} must be torch.float32, but is {self.dtype(scale_key)}")
-        return self.tensor(scale_key)
+
+    def _block_size(self) -> tuple[int, int]:
+        """(rows, columns) of a float8 weight that share a scale."""
+        place = f"{self.folder / CONFIG}: quantization_config"
+        quantization = self.config.get("quantization_config") or {}
+        if not isinstance(quantization, dict):
+            raise CheckpointError(f"{place} must be an object, but is {quantization!r}")
+        method = quantization.get("quant_method", "fp8")
+        if method != "fp8":
+            raise CheckpointError(f"{place}: quant_method must be 'fp8' to read {FLOAT8}, but is {method!r}")
+        block = quantization.get("weight_block_size", list(BLOCK))
+        if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
+            raise CheckpointError(f"{place}: weight_block_size must be two positive whole numbers, but is {block!r}")
+        return block[0], block[1]
 
     def _mtp_keys(self) -> list[str]:
         layers, more = (self.config.get(name) or 0 for name in ("num_hidden_layers", "num_nextn_predict_layers"))
@@ -212,9 +242,12 @@ class Checkpoint:
         if not index_path.exists():
             if not (self.folder / SINGLE).exists():
                 raise CheckpointError(f"{self.folder}: holds neither {INDEX} nor {SINGLE}: download one of them")
-            return dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
+            return dict.fromkeys(self._open(SINGLE)[0].keys(), SINGLE)
 
-        weight_map = _read_json_object(index_path).get("weight_map")
+        index = _read_json_object(index_path)
+        metadata = index.get("metadata")
+        self.metadata = metadata if isinstance(metadata, dict) else {}
+        weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{index_path}: has no weight_map from keys to files: download it again")
         for shard in set(map(str, weight_map.values())):
@@ -240,22 +273,26 @@ class Checkpoint:
 
     def _shard_with(self, key: str) -> Any:
         self._check_known(key)
-        shard = self._open(self._shard_of[key])
-        if key not in shard.keys():  # noqa: SIM118  (safe_open is no mapping)
+        shard, keys = self._open(self._shard_of[key])
+        if key not in keys:
             raise CheckpointError(
                 f"{self.folder / self._shard_of[key]}: lacks {key}, which {INDEX} places there: download both again"
             )
         return shard
 
-    def _open(self, name: str) -> Any:
+    def _open(self, name: str) -> tuple[Any, frozenset[str]]:
         if name not in self._shards:
             path = self.folder / name
             if not path.is_file():
                 raise CheckpointError(f"{path}: no such file, though the checkpoint needs it: download it")
             try:
-                self._shards[name] = safe_open(path, framework="pt")
+                shard: Any = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: not a whole safetensors file ({error}): download it again") from error
+            except (RuntimeError, MemoryError) as error:  # torch's and safetensors', of a refused mmap
+                size = path.stat().st_size / 1e9
+                raise CheckpointError(f"{path}: its {size:.1f} GB can't be mapped into memory ({error})") from error
+            self._shards[name] = shard, frozenset(shard.keys())
         return self._shards[name]
 
     def _nearest(self, name: str) -> str:

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from loguru import logger
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, TensorSpec, serialize_file
+from safetensors import SafetensorError
 
 from weights_tools.architecture import FIXED, MODEL_TYPES, Geometry, Model, Spec, decoder_layer, embedding, head
 from weights_tools.checkpoint import CONFIG, INDEX, CheckpointError
+from weights_tools.files import save_tensors
 from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, quantize, scale_shape
 
 # Norm weights (mean, standard deviation). q_a and kv_a: as reported of the trained V3, whose kv_a gammas are tiny and
@@ -100,7 +101,7 @@ def write_synthetic(
         for number, specs in enumerate(shards, 1):
             name = f"model-{number:05d}-of-{len(shards):06d}.safetensors"  # digits as on the hub
             tensors = _draw_shard(specs, seed, repeat_experts)
-            _save(tensors, partial / name)
+            save_tensors(tensors, partial / name, {})
             weight_map |= dict.fromkeys(tensors, name)
             written += sum(tensor.nbytes for tensor in tensors.values())
             progress(written, total_size)
@@ -212,20 +213,6 @@ def _spread(spec: Spec) -> tuple[float, float]:
     # A matrix gives outputs of RMS about 1 for an input of RMS 1, or for a normed one times its norm's gamma.
     gamma = _INPUT_GAMMA.get(module, _HIDDEN_GAMMA)
     return 0.0, 1 / (math.hypot(*gamma) * math.sqrt(spec.shape[1]))
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """As safetensors.torch.save_file, which refuses tensors that share memory, as repeated experts do."""
-    specs = {
-        key: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tensor.shape,
-            data_ptr=tensor.data_ptr(),
-            data_len=tensor.nbytes,
-        )
-        for key, tensor in tensors.items()
-    }
-    serialize_file(specs, path, metadata={"format": "pt"})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,104 @@
+"""Holds a checkpoint to its config.json: every tensor that the architecture calls for, and no other."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from weights_tools.architecture import Geometry, Spec, all_tensors, decoder_layer
+from weights_tools.checkpoint import CONFIG, Checkpoint, CheckpointError
+from weights_tools.float8 import FLOAT8
+from weights_tools.statistics import statistics
+
+_FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+
+
+class Problem(NamedTuple):
+    """kind: missing, unexpected, shape, dtype, scale, unreadable or not finite. message: what is wrong, in one line."""
+
+    kind: str
+    key: str
+    message: str
+
+
+@dataclass
+class Report:
+    """`checked` counts the tensors compared, scales not counted. `notes` are no faults."""
+
+    checked: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(
+    checkpoint: Checkpoint, *, values: bool = False, progress: Callable[[int, int], None] = lambda *_: None
+) -> Report:
+    """Compare keys, shapes and types with what config.json calls for, from the headers alone.
+
+    MTP layers may be missing as a whole, which is a note. A synthetic checkpoint of single layers is held to those.
+
+    Args:
+        checkpoint: opened with `mtp=True`
+        values: read all tensors, too, one at a time, and report those with NaN or Inf
+        progress: is called with (tensors looked at, tensors in all)
+
+    Raises:
+        CheckpointError: config.json does not describe a DeepSeek-V3 or V3.2 model
+    """
+    try:
+        geometry = Geometry.from_config(checkpoint.config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.folder / CONFIG}: {error}") from error
+    report = Report()
+    specs = {spec.key: spec for spec in _called_for(checkpoint, geometry, report)}
+    stored = checkpoint.keys()
+    report.problems += [
+        Problem("missing", spec.key, f"must be there, of shape {spec.shape}")
+        for spec in specs.values()
+        if spec.key not in checkpoint
+    ]
+    for number, key in enumerate(stored, 1):
+        if key in specs:
+            report.checked += 1
+            report.problems += _check(checkpoint, specs[key], values)
+        else:
+            report.problems.append(Problem("unexpected", key, f"{CONFIG} calls for no such tensor"))
+        progress(number, len(stored))
+    return report
+
+
+def _called_for(checkpoint: Checkpoint, geometry: Geometry, report: Report) -> Iterable[Spec]:
+    layers = checkpoint.metadata.get("synthetic_layers")
+    if isinstance(layers, list) and all(number in geometry.layer_numbers for number in layers):
+        report.notes.append(f"synthetic, with only the layers {layers} of {geometry.num_hidden_layers}")
+        return [spec for number in layers for spec in decoder_layer(geometry, number)]
+    starts = tuple(f"model.layers.{n}." for n in geometry.layer_numbers[geometry.num_hidden_layers :])
+    if starts and not any(key.startswith(starts) for key in checkpoint.keys()):  # noqa: SIM118
+        report.notes.append(f"without the MTP layers that {CONFIG} counts: models run without them")
+        return [spec for spec in all_tensors(geometry) if not spec.key.startswith(starts)]
+    return all_tensors(geometry)
+
+
+def _check(checkpoint: Checkpoint, spec: Spec, values: bool) -> list[Problem]:
+    """What is wrong with a tensor that is there."""
+    try:
+        shape, dtype = checkpoint.shape(spec.key), checkpoint.dtype(spec.key)
+    except CheckpointError as error:
+        return [Problem("unreadable", spec.key, str(error))]
+    problems = []
+    if shape != spec.shape:
+        problems.append(Problem("shape", spec.key, f"must be {spec.shape}, but is {shape}"))
+    # A matrix that is float8 on the hub may have been dequantised; one that is not must not have become so.
+    known = (FLOAT8, *_FLOATS) if spec.dtype == FLOAT8 else _FLOATS
+    if dtype not in known:
+        problems.append(Problem("dtype", spec.key, f"must be one of {', '.join(map(str, known))}, but is {dtype}"))
+    try:
+        checkpoint.check(spec.key)
+        if values:
+            found = statistics(checkpoint, spec.key)
+            if found.nan or found.inf:
+                problems.append(Problem("not finite", spec.key, f"holds {found.nan} NaN and {found.inf} Inf"))
+    except CheckpointError as error:
+        problems.append(Problem("scale", spec.key, str(error)))
+    return problems
