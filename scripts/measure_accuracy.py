@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure the errors of our LayerNorm beside ttnn's own norms, as the table in micro_ops/layernorm/SPEC.md."""
+"""Measure the errors of our norms beside ttnn's own, as the table in micro_ops/layernorm/SPEC.md."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -9,10 +9,8 @@ from loguru import logger
 
 from tt_device import PlatformError, find_platform
 
-if TYPE_CHECKING:
-    from integration.accuracy import Measurement
-
 WIDTHS = (32, 64, 128, 256, 512, 1536, 7168)
+NORMS: dict[Literal["LayerNorm", "RMSNorm"], str] = {"LayerNorm": "ttnn.layer_norm", "RMSNorm": "ttnn.rms_norm"}
 DATA = ((0.5, 2.0), (1e4, 64.0))  # offset, standard deviation
 
 
@@ -24,7 +22,7 @@ def main(
     try:
         platform = find_platform(arch)
         logger.info(platform)
-        from integration.accuracy import measure
+        from integration.peers import Case, Trial
 
         print("| type | offset | width | norm | exact | within 1 ULP | scaled ULP, max | max abs | relative norm |")
         print("|---|---|---|---|---|---|---|---|---|")
@@ -32,18 +30,20 @@ def main(
             for dtype in (torch.bfloat16, torch.float32):
                 for offset, std in DATA:
                     for width in WIDTHS:
-                        for m in measure(device, width, 4 if width > 1024 else 32, dtype, offset, std):
-                            print(_row(m), flush=True)
+                        start = f"| {str(dtype).removeprefix('torch.')} | {offset:g} | {width} |"
+                        rows = 4 if width > 1024 else 32
+                        for norm, ttnns in NORMS.items():
+                            trial = Trial(Case(norm, rows, width, dtype, offset, std), device)
+                            for name, run in ((f"Tt{norm}", trial.run_ours), (ttnns, trial.run_ttnns)):
+                                e = trial.errors(run())
+                                print(
+                                    f"{start} {name} | {e.exact:.4f} | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g}"
+                                    f" | {e.relative_norm:.1e} |",
+                                    flush=True,
+                                )
     except PlatformError as error:
         logger.error(f"error: {error}")
         raise typer.Exit(3) from error
-
-
-def _row(m: "Measurement") -> str:
-    e = m.errors
-    figures = (f"{e.exact:.4f}", f"{e.raw:.4f}", f"{e.scaled:.2g}", f"{e.max_abs:.2g}", f"{e.relative_norm:.1e}")
-    name = str(m.dtype).removeprefix("torch.")
-    return f"| {name} | {m.offset:g} | {m.width} | {m.norm} | {' | '.join(figures)} |"
 
 
 if __name__ == "__main__":

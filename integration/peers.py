@@ -1,0 +1,75 @@
+"""Our norms and ttnn's own on the same data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import ttnn
+
+from integration.layernorm import TtLayerNorm
+from integration.metrics import Errors, compare
+from integration.norm import TtNorm
+from integration.rmsnorm import TtRMSNorm
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Case:
+    """x = offset + std * N(0, 1) of shape (rows, width), gamma and beta N(0, 1), all of one dtype."""
+
+    norm: Literal["LayerNorm", "RMSNorm"]
+    rows: int
+    width: int
+    dtype: torch.dtype = torch.bfloat16
+    offset: float = 0.5
+    std: float = 2.0
+
+    def __str__(self) -> str:
+        dtype = "" if self.dtype == torch.bfloat16 else f" {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.norm} [{self.rows}, {self.width}]{dtype}"
+
+
+class Trial:
+    """One case on a device, run by ours or by ttnn's."""
+
+    def __init__(self, case: Case, device: ttnn.Device) -> None:
+        self.device = device
+        generator = torch.Generator().manual_seed(case.width)
+        x = torch.randn(case.rows, case.width, generator=generator) * case.std + case.offset
+        self._x = x.to(case.dtype)
+        self._gamma, self._beta = torch.randn(2, case.width, generator=generator).to(case.dtype)
+        self._is_layer_norm = case.norm == "LayerNorm"
+        self._norm: TtNorm
+        if self._is_layer_norm:
+            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, EPS, device)
+        else:
+            # ttnn rounds once, too.
+            self._norm = TtRMSNorm(self._gamma, EPS, device, round_before_gamma=False)
+
+    def run_ours(self) -> ttnn.Tensor:
+        """One launch, row-major in and out."""
+        return self._norm(self._upload(self._x, ttnn.ROW_MAJOR_LAYOUT))
+
+    def run_ttnns(self) -> ttnn.Tensor:
+        """One launch, tiles in and out, which ttnn is fastest with; with float32 Dest and HiFi4, without which its
+        error is ten times as large."""
+        config = ttnn.init_device_compute_kernel_config(
+            self.device.arch(), math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
+        )
+        x, gamma, beta = (
+            self._upload(tensor, ttnn.TILE_LAYOUT)
+            for tensor in (self._x, self._gamma.reshape(1, -1), self._beta.reshape(1, -1))
+        )
+        if self._is_layer_norm:
+            return ttnn.layer_norm(x, epsilon=EPS, weight=gamma, bias=beta, compute_kernel_config=config)
+        return ttnn.rms_norm(x, epsilon=EPS, weight=gamma, compute_kernel_config=config)
+
+    def errors(self, y: ttnn.Tensor) -> Errors:
+        """Of a result, against float64."""
+        golden = self._norm.norm.golden(self._x, self._gamma, self._beta)
+        operands = (golden - self._beta.double()).abs() + self._beta.double().abs() if self._is_layer_norm else None
+        return compare(ttnn.to_torch(y), golden, operands)
+
+    def _upload(self, tensor: torch.Tensor, layout: ttnn.Layout) -> ttnn.Tensor:
+        return ttnn.from_torch(tensor, layout=layout, device=self.device, memory_config=ttnn.DRAM_MEMORY_CONFIG)
