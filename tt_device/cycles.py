@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tt_device.platform import Platform, find_wolfpine
+from tt_device.session import environment
 
 PROBE = Path(__file__).with_name("probe.py")
 GO, DONE = 0x80, 0  # signals of the launch mailbox
@@ -106,3 +107,44 @@ def open_counted(arch: str | None = None, timeout: float | None = None) -> Itera
         counted = replace(platform, location=simulator)
         with counted.open(timeout) as device:
             yield counted, device, CycleCounter(out)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What the cost model charges, of what bounds a norm on one core.
+
+    Attributes:
+        flight: cycles of a packet to a neighbour, both ends included
+        link: bytes a cycle of one NoC link
+        read_latency, write_latency: cycles of a DRAM bank before it serves
+        bank: bytes a cycle of one DRAM bank
+        unpack: bytes a cycle from L1 of one unpacker
+    """
+
+    flight: int
+    link: float
+    read_latency: int
+    write_latency: int
+    bank: float
+    unpack: float
+
+
+def cost_table(arch: str) -> CostTable:
+    """From wolfpine's own tables."""
+    with environment({"TT_SIM_COST_MODEL": "1"}):
+        from framework.perf import model
+
+        noc, dram, unpacker = (
+            model.noc_cost_model(arch),
+            model.dram_cost_model(arch),
+            model.unit_cost_model("UNPACK", arch),
+        )
+    size = 8192
+    return CostTable(
+        flight=noc.flight_cycles(1),
+        link=size / noc.serialisation_cycles(size),
+        read_latency=dram.service_cycles_for(is_write=False),
+        write_latency=dram.service_cycles_for(is_write=True),
+        bank=dram.channel_bytes_per_cycle(is_write=False),
+        unpack=size / unpacker.unpack_data_phase_cycles(size, throttle_mode=2, datum_bytes=2),
+    )

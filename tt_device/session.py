@@ -75,14 +75,14 @@ def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
     if _device_is_open:
         raise PlatformError("a device is open in this process: close it before opening another")
     session = _process_session(platform, timeout)
-    with _environment(session.settings):
+    with environment(session.settings):
         try:
             import ttnn  # slow, and needless for choosing a platform
         except ImportError as error:
             raise PlatformError(f"can't import ttnn: {error}") from error
         logger.enable("ttnn")
         try:
-            with _environment({"TMPDIR": str(session.temporary)}):  # where Open MPI leaves its session folders
+            with environment({"TMPDIR": str(session.temporary)}):  # where Open MPI leaves its session folders
                 device = ttnn.open_device(device_id=0)
         except RuntimeError as error:
             reason = str(error).partition("\nbacktrace:")[0]
@@ -98,7 +98,7 @@ def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
 
 
 @contextmanager
-def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
     """os.environ with `changes` in it; None takes a variable out."""
     before = {name: os.environ.get(name) for name in changes}
     _change_environment(changes)
