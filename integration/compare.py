@@ -283,7 +283,6 @@ def _group_scores(choice: ChoiceTap) -> torch.Tensor:
 
 
 def _gap(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """(B, S): how far the lowest of the chosen is below the lowest of as many highest."""
-    last = (chosen.sum(-1, keepdim=True) - 1).clamp(min=0)
-    rightful = scores.sort(dim=-1, descending=True).values.gather(-1, last).squeeze(-1)
-    return rightful - scores.masked_fill(~chosen, torch.inf).amin(dim=-1)
+    """(B, S): how far the lowest of the chosen is below the highest of the others; 0 if it is not."""
+    highest_left = scores.masked_fill(chosen, -torch.inf).amax(dim=-1)
+    return (highest_left - scores.masked_fill(~chosen, torch.inf).amin(dim=-1)).clamp(min=0)
