@@ -79,6 +79,19 @@ def test_a_tensor_costs_its_own_bytes_only(tmp_path: Path) -> None:
     assert _resident_bytes() - resident < 50e6
 
 
+def test_what_was_read_is_let_go(tmp_path: Path) -> None:
+    """Twenty times 16 MB of one shard, one after another."""
+    tensors = {str(number): torch.ones(2**23, dtype=torch.bfloat16) for number in range(20)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    del tensors
+    checkpoint = Checkpoint(tmp_path)
+    _reset_peak()
+    resident = _resident_bytes()
+    assert all(checkpoint.weight(key, torch.float32).max() == 1 for key in checkpoint.keys())  # noqa: SIM118
+    assert _peak_bytes() - resident < 100e6
+
+
 def test_one_file_needs_no_index(tmp_path: Path) -> None:
     gamma = torch.arange(8, dtype=torch.float16)
     save_file({"norm.weight": gamma}, tmp_path / "model.safetensors")

@@ -333,17 +333,18 @@ def test_verify_names_each_fault(
 def test_verify_reads_values_only_when_asked(folder: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         tensors[f"{K_NORM}.bias"][5] = torch.nan
-        tensors[f"{WK}_scale_inv"][0, 0] = torch.inf
+        tensors[f"{WK}_scale_inv"][0, 0] = -torch.inf
+        tensors[WK].view(torch.uint8)[:2, 7] = torch.tensor([0x7F, 0xFF])  # both NaN of float8_e4m3
         return tensors
 
     _rewrite(folder, spoil)
     assert verify(Checkpoint(folder, mtp=True)).problems == []
     problems = verify(Checkpoint(folder, mtp=True), values=True).problems
-    assert {(problem.kind, problem.key) for problem in problems} == {
-        ("not finite", f"{K_NORM}.bias"),
-        ("not finite", WK),
-    }
-    assert "1 NaN and 0 Inf" in next(problem.message for problem in problems if problem.key != WK)
+    assert sorted(problems) == [
+        ("not finite", f"{K_NORM}.bias", "holds 1 NaN and 0 Inf"),
+        ("not finite", WK, "holds 2 NaN and 0 Inf"),
+        ("not finite", f"{WK}_scale_inv", "holds 0 NaN and 1 Inf"),
+    ]
 
 
 def test_verify_goes_on_past_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -67,8 +67,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: no such checkpoint folder: give the folder that holds {CONFIG}")
         self.config = _read_json_object(self.folder / CONFIG)
         self.metadata: dict[str, Any] = {}
-        # file name -> safe_open (which has no types; mapped, not read) and its keys, which it would list anew each time
-        self._shards: dict[str, tuple[Any, frozenset[str]]] = {}
+        self._headers: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}  # file name -> key -> shape, dtype's name
         self._shard_of = self._read_index()  # key -> file name
         self.left_out = [] if mtp else self._mtp_keys()
         for key in self.left_out:
@@ -118,11 +117,11 @@ class Checkpoint:
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The tensor's shape, from its shard's header alone."""
-        return tuple(self._shard_with(key).get_slice(key).get_shape())
+        return self._entry(key)[0]
 
     def dtype(self, key: str) -> torch.dtype:
         """The tensor's type as stored, from its shard's header alone."""
-        name = self._shard_with(key).get_slice(key).get_dtype()
+        name = self._entry(key)[1]
         if name not in _DTYPES:
             raise CheckpointError(
                 f"{self.folder / self._shard_of[key]}: {key} has dtype {name}, known are {', '.join(_DTYPES)}"
@@ -130,10 +129,10 @@ class Checkpoint:
         return _DTYPES[name]
 
     def tensor(self, key: str) -> torch.Tensor:
-        """The tensor as stored: its shape and dtype, on the CPU."""
-        shard = self._shard_with(key)
+        """The tensor as stored: its shape and dtype, on the CPU, mapped from the file for as long as it lives."""
+        self._entry(key)
         try:
-            tensor: torch.Tensor = shard.get_tensor(key)
+            tensor: torch.Tensor = self._open(self._shard_of[key]).get_tensor(key)
         except SafetensorError as error:
             raise CheckpointError(f"{self.folder / self._shard_of[key]}: can't read {key} ({error})") from error
         return tensor
@@ -242,7 +241,7 @@ class Checkpoint:
         if not index_path.exists():
             if not (self.folder / SINGLE).exists():
                 raise CheckpointError(f"{self.folder}: holds neither {INDEX} nor {SINGLE}: download one of them")
-            return dict.fromkeys(self._open(SINGLE)[0].keys(), SINGLE)
+            return dict.fromkeys(self._header(SINGLE), SINGLE)
 
         index = _read_json_object(index_path)
         metadata = index.get("metadata")
@@ -271,29 +270,35 @@ class Checkpoint:
                 " open the checkpoint with mtp=True (--mtp)"
             )
 
-    def _shard_with(self, key: str) -> Any:
+    def _entry(self, key: str) -> tuple[tuple[int, ...], str]:
+        """The tensor's shape and the name of its dtype."""
         self._check_known(key)
-        shard, keys = self._open(self._shard_of[key])
-        if key not in keys:
+        header = self._header(self._shard_of[key])
+        if key not in header:
             raise CheckpointError(
                 f"{self.folder / self._shard_of[key]}: lacks {key}, which {INDEX} places there: download both again"
             )
-        return shard
+        return header[key]
 
-    def _open(self, name: str) -> tuple[Any, frozenset[str]]:
-        if name not in self._shards:
-            path = self.folder / name
-            if not path.is_file():
-                raise CheckpointError(f"{path}: no such file, though the checkpoint needs it: download it")
-            try:
-                shard: Any = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path}: not a whole safetensors file ({error}): download it again") from error
-            except (RuntimeError, MemoryError) as error:  # torch's and safetensors', of a refused mmap
-                size = path.stat().st_size / 1e9
-                raise CheckpointError(f"{path}: its {size:.1f} GB can't be mapped into memory ({error})") from error
-            self._shards[name] = shard, frozenset(shard.keys())
-        return self._shards[name]
+    def _header(self, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
+        if name not in self._headers:
+            shard = self._open(name)
+            slices = {key: shard.get_slice(key) for key in shard.keys()}  # noqa: SIM118  (safe_open is no mapping)
+            self._headers[name] = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
+        return self._headers[name]
+
+    def _open(self, name: str) -> Any:
+        """The shard (safe_open has no types), mapped and not read. Kept open, it would keep what was read in memory."""
+        path = self.folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file, though the checkpoint needs it: download it")
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: not a whole safetensors file ({error}): download it again") from error
+        except (RuntimeError, MemoryError) as error:  # torch's and safetensors', of a refused mmap
+            size = path.stat().st_size / 1e9
+            raise CheckpointError(f"{path}: its {size:.1f} GB can't be mapped into memory ({error})") from error
 
     def _nearest(self, name: str) -> str:
         """What there is where `name` leaves the tree of keys: a model has far too many keys to list or to score."""

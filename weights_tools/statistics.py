@@ -7,7 +7,7 @@ import torch
 from weights_tools.checkpoint import Checkpoint
 from weights_tools.float8 import FLOAT8
 
-_CHUNK = 2**22  # elements that are held in float64 at a time
+_CHUNK = 2**20  # elements that are looked at at a time, in float64: 8 MB
 
 
 class Statistics(NamedTuple):
@@ -35,17 +35,33 @@ def statistics(checkpoint: Checkpoint, key: str) -> Statistics:
     values = checkpoint.weight(key, torch.float32 if dtype == FLOAT8 else dtype).flatten()
     count, total, squares, low, high, nan = 0, 0.0, 0.0, torch.inf, -torch.inf, 0
     for start in range(0, values.numel(), _CHUNK):
-        exact = values[start : start + _CHUNK].double()
-        nan += int(exact.isnan().sum())
-        finite = exact[exact.isfinite()]
-        if finite.numel():
-            count += finite.numel()
-            total += finite.sum().item()
-            squares += finite.square().sum().item()
-            low, high = min(low, finite.min().item()), max(high, finite.max().item())
+        chunk = values[start : start + _CHUNK].double()
+        finite = chunk.isfinite()
+        if not finite.all():
+            nan += int(chunk.isnan().sum())
+            chunk = chunk[finite]
+        if chunk.numel():
+            count += chunk.numel()
+            total += chunk.sum().item()
+            squares += chunk.dot(chunk).item()
+            low, high = min(low, chunk.min().item()), max(high, chunk.max().item())
     inf = values.numel() - nan - count
     if not count:
         return Statistics(None, None, None, None, None, nan, inf)
     mean = total / count
     variance = max(squares / count - mean * mean, 0.0)  # not below zero by rounding, as of constant values
     return Statistics(mean, variance**0.5, low, high, max(abs(low), abs(high)), nan, inf)
+
+
+def count_non_finite(stored: torch.Tensor) -> tuple[int, int]:
+    """How many NaN and how many Inf a tensor holds, as stored. float8_e4m3 has a NaN for each sign, and no Inf."""
+    values = stored.flatten()
+    nan = inf = 0
+    for start in range(0, values.numel(), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        if chunk.dtype == FLOAT8:  # for which torch has no isfinite
+            nan += int(((chunk.view(torch.uint8) & 0x7F) == 0x7F).sum())
+        elif not chunk.isfinite().all():
+            nan += int(chunk.isnan().sum())
+            inf += int(chunk.isinf().sum())
+    return nan, inf

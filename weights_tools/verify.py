@@ -8,8 +8,8 @@ import torch
 
 from weights_tools.architecture import Geometry, Spec, all_tensors, decoder_layer
 from weights_tools.checkpoint import CONFIG, Checkpoint, CheckpointError
-from weights_tools.float8 import FLOAT8
-from weights_tools.statistics import statistics
+from weights_tools.float8 import FLOAT8, SCALE_SUFFIX
+from weights_tools.statistics import count_non_finite
 
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -95,10 +95,19 @@ def _check(checkpoint: Checkpoint, spec: Spec, values: bool) -> list[Problem]:
         problems.append(Problem("dtype", spec.key, f"must be one of {', '.join(map(str, known))}, but is {dtype}"))
     try:
         checkpoint.check(spec.key)
-        if values:
-            found = statistics(checkpoint, spec.key)
-            if found.nan or found.inf:
-                problems.append(Problem("not finite", spec.key, f"holds {found.nan} NaN and {found.inf} Inf"))
     except CheckpointError as error:
         problems.append(Problem("scale", spec.key, str(error)))
+    if values:
+        problems += _check_values(checkpoint, spec.key)
+    return problems
+
+
+def _check_values(checkpoint: Checkpoint, key: str) -> list[Problem]:
+    """Of the tensor and of its scales."""
+    problems = []
+    for stored in (key, key + SCALE_SUFFIX):
+        if stored in checkpoint:
+            nan, inf = count_non_finite(checkpoint.tensor(stored))
+            if nan or inf:
+                problems.append(Problem("not finite", stored, f"holds {nan} NaN and {inf} Inf"))
     return problems
