@@ -62,30 +62,35 @@ class CycleCounter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._running: dict[tuple[int, int], int] = {}  # core -> cycle of its GO
+        self._slowest = 0
+        self._events: list[CbEvent] = []
 
     def launches(self) -> list[Launch]:
         """The launches that ended since the last call. Synchronize the device before."""
         launches = []
-        running: dict[tuple[int, int], int] = {}  # core -> cycle of its GO
-        slowest, events = 0, list[CbEvent]()
         with self._path.open() as file:
             file.seek(self._offset)
             for line in iter(file.readline, ""):
                 if not line.endswith("\n"):
                     break  # still being written
                 self._offset += len(line)
-                x, y, cycle, kind, index, value = json.loads(line)
-                if kind == "go" and value == GO:
-                    if not running:
-                        slowest, events = 0, []
-                    running[x, y] = cycle
-                elif kind == "go" and value == DONE and (x, y) in running:
-                    slowest = max(slowest, cycle - running.pop((x, y)))
-                    if not running:
-                        launches.append(Launch(slowest, tuple(events)))
-                elif kind != "go" and (x, y) in running and value:
-                    events.append(CbEvent(cycle - running[x, y], index, kind, value))
+                x, y, *event = json.loads(line)
+                if self._ends_launch((x, y), *event):
+                    launches.append(Launch(self._slowest, tuple(self._events)))
         return launches
+
+    def _ends_launch(self, core: tuple[int, int], cycle: int, kind: str, index: int, value: int) -> bool:
+        if kind == "go" and value == GO:
+            if not self._running:
+                self._slowest, self._events = 0, []
+            self._running[core] = cycle
+        elif core in self._running and kind == "go" and value == DONE:
+            self._slowest = max(self._slowest, cycle - self._running.pop(core))
+            return not self._running
+        elif core in self._running and kind != "go" and value:
+            self._events.append(CbEvent(cycle - self._running[core], index, kind, value))
+        return False
 
 
 @contextmanager
