@@ -122,7 +122,8 @@ class Block:
         try:
             self.layer.load_state_dict(state, assign=True)
         except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint.folder}: layer {number} does not fit config.json: {error}") from error
+            details = " ".join(str(error).split())
+            raise CheckpointError(f"{checkpoint.folder}: layer {number} does not fit config.json: {details}") from error
         self.layer.eval().requires_grad_(False)
 
     @torch.no_grad()

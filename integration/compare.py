@@ -73,7 +73,7 @@ class Flips:
         tokens: whose choices before agree with the reference's
         flipped: of them, those whose chosen set is another
         floor: likewise, of the reference and float32
-        needed: the least that the reference's scores have to move by, each up or down, to lead to these choices
+        needed: what one of the reference's scores has to move by at least to lead to these choices
         noise: the most that they move by in float32
         launches: of the device up to there
         holds: no more is needed than the noise
@@ -261,9 +261,9 @@ def _flipped(result: ChoiceTap, reference: ChoiceTap) -> torch.Tensor:
 
 
 def _needed_move(result: ChoiceTap, reference: ChoiceTap) -> torch.Tensor:
-    """(B, S): the least e so that `result.chosen` can follow from reference.scores, each moved by e at most.
+    """(B, S): by how much one of reference.scores has to move at least, so that `result.chosen` can follow from them.
 
-    Of two scores that change places one moves up by e and one down; a group's score is the sum of two that move.
+    Of two scores that change places one moves up and one down; a group's score is the sum of two that move.
     """
     scores, needed = reference.scores, torch.zeros(reference.scores.shape[:-1])
     if reference.groups > 1:

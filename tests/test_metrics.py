@@ -60,6 +60,15 @@ def test_nan_is_the_worst_error() -> None:
     assert not errors.pcc >= 0.5
 
 
+def test_of_a_tie_either_neighbour_is_nearest() -> None:
+    reference = torch.tensor(
+        [1 + 2.0**-8, 1 + 2.0**-8, 1 + 2.0**-9], dtype=torch.float64
+    )  # 1 and 1 + 2^-7 are bfloat16
+    errors = compare(torch.tensor([1, 1 + 2.0**-7, 1 + 2.0**-7], dtype=torch.bfloat16), reference)
+    assert errors.nearest == pytest.approx(2 / 3)
+    assert errors.exact == pytest.approx(1 / 3)  # rounding to even gives 1 for all three
+
+
 def test_float32_results_are_not_rounded() -> None:
     reference = torch.tensor([1.0 + 2.0**-20, 2.0], dtype=torch.float64)
     assert compare(reference.float(), reference).exact == 1.0
