@@ -43,7 +43,6 @@ def test_tensors_are_named_as_their_module_names_them(folder: Path) -> None:
     norm.load_state_dict(checkpoint.tensors(K_NORM))
     assert torch.equal(norm.bias, checkpoint.tensor(f"{K_NORM}.bias"))
     assert checkpoint.tensors(f"{K_NORM}.").keys() == {"weight", "bias"}
-    # A prefix ends at a dot: layer 1 is not layers 10 to 19.
     assert checkpoint.tensors("model.layers.3.mlp.experts.1").keys() == {
         f"{name}_proj.weight" for name in ("gate", "up", "down")
     }
@@ -114,7 +113,8 @@ def test_shards_may_be_symlinks_out_of_the_folder(folder: Path, tmp_path: Path) 
 def test_keys_below_a_module(folder: Path) -> None:
     checkpoint = Checkpoint(folder)
     assert checkpoint.keys(K_NORM) == checkpoint.keys(f"{K_NORM}.") == [f"{K_NORM}.weight", f"{K_NORM}.bias"]
-    assert len(checkpoint.keys("model.layers.3.mlp.experts.1")) == 3  # and not those of 10 to 19
+    assert len(checkpoint.keys("model.layers.3.mlp.experts.1")) == 3
+    assert checkpoint.keys("model.layers.3.mlp.expert") == []  # a prefix ends at a dot: experts.1 is not experts.10
     assert checkpoint.keys("model.layers.4") == []
 
 

@@ -1,9 +1,11 @@
-"""Checkpoints on disk: reads DeepSeek weights tensor by tensor, and makes small synthetic ones. Knows no device.
+"""Checkpoints on disk: reads DeepSeek weights tensor by tensor, and makes synthetic ones. Knows no device.
 
 >>> from weights_tools import Checkpoint, write_synthetic
->>> write_synthetic("/tmp/deepseek-small")                                              # doctest: +SKIP
->>> Checkpoint("/tmp/deepseek-small").tensors("model.layers.3.self_attn.indexer.k_norm").keys()  # doctest: +SKIP
-dict_keys(['bias', 'weight'])
+>>> folder = write_synthetic("/tmp/deepseek-small")                                     # doctest: +SKIP
+>>> Checkpoint(folder).weights("model.layers.3.self_attn.indexer.k_norm").keys()        # doctest: +SKIP
+dict_keys(['weight', 'bias'])
+
+`python -m weights_tools --help` shows what there is on the command line.
 """
 
 from weights_tools.architecture import Geometry

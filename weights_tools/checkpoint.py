@@ -94,9 +94,10 @@ class Checkpoint:
         for pattern in patterns:
             matched = fnmatch.filter(keys, pattern)
             if not matched:
-                hidden = fnmatch.filter(self.left_out, pattern)
-                why = f"--mtp shows the {len(hidden)} keys of MTP layers that do" if hidden else self._nearest(pattern)
-                raise CheckpointError(f"{self.folder}: no key matches {pattern!r}: {why}")
+                hint = self._nearest(pattern) if not set(pattern) & set("*?[") else "`list` shows all keys"
+                if fnmatch.filter(self.left_out, pattern):
+                    hint = "open the checkpoint with mtp=True (--mtp) for those of MTP layers"
+                raise CheckpointError(f"{self.folder}: no key matches {pattern!r}: {hint}")
             chosen.update(matched)
         return [key for key in keys if key in chosen]
 

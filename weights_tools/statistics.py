@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from weights_tools.checkpoint import Checkpoint
@@ -59,8 +60,8 @@ def count_non_finite(stored: torch.Tensor) -> tuple[int, int]:
     nan = inf = 0
     for start in range(0, values.numel(), _CHUNK):
         chunk = values[start : start + _CHUNK]
-        if chunk.dtype == FLOAT8:  # for which torch has no isfinite
-            nan += int(((chunk.view(torch.uint8) & 0x7F) == 0x7F).sum())
+        if chunk.dtype == FLOAT8:  # torch has no isfinite of it, and numpy no such type
+            nan += np.count_nonzero((chunk.view(torch.uint8).numpy() & 0x7F) == 0x7F)
         elif not chunk.isfinite().all():
             nan += int(chunk.isnan().sum())
             inf += int(chunk.isinf().sum())
