@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tests.small import SMALL, SMALL_V3, TINY
 from weights_tools import Checkpoint, CheckpointError, Geometry, synthetic, write_synthetic
 from weights_tools.architecture import all_tensors
-from weights_tools.float8 import scale_shape
+from weights_tools.float8 import dequantize, quantize, scale_shape
 
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"
 
@@ -169,6 +169,16 @@ def test_float8_holds_the_values_of_the_same_seed(folder: Path, tmp_path: Path) 
             assert torch.equal(value, expected), key
 
 
+def test_a_block_of_zeros_stays_zeros() -> None:
+    """Its largest value is no scale to divide by. (200, 300): blocks of 128 and 72 rows, of 128 and 44 columns."""
+    values = torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
+    values[128:, 256:] = 0
+    weight, scale = quantize(values)
+    again = dequantize(weight, scale, torch.float32)
+    assert (again[128:, 256:] == 0).all()
+    assert torch.allclose(again, values, rtol=2**-4, atol=0.01)  # half a step of e4m3, and its subnormals
+
+
 def test_mtp_layer_follows_the_models_own(folder: Path, tmp_path: Path) -> None:
     made = write_synthetic(tmp_path / "mtp", replace(TINY, num_nextn_predict_layers=1))
     plain, whole = Checkpoint(folder), Checkpoint(made, mtp=True)
@@ -182,9 +192,10 @@ def test_mtp_layer_follows_the_models_own(folder: Path, tmp_path: Path) -> None:
 
 def test_single_layers_with_repeated_experts(folder: Path, tmp_path: Path) -> None:
     """As the full size is made: the layer's own tensors as ever, expert 0 in every expert's place, and no others."""
-    made = write_synthetic(tmp_path / "one", TINY, layers=[3], repeat_experts=True)
+    made = write_synthetic(tmp_path / "one", TINY, layers=[3, 3], repeat_experts=True)
     whole, one = Checkpoint(folder), Checkpoint(made)
     assert one.keys() == whole.keys("model.layers.3")
+    assert len(one.shards()) == 1
     assert one.config == whole.config
     for key in one.keys():  # noqa: SIM118
         assert torch.equal(one.tensor(key), whole.tensor(re.sub(r"experts\.\d+", "experts.0", key)))

@@ -7,6 +7,7 @@ one `model.safetensors`.
 import difflib
 import fnmatch
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -234,8 +235,8 @@ class Checkpoint:
                 f"{self.folder / CONFIG}: num_hidden_layers and num_nextn_predict_layers must be whole numbers,"
                 f" but are {layers!r} and {more!r}"
             )
-        starts = tuple(f"model.layers.{number}." for number in range(layers, layers + more))
-        return [key for key in self._shard_of if key.startswith(starts)]
+        numbers = {key: re.match(r"model\.layers\.(\d{1,9})\.", key) for key in self._shard_of}
+        return [key for key, number in numbers.items() if number and layers <= int(number[1]) < layers + more]
 
     def _read_index(self) -> dict[str, str]:
         index_path = self.folder / INDEX

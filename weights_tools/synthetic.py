@@ -86,7 +86,7 @@ def write_synthetic(
     total_size = sum(_stored_bytes(spec) for specs in shards for spec in specs)
     metadata: dict[str, Any] = {"total_size": total_size, "synthetic_seed": seed}
     if layers:
-        metadata["synthetic_layers"] = sorted(layers)
+        metadata["synthetic_layers"] = sorted(set(layers))
     if repeat_experts:
         metadata["synthetic_experts"] = "expert 0's matrices, repeated for each routed expert of its layer"
     # Beside the final place, so that the last step is one rename on one file system.
@@ -156,7 +156,7 @@ def _plan_shards(geometry: Geometry, layers: Collection[int]) -> list[list[Spec]
     for number in layers:
         if number not in geometry.layer_numbers:
             raise CheckpointError(f"layer must be 0 to {geometry.layer_numbers[-1]}, but is {number}")
-    parts = [decoder_layer(geometry, number) for number in sorted(layers or geometry.layer_numbers)]
+    parts = [decoder_layer(geometry, number) for number in sorted(set(layers or geometry.layer_numbers))]
     if not layers:
         parts = [embedding(geometry), *parts, head(geometry)]
     shards: list[list[Spec]] = []
