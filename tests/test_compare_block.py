@@ -266,11 +266,14 @@ def test_needed_move_is_never_more_than_the_scores_moved(block: Block, router: b
 
 
 def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
+    """The comparison of two runs on `random_input`, without a device."""
+    tokens = reference.output.shape[1]
     names = [name for name, tap in reference.taps.items() if isinstance(tap, NormTap)]
-    exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(12).float(), names)
+    exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
     originals = {name: block.layer.get_submodule(name) for name in names}
     launches = dict.fromkeys(names, 1)
-    return comparison.Comparison(12, launches, *comparison._chained(result, reference, exact, originals, launches))
+    taps, flips = comparison._chained(result, reference, exact, originals, launches)
+    return comparison.Comparison(tokens, launches, taps, flips)
 
 
 def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
@@ -303,6 +306,17 @@ def test_flips_are_told_apart_from_numeric_error(block: Block, name: str) -> Non
     assert taps["block output, flips too"].holds is None
     assert taps["block output, flips too"].errors
     assert taps["block output, flips too"].errors.max_abs >= 0.9
+
+
+@pytest.mark.parametrize(("tokens", "verdict"), [(SMALL.index_topk, None), (SMALL.index_topk + 1, False)])
+def test_scores_are_judged_where_they_decide(block: Block, tokens: int, verdict: bool | None) -> None:
+    reference = block.run(random_input(tokens), [K_NORM])
+    tap = reference.choice("indexer")
+    result = chained(
+        block, reference, Run(reference.taps | {"indexer": replace(tap, scores=tap.scores * 1.1)}, reference.output)
+    )
+    assert {tap.name: tap.holds for tap in result.taps}["indexer scores"] is verdict
+    assert result.holds == (verdict is None)
 
 
 def test_flips_within_the_noise_hold(block: Block) -> None:
