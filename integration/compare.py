@@ -8,16 +8,13 @@ the noise floor.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import ttnn
-from torch import nn
 
 from integration.block import Block, ChoiceTap, NormTap, Run
 from integration.metrics import Errors, compare
-from integration.replace import find_norms, replace_norms
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from integration.replace import FoundNorm, find_norms, replace_norms
 
 # --- Bounds of a norm against float64 on the same input ---
 
@@ -124,7 +121,7 @@ def compare_block(
     generator = torch.Generator().manual_seed(seed)
     hidden_states = torch.randn(1, tokens, block.config.hidden_size, generator=generator).to(torch.bfloat16)
 
-    originals = {norm.name: block.layer.get_submodule(norm.name) for norm in find_norms(block.layer, include=norms)}
+    originals = {norm.name: norm for norm in find_norms(block.layer, include=norms)}
     reference = block.run(hidden_states, originals)
     if isolated:
         with replace_norms(block.layer, device, include=norms) as replacement:
@@ -147,7 +144,7 @@ def default_tokens(block: Block) -> int:
 
 
 def _isolated(
-    outputs: dict[str, torch.Tensor], reference: Run, originals: dict[str, nn.Module], launches: dict[str, int]
+    outputs: dict[str, torch.Tensor], reference: Run, originals: dict[str, FoundNorm], launches: dict[str, int]
 ) -> list[Tap]:
     taps = []
     for name, output in outputs.items():
@@ -159,7 +156,7 @@ def _isolated(
 
 
 def _chained(
-    result: Run, reference: Run, exact: Run, originals: dict[str, nn.Module], launches: dict[str, int]
+    result: Run, reference: Run, exact: Run, originals: dict[str, FoundNorm], launches: dict[str, int]
 ) -> tuple[list[Tap], list[Flips]]:
     taps: list[Tap] = []
     flips: list[Flips] = []
@@ -190,17 +187,19 @@ def _chained(
     return taps, flips
 
 
-def _golden(norm: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _golden(norm: FoundNorm, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """HuggingFace's norm in float64, and the size of the terms that were added to make each element: (..., W) both."""
-    if isinstance(norm, nn.LayerNorm):
-        golden = LayerNormSingleCore.golden(x, norm.weight.detach(), norm.bias.detach(), norm.eps)
-        beta = norm.bias.detach().double()
-        return golden, (golden - beta).abs() + beta.abs()
-    golden = RMSNormSingleCore.golden(x, norm.weight.detach(), norm.variance_epsilon, round_before_gamma=True)
-    return golden, golden.abs()
+    computed = norm.norm
+    assert computed is not None  # replace_norms refuses what it can't serve
+    weights = dict(norm.module.named_parameters())
+    gamma, beta = (weights[name].detach() if name else None for name in (computed.gamma, computed.beta))
+    golden = computed.golden(x, gamma, beta)
+    if beta is None:
+        return golden, golden.abs()
+    return golden, (golden - beta.double()).abs() + beta.double().abs()
 
 
-def _against_float64(name: str, tap: NormTap, reference: NormTap, norm: nn.Module, launches: int) -> Tap:
+def _against_float64(name: str, tap: NormTap, reference: NormTap, norm: FoundNorm, launches: int) -> Tap:
     """A norm's output against float64 on its own input; the floor is that of the reference on its own."""
     errors = compare(tap.output, *_golden(norm, tap.input))
     floor = compare(reference.output, *_golden(norm, reference.input)).relative_norm

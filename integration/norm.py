@@ -106,10 +106,10 @@ class TtNorm(nn.Module):
     @staticmethod
     def _read(folder: str | Path, prefix: str, names: tuple[str, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The weights below `prefix`, which must be called `names`, rounded to `dtype`."""
-        weights = Checkpoint(folder).tensors(prefix)
+        weights = Checkpoint(folder).weights(prefix, dtype)
         if weights.keys() != set(names):
             raise CheckpointError(f"{folder}: {prefix} must hold {' and '.join(names)}, but holds {', '.join(weights)}")
-        return {name: weight.to(dtype) for name, weight in weights.items()}
+        return weights
 
     @property
     def width(self) -> int:

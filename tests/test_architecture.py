@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "micro_ops": set(),  # tensors and kernels, no model
     "tt_device": set(),  # how to get a device, nothing of norms
     "integration": {"weights_tools", "micro_ops"},  # joins them, on a device that it is given
-    "scripts": {"integration", "tt_device", "weights_tools"},  # arguments and output
+    "scripts": {"integration", "micro_ops", "tt_device", "weights_tools"},  # arguments and output
 }
 FOREIGN = {  # what would drag a device or a model in
     "weights_tools": {"ttnn", "transformers"},

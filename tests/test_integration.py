@@ -150,7 +150,7 @@ def test_has_no_silent_backward(device: Any) -> None:
 
 def test_reads_a_checkpoint(device: Any, folder: Path) -> None:
     layer, x = nn.LayerNorm(WIDTH, eps=1e-6, dtype=torch.bfloat16), random_input(4, WIDTH)
-    layer.load_state_dict(Checkpoint(folder).tensors(K_NORM))
+    layer.load_state_dict(Checkpoint(folder).weights(K_NORM))
     norm = TtLayerNorm.from_checkpoint(folder, K_NORM, device)
     assert_is_layer_norm(norm(x), x, layer)
 
