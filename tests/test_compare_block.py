@@ -265,13 +265,13 @@ def test_needed_move_is_never_more_than_the_scores_moved(block: Block, router: b
     name, x = ("router", "indexer")[not router], random_input(24)
     reference = block.run(x).choice(name)
     flipped = 0
-    for _ in range(20):
-        near = x + (torch.randn(x.shape, generator=generator) * 0.05).to(x.dtype)
+    for _ in range(5):
+        near = x + (torch.randn(x.shape, generator=generator) * 0.1).to(x.dtype)
         moved = block.run(near).choice(name)
         most = (moved.scores - reference.scores).nan_to_num(0.0).abs().amax(-1)
         assert (comparison._needed_move(moved, reference) <= most + 1e-6).all()
         flipped += int((moved.chosen != reference.chosen).any(-1).sum())
-    assert flipped > 20, "nothing was tried"
+    assert flipped > 10, "nothing was tried"
 
 
 def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
