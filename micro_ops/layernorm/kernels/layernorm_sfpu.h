@@ -1,232 +1,296 @@
-// The arithmetic of LayerNorm on the SFPU, in float32, over tiles that lie in Dest.
+// The math thread: LayerNorm's arithmetic on the SFPU, in float32, over what lies in Dest (dest.h).
 //
-// A Dest tile is 32 vectors of 32 lanes. Vector v holds four rows of eight columns of a 16x16 face: face v / 8,
-// rows 4 * (v % 8 / 2) and following, even columns where v is even and odd columns where it is odd. Lane l is row
-// l / 8, column 2 * (l % 8) of that; vConstTileId reads 2 * l in lane l.
+// An SFPU vector is 32 lanes: four rows of Dest, of which it takes the eight even columns or the eight odd ones. A block
+// of 128 elements is four vectors. Lane l is row l / 8, column 2 * (l % 8); vConstTileId reads 2 * l in lane l.
 //
-// The vectors that share one mean and one variance are a group:
-//   flat     a tile is 1,024 consecutive elements of one row: one group of 32 vectors, all lanes one row.
-//   tilized  a tile is 32 columns of 32 rows: eight groups of four vectors, each row in eight lanes.
-// A group's statistics are vectors, every lane holding its row's value, in a statistics tile for each four groups.
-//
-// Both ways add the same numbers in the same order, so that a row's result does not depend on how many rows there
-// are: element e of a row goes to partial sum e / 16 % 4, e / 2 % 8. Flat, these are the 4 x 8 lanes of one vector;
-// tilized, they are the eight lanes of four vectors, two of which (the faces) belong to even tiles and two to odd.
+// A row's sums are four vectors of partial sums each. The statistics are made for four rows at once: SFPTRANSP brings
+// each row's partial sums into one row of lanes (eight lanes a row), so that what follows costs as much for four rows as
+// for one. A group of a single row has its sums in all four rows of lanes. Both add the same numbers in the same order,
+// and a row's result does not depend on the rows around it.
 #pragma once
 
-#include <cstdint>
-
+#include "dest.h"
 #include "sfpi.h"
 
 namespace layernorm {
 
 using namespace sfpi;
 
-constexpr uint32_t tile_vectors = 32;
-constexpr uint32_t x_base = 0 * tile_vectors, gamma_base = 1 * tile_vectors, beta_base = 2 * tile_vectors;
-// While statistics are made, gamma's place holds the sums, and the last two tiles the statistics.
-constexpr uint32_t sums_base = 1 * tile_vectors, statistics_base = 2 * tile_vectors;
-// When they are used, one statistics tile at a time is in the last.
-constexpr uint32_t loaded_statistics_base = 3 * tile_vectors;
+constexpr uint32_t vector_of(uint32_t dest_row) { return dest_row / 2; }
+constexpr uint32_t block_vectors = vector_of(block_dest_rows);
+constexpr uint32_t piece_vectors = piece_blocks * block_vectors;
+constexpr uint32_t gamma_vector = vector_of(gamma_dest_row), beta_vector = vector_of(beta_dest_row);
 
-enum Statistic : uint32_t { inverse_std, mean, statistics };
+constexpr uint32_t sum_vector(uint32_t row) { return vector_of(sums_dest_row + row * row_sums_dest_rows); }
+constexpr uint32_t square_sum_vector(uint32_t row) { return sum_vector(row) + block_vectors; }
 
-template <bool tilized>
-struct Groups {
-    static constexpr uint32_t count = tilized ? 8 : 1;
-    static constexpr uint32_t size = tile_vectors / count;
-    static constexpr uint32_t chains = tilized ? 4 : 1;         // vectors of partial sums
-    static constexpr uint32_t per_tile = tilized ? 4 : 1;       // groups of one statistics tile
-    static constexpr uint32_t tiles = count / per_tile;         // statistics tiles
-    static constexpr uint32_t part = statistics * per_tile;     // vectors from one part of a statistic to the next
-    static constexpr uint32_t vector(uint32_t group, uint32_t i) {
-        return tilized ? group / 4 * 16 + i / 2 * 8 + group % 4 * 2 + i % 2 : i;
-    }
-    static constexpr uint32_t sum(uint32_t group, uint32_t chain) { return sums_base + group * chains + chain; }
-    static constexpr uint32_t within_tile(uint32_t group, Statistic s) { return s * per_tile + group % per_tile; }
-    static constexpr uint32_t statistic(uint32_t group, Statistic s) {
-        return statistics_base + group / per_tile * tile_vectors + within_tile(group, s);
-    }
-};
+// Vectors behind the sums
+constexpr uint32_t statistics_vector = vector_of(statistics_dest_row);
+constexpr uint32_t scale_vector(uint32_t row) { return statistics_vector + row; }  // 1 / std
+constexpr uint32_t shift_vector(uint32_t row) { return statistics_vector + group_rows + row; }  // -mean / std
+constexpr uint32_t mean_vector = statistics_vector + 2 * group_rows;
+constexpr uint32_t count_vector = mean_vector + 1;  // how many elements each lane's sum has
+
+// What is given out in place of a row's 1 / std, for tests
+constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
 
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
+
+// Sums four vectors of partial sums.
+sfpi_inline vFloat load_sum(uint32_t vector) {
+    vFloat a = vFloat(dst_reg[vector]) + vFloat(dst_reg[vector + 1]);
+    vFloat b = vFloat(dst_reg[vector + 2]) + vFloat(dst_reg[vector + 3]);
+    return a + b;
+}
 
 // Moves each of a row's eight lanes on by one, the last to the front.
 sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 
-// How many columns (flat: elements) each lane of `vector` lies before the end of the tile's `valid` ones.
-template <bool tilized>
-sfpi_inline vInt columns_left(uint32_t vector, int valid) {
-    const int first = tilized ? vector / 8 % 2 * 16 + vector % 2 : vector / 2 * 64 + vector % 2;
-    vInt column = vConstTileId;
-    if constexpr (tilized) {
-        column = column & 15;
-    }
-    return vInt(valid - first) - column;
-}
-
-// Sets every lane to the sum of its row's partial sums. Float32 addition commutes, so each rotation adds the same
-// pairs in every lane, and all lanes agree to the bit.
-template <bool tilized>
-sfpi_inline vFloat total(uint32_t group) {
-    using G = Groups<tilized>;
-    vFloat a = dst_reg[G::sum(group, 0)];
-    vFloat b = dst_reg[G::sum(group, tilized ? 1 : 0)];
-    vFloat c = dst_reg[G::sum(group, tilized ? 2 : 0)];
-    vFloat d = dst_reg[G::sum(group, tilized ? 3 : 0)];
-    if constexpr (!tilized) {
-        subvec_transp(a, b, c, d);  // of four equal vectors: makes each row of lanes a vector
-    }
+// The sums of each of a, b, c and d: that of a in the first row of lanes, of b in the second, and so on. Float32 addition
+// commutes, so each rotation adds the same pairs in every lane, and a row's lanes agree to the bit.
+sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
+    subvec_transp(a, b, c, d);
     vFloat sum = (a + b) + (c + d);
-    sum = sum + rotate(rotate(rotate(rotate(sum))));
-    sum = sum + rotate(rotate(sum));
-    return sum + rotate(sum);
+    vFloat half = sum + rotate(rotate(rotate(rotate(sum))));
+    vFloat quarter = half + rotate(rotate(half));
+    return quarter + rotate(quarter);
 }
 
-template <bool tilized>
-void clear_sums() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 32
-    for (uint32_t i = 0; i < G::count * G::chains; ++i) {
-        dst_reg[sums_base + i] = 0.0f;
+// 1 / sqrt(x) for normal x: a guess from the exponent, and Newton's steps.
+sfpi_inline vFloat inverse_sqrt(vFloat x) {
+    vFloat y = as<vFloat>(vInt(0x5f3759df) - as<vInt>(as<vUInt>(x) >> 1));
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+        vFloat residual = 1.0f - (x * y) * y;
+        vFloat next = residual * addexp(y, -1) + y;
+        y = next;
+    }
+    return y;
+}
+
+// `partial_sums(row)` of each row, totalled.
+template <uint32_t rows>
+sfpi_inline vFloat row_totals(auto partial_sums) {
+    vFloat first = partial_sums(0);
+    if constexpr (rows == 1) {
+        return totals(first, first, first, first);
+    } else {
+        vFloat second = partial_sums(1);
+        vFloat third = partial_sums(2);
+        vFloat fourth = partial_sums(3);
+        return totals(first, second, third, fourth);
     }
 }
 
-// Adds the tile's x, (x - mean)^2 or x^2 to the partial sums.
-template <bool tilized, bool odd_tile, bool masked, Summand summand>
-void add_tile(int valid) {
-    using G = Groups<tilized>;
-    constexpr uint32_t length = tilized ? 2 : G::size;  // vectors of this tile that go to one chain
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-#pragma GCC unroll 2
-        for (uint32_t face = 0; face < G::size / length; ++face) {
-            const uint32_t chain = tilized ? 2 * odd_tile + face : 0;
-            vFloat sum = dst_reg[G::sum(g, chain)];
-#pragma GCC unroll 32
-            for (uint32_t i = 0; i < length; ++i) {
-                const uint32_t vector = G::vector(g, face * length + i);
-                vFloat x = dst_reg[x_base + vector];
-                if constexpr (summand == Summand::squared_deviation) {
-                    x = x - dst_reg[G::statistic(g, mean)];
-                }
-                if constexpr (masked) {  // both times: padding minus the mean is not zero
-                    v_if(columns_left<tilized>(vector, valid) <= 0) { x = 0.0f; }
-                    v_endif;
-                }
-                if constexpr (summand == Summand::x) {
-                    sum = sum + x;
-                } else {
-                    sum = x * x + sum;
-                }
-            }
-            dst_reg[G::sum(g, chain)] = sum;
-        }
+// Writes each row's value to all lanes of a vector of its own, at `vector` and following. No other vector lives on.
+template <uint32_t rows>
+sfpi_inline void store_rows(uint32_t vector, vFloat value) {
+    if constexpr (rows == 1) {
+        dst_reg[vector] = value;
+    } else {
+        vFloat a = value, b = value, c = value, d = value;
+        subvec_transp(a, b, c, d);
+        dst_reg[vector] = a;
+        dst_reg[vector + 1] = b;
+        dst_reg[vector + 2] = c;
+        dst_reg[vector + 3] = d;
     }
 }
 
-// mean = sum / W. The product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
-// would show as a deviation of order one: a Newton step on the residual makes it a division.
-template <bool tilized>
-void finish_mean(uint32_t width, uint32_t inverse_width) {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        vFloat sum = total<tilized>(g);
-        vFloat quotient = sum * scalar(inverse_width);
-        vFloat residual = sum - quotient * scalar(width);
-        dst_reg[G::statistic(g, mean)] = residual * scalar(inverse_width) + quotient;
+// The mean is sum / W: a product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
+// would show as a deviation of order one; a Newton step on the residual makes it a division.
+//
+// The variance comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
+// first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one exponent, so that
+// all sums are exact integers in units of their last place. The pivot is then too close to the mean for the last
+// correction to cancel.
+template <uint32_t rows>
+sfpi_inline vFloat make_variance() {
+    constexpr bool several = rows > 1;
+    vFloat mean, deviations;
+    if constexpr (subtract_mean) {
+        vFloat sum = row_totals<rows>([](uint32_t row) {
+            vFloat partial = load_sum(sum_vector(row));
+            dst_reg[sum_vector(row)] = partial;
+            return partial;
+        });
+        vFloat quotient = sum * vConstFloatPrgm0;
+        vFloat residual = sum - quotient * vConstFloatPrgm1;
+        vFloat exact = residual * vConstFloatPrgm0 + quotient;
+        dst_reg[mean_vector] = exact;
+        vFloat pivot = convert<vFloat16b>(exact, RoundMode::Nearest);
+        store_rows<rows>(scale_vector(0), pivot);
+        vFloat total = row_totals<rows>([](uint32_t row) {
+            vFloat p = dst_reg[scale_vector(row)];
+            vFloat expected = p * vFloat(dst_reg[count_vector]);
+            vFloat excess = expected - vFloat(dst_reg[sum_vector(row)]);
+            return p * excess + load_sum(square_sum_vector(row));
+        });
+        vFloat mean_again = dst_reg[mean_vector];
+        vFloat offset = mean_again - convert<vFloat16b>(mean_again, RoundMode::Nearest);
+        vFloat doubled = total + total;
+        return doubled * vConstFloatPrgm0 - offset * offset;
+    } else {
+        vFloat total = row_totals<rows>([](uint32_t row) { return load_sum(square_sum_vector(row)); });
+        return (total + total) * vConstFloatPrgm0;
     }
 }
 
-template <bool tilized>
-void clear_mean() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        dst_reg[G::statistic(g, mean)] = 0.0f;
+// Rounds to 16 bits of significand, so that a product with a bfloat16 is exact.
+sfpi_inline vFloat round_to_16_bits(vFloat v) {
+    return as<vFloat>((as<vInt>(v) + 0x80) & vInt(0xffffff00));
+}
+
+// 1 / std and -mean / std of each row. 1 / std is rounded to 16 bits, so that x * (1 / std) - mean * (1 / std) is zero
+// in a constant row, whose mean is a bfloat16.
+template <uint32_t rows>
+void make_statistics() {
+    vFloat variance = make_variance<rows>();
+    if constexpr (tap == Tap::variance) {
+        store_rows<rows>(scale_vector(0), variance);
+        return;
+    }
+    vFloat scale = inverse_sqrt(variance + vConstFloatPrgm2);
+    if constexpr (tap == Tap::mean) {
+        store_rows<rows>(scale_vector(0), dst_reg[mean_vector]);
+    } else if constexpr (tap == Tap::inverse_std || !subtract_mean) {
+        store_rows<rows>(scale_vector(0), scale);
+    } else {
+        vFloat rounded = round_to_16_bits(scale);
+        dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * rounded);
+        store_rows<rows>(scale_vector(0), rounded);
+        store_rows<rows>(shift_vector(0), dst_reg[mean_vector]);
     }
 }
 
-// variance + eps, in the place of 1 / std
-template <bool tilized>
-void finish_variance(uint32_t inverse_width, uint32_t epsilon) {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        vFloat variance = total<tilized>(g) * scalar(inverse_width);
-        if constexpr (tap != Tap::variance) {
-            variance = variance + scalar(epsilon);
-        }
-        dst_reg[G::statistic(g, inverse_std)] = variance;
+sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
+    if constexpr (tap == Tap::input) {
+        return x;
+    } else if constexpr (taps_statistic) {
+        return scale;
+    } else if constexpr (subtract_mean) {
+        return x * scale + shift;
+    } else if constexpr (round_before_gamma) {
+        return convert<vFloat16b>(x * scale, RoundMode::Nearest);
+    } else {
+        return x * scale;
     }
 }
 
-// Writes each statistic as a sum of three bfloat16, which hold its 24 bits exactly: they go through L1 and SrcA,
-// which would take bits off a float32.
-template <bool tilized>
-void split_statistics() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 2
-    for (uint32_t tile = 0; tile < G::tiles; ++tile) {
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < G::part; ++i) {
-            const uint32_t vector = statistics_base + tile * tile_vectors + i;
-            vFloat value = dst_reg[vector];
-            vFloat high = convert<vFloat16b>(value, RoundMode::Nearest);
-            value = value - high;
-            vFloat middle = convert<vFloat16b>(value, RoundMode::Nearest);
-            dst_reg[vector] = high;
-            dst_reg[vector + G::part] = middle;
-            dst_reg[vector + 2 * G::part] = value - middle;
-        }
+sfpi_inline vFloat scale_and_shift(vFloat y, vFloat gamma, vFloat beta) {
+    if constexpr (uses_gamma && uses_beta) {
+        return y * gamma + beta;
+    } else if constexpr (uses_gamma) {
+        return y * gamma;
+    } else if constexpr (uses_beta) {
+        return y + beta;
+    } else {
+        return y;
     }
 }
 
-template <bool tilized>
-sfpi_inline vFloat loaded_statistic(uint32_t group, Statistic s) {
-    using G = Groups<tilized>;
-    const uint32_t vector = loaded_statistics_base + G::within_tile(group, s);
-    vFloat high = dst_reg[vector];
-    vFloat middle = dst_reg[vector + G::part];
-    vFloat low = dst_reg[vector + 2 * G::part];
-    return (high + middle) + low;
+sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
+    if (wanted) {
+        return dst_reg[vector];
+    }
+    return otherwise;
 }
 
-// x -> (x - mean) / std * gamma + beta, for the groups of one statistics tile
-template <bool tilized, bool subtract_mean, bool has_gamma, bool round_before_gamma, bool has_beta,
-          uint32_t statistics_tile>
-void normalize_groups() {
-    using G = Groups<tilized>;
+// Two rows of a section at a time, which share gamma and beta. What is done to one fills the latency of the other.
+template <uint32_t row>
+void normalize_two_rows(uint32_t section) {
+    set_dest_base(0);
+    vFloat scale_a = dst_reg[scale_vector(row)], scale_b = dst_reg[scale_vector(row + 1)];
+    vFloat shift_a = dst_reg[shift_vector(row)], shift_b = dst_reg[shift_vector(row + 1)];
+    set_dest_base(section);
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < piece_vectors; ++v) {
+        const uint32_t at_a = row * piece_vectors + v, at_b = at_a + piece_vectors;
+        vFloat x_a = dst_reg[at_a];
+        vFloat x_b = dst_reg[at_b];
+        vFloat y_a = standardize(x_a, scale_a, shift_a);
+        vFloat y_b = standardize(x_b, scale_b, shift_b);
+        vFloat gamma = load_if(uses_gamma, gamma_vector + v, y_a);
+        vFloat beta = load_if(uses_beta, beta_vector + v, y_a);
+        dst_reg[at_a] = scale_and_shift(y_a, gamma, beta);
+        dst_reg[at_b] = scale_and_shift(y_b, gamma, beta);
+    }
+}
+
+inline void normalize_one_row(uint32_t section) {
+    set_dest_base(0);
+    vFloat scale = dst_reg[scale_vector(0)], shift = dst_reg[shift_vector(0)];
+    set_dest_base(section);
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < piece_vectors; ++v) {
+        vFloat x = dst_reg[v];
+        vFloat gamma = load_if(uses_gamma, gamma_vector + v, x);
+        vFloat y = standardize(x, scale, shift);
+        vFloat beta = load_if(uses_beta, beta_vector + v, x);
+        dst_reg[v] = scale_and_shift(y, gamma, beta);
+    }
+}
+
+// How many of W elements each lane's sums have: element e is in partial sum e % 128. 4 * (W / 128) as a float's bits, and
+// W % 128
+inline void store_counts(uint32_t whole_bits, int remainder) {
+    vFloat count = scalar(whole_bits);
+    if (remainder != 0) {
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < G::per_tile; ++i) {
-        const uint32_t g = statistics_tile * G::per_tile + i;
-        vFloat row_mean = loaded_statistic<tilized>(g, mean);
-        vFloat row_inverse_std = loaded_statistic<tilized>(g, inverse_std);
-#pragma GCC unroll 32
-        for (uint32_t j = 0; j < G::size; ++j) {
-            const uint32_t vector = G::vector(g, j);
-            if constexpr (tap == Tap::none || tap == Tap::standardized || tap == Tap::scaled) {
-                vFloat x = dst_reg[x_base + vector];
-                if constexpr (subtract_mean) {
-                    x = x - row_mean;
+        for (int v = 0; v < int(block_vectors); ++v) {
+            v_if(vInt(remainder - v / 2 * 64 - v % 2) - vConstTileId > 0) { count = count + 1.0f; }
+            v_endif;
+        }
+    }
+    dst_reg[count_vector] = count;
+}
+
+inline void configure_sfpu() {
+    sfpu::_init_sfpu_config_reg();
+    addr_mod_t{}.set(ADDR_MOD_3);
+    addr_mod_t{}.set(ADDR_MOD_7);
+    math::reset_counters(p_setrwc::SET_ABD_F);
+    set_dest_base(0);
+}
+
+// *_bits: of float32 values. sum_width: W times how often each element is in its sum
+inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bits, uint32_t width_bits,
+                        uint32_t epsilon_bits, uint32_t count_bits, uint32_t count_remainder) {
+    configure_sfpu();
+    vConstFloatPrgm0 = scalar(inverse_width_bits);
+    vConstFloatPrgm1 = scalar(width_bits);
+    vConstFloatPrgm2 = scalar(epsilon_bits);
+    store_counts(count_bits, count_remainder);
+
+    // Everyone else waits for one of these, so that this comes first.
+    t6_semaphore_init(filled, 0, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(free_sums, 1, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(free_sections, sections, semaphore::SEMAPHORE_MAX_VALUE);
+
+    uint32_t section = 0;
+    for (uint32_t first = 0; first < rows; first += group_rows) {
+        const uint32_t count = rows_of_group(first, rows);
+        set_dest_base(0);
+        take<filled>();
+        if (count == 1) {
+            make_statistics<1>();
+        } else {
+            make_statistics<4>();
+        }
+        give<free_sums, p_stall::WAIT_SFPU>();
+        for (uint32_t step = 0; step < steps; ++step) {
+            take<filled>();
+            if (count == 1) {
+                normalize_one_row(section);
+            } else {
+                normalize_two_rows<0>(section);
+                if (count > 2) {
+                    normalize_two_rows<2>(section);
                 }
-                vFloat y = x * row_inverse_std;
-                if constexpr (round_before_gamma) {
-                    y = convert<vFloat16b>(y, RoundMode::Nearest);
-                }
-                if constexpr (has_gamma && tap != Tap::standardized) {
-                    y = y * dst_reg[gamma_base + vector];
-                }
-                if constexpr (has_beta && tap == Tap::none) {
-                    y = y + dst_reg[beta_base + vector];
-                }
-                dst_reg[x_base + vector] = y;
-            } else if constexpr (tap == Tap::mean) {
-                dst_reg[x_base + vector] = row_mean;
-            } else if constexpr (tap == Tap::variance || tap == Tap::inverse_std) {
-                dst_reg[x_base + vector] = row_inverse_std;
             }
+            give<normalized, p_stall::WAIT_SFPU>();
+            section = section == 0 ? section_dest_rows : 0;
         }
     }
 }
