@@ -15,10 +15,10 @@ import ttnn
 KERNELS = Path(__file__).parent / "kernels"
 
 # CB indices
-CB_INPUT = 1
-CB_GAMMA = 3
-CB_BETA = 5
-CB_OUTPUT = 16
+CB_INPUT = 0
+CB_GAMMA = 1
+CB_BETA = 2
+CB_OUTPUT = 3
 
 TILE_ELEMENTS = 1024
 BLOCK_ELEMENTS = 128  # what one FPU instruction works on
@@ -72,7 +72,7 @@ def _calculate_sizes(input_shape: tuple[int, ...]) -> Sizes:
         rows=math.prod(input_shape[:-1]),
         piece_blocks=piece_blocks,
         steps=steps,
-        ring_groups=8 if steps == 1 else 4,
+        ring_groups=4,
     )
 
 

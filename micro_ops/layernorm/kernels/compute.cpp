@@ -70,8 +70,7 @@ void kernel_main() {
     const uint32_t steps = RUNTIME_ARG(steps);
 
     compute_kernel_hw_startup(cb_input, cb_output);
-    UNPACK((layernorm::unpack_thread<layernorm::subtract_mean, layernorm::uses_gamma, layernorm::uses_beta>(
-        cb_input, cb_gamma, cb_beta, rows, steps, RUNTIME_ARG(ring_rows))));
+    UNPACK((layernorm::unpack_thread(cb_input, cb_gamma, cb_beta, rows, steps, RUNTIME_ARG(ring_rows))));
     MATH((layernorm::math_thread(rows, steps, RUNTIME_ARG(inverse_width_bits), RUNTIME_ARG(width_bits),
                                  RUNTIME_ARG(epsilon_bits), RUNTIME_ARG(count_bits), RUNTIME_ARG(count_remainder))));
     PACK((layernorm::pack_thread(rows, steps)));

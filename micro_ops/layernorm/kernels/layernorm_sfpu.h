@@ -136,13 +136,8 @@ sfpi_inline vFloat make_variance() {
     }
 }
 
-// Rounds to 16 bits of significand, so that a product with a bfloat16 is exact.
-sfpi_inline vFloat round_to_16_bits(vFloat v) {
-    return as<vFloat>((as<vInt>(v) + 0x80) & vInt(0xffffff00));
-}
-
-// 1 / std and -mean / std of each row. 1 / std is rounded to 16 bits, so that x * (1 / std) - mean * (1 / std) is zero
-// in a constant row, whose mean is a bfloat16.
+// 1 / std and -mean / std of each row. A constant row, of which x * (1 / std) - mean * (1 / std) would leave the rounding
+// of the last product, gets zeros.
 template <uint32_t rows>
 void make_statistics() {
     vFloat variance = make_variance<rows>();
@@ -156,9 +151,10 @@ void make_statistics() {
     } else if constexpr (tap == Tap::inverse_std || !subtract_mean) {
         store_rows<rows>(scale_vector(0), scale);
     } else {
-        vFloat rounded = round_to_16_bits(scale);
-        dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * rounded);
-        store_rows<rows>(scale_vector(0), rounded);
+        v_if(variance == 0.0f) { scale = 0.0f; }
+        v_endif;
+        dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
+        store_rows<rows>(scale_vector(0), scale);
         store_rows<rows>(shift_vector(0), dst_reg[mean_vector]);
     }
 }
@@ -201,7 +197,8 @@ template <uint32_t row>
 void normalize_two_rows(uint32_t section) {
     set_dest_base(0);
     vFloat scale_a = dst_reg[scale_vector(row)], scale_b = dst_reg[scale_vector(row + 1)];
-    vFloat shift_a = dst_reg[shift_vector(row)], shift_b = dst_reg[shift_vector(row + 1)];
+    vFloat shift_a = load_if(subtract_mean, shift_vector(row), scale_a);
+    vFloat shift_b = load_if(subtract_mean, shift_vector(row + 1), scale_b);
     set_dest_base(section);
 #pragma GCC unroll 16
     for (uint32_t v = 0; v < piece_vectors; ++v) {
@@ -217,9 +214,7 @@ void normalize_two_rows(uint32_t section) {
     }
 }
 
-inline void normalize_one_row(uint32_t section) {
-    set_dest_base(0);
-    vFloat scale = dst_reg[scale_vector(0)], shift = dst_reg[shift_vector(0)];
+sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift) {
     set_dest_base(section);
 #pragma GCC unroll 16
     for (uint32_t v = 0; v < piece_vectors; ++v) {
@@ -253,6 +248,15 @@ inline void configure_sfpu() {
     set_dest_base(0);
 }
 
+sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, auto normalize_section) {
+    for (uint32_t step = 0; step < steps; ++step) {
+        take<filled>();
+        normalize_section();
+        give<normalized, p_stall::WAIT_SFPU>();
+        section = section == 0 ? section_dest_rows : 0;
+    }
+}
+
 // *_bits: of float32 values. sum_width: W times how often each element is in its sum
 inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bits, uint32_t width_bits,
                         uint32_t epsilon_bits, uint32_t count_bits, uint32_t count_remainder) {
@@ -270,27 +274,23 @@ inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bi
 
     uint32_t section = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
-        const uint32_t count = rows_of_group(first, rows);
         set_dest_base(0);
         take<filled>();
-        if (count == 1) {
+        if (rows - first == 1) {
             make_statistics<1>();
+            give<free_sums, p_stall::WAIT_SFPU>();
+            vFloat scale = dst_reg[scale_vector(0)];
+            vFloat shift = load_if(subtract_mean, shift_vector(0), scale);
+            normalize_steps(steps, section, [&] { normalize_one_row(section, scale, shift); });
         } else {
-            make_statistics<4>();
-        }
-        give<free_sums, p_stall::WAIT_SFPU>();
-        for (uint32_t step = 0; step < steps; ++step) {
-            take<filled>();
-            if (count == 1) {
-                normalize_one_row(section);
-            } else {
+            make_statistics<group_rows>();
+            give<free_sums, p_stall::WAIT_SFPU>();
+            normalize_steps(steps, section, [&] {
                 normalize_two_rows<0>(section);
-                if (count > 2) {
+                if (rows - first > 2) {
                     normalize_two_rows<2>(section);
                 }
-            }
-            give<normalized, p_stall::WAIT_SFPU>();
-            section = section == 0 ? section_dest_rows : 0;
+            });
         }
     }
 }

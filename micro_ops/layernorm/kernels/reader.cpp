@@ -4,8 +4,8 @@
 //   pushes  cb_input  `steps` a row: the rows, four a group, each padded with zeros to whole pieces  -> compute
 //   pushes  cb_gamma, cb_beta  `steps` once: what lies behind their last element is left as it was   -> compute
 //
-// Reads are in flight for `groups_ahead` groups, each under a transaction id of its own. The first group, gamma and beta
-// are read and pushed in parts, so that compute can start on the first part while the others are on their way.
+// Two groups' reads are in flight, each under a transaction id of its own. The first group, gamma and beta are read and
+// pushed in parts, so that compute can start on the first part while the others are on their way.
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
@@ -20,7 +20,7 @@ constexpr uint32_t input_piece = get_named_compile_time_arg_val("input_piece"); 
 constexpr uint32_t gamma_piece = get_named_compile_time_arg_val("gamma_piece");
 constexpr uint32_t beta_piece = get_named_compile_time_arg_val("beta_piece");
 constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups");  // that cb_input holds
-constexpr uint32_t groups_ahead = ring_groups - 2;                                // compute holds two
+constexpr uint32_t groups_in_flight = 2;
 
 constexpr uint32_t group_rows = 4;
 constexpr uint32_t parts = 4;
@@ -31,8 +31,10 @@ struct Part {
     uint32_t first, pieces;  // of the row
     Part(uint32_t part, uint32_t steps) : first(part * steps / parts), pieces((part + 1) * steps / parts - first) {}
     void read(uint64_t stick, uint32_t size, uint32_t address, uint32_t piece) const {
-        const uint32_t start = first * piece, end = (first + pieces) * piece;
-        noc_async_read(stick + start, address + start, (end < size ? end : size) - start);
+        if (pieces != 0) {
+            const uint32_t start = first * piece, end = (first + pieces) * piece;
+            noc_async_read(stick + start, address + start, (end < size ? end : size) - start);
+        }
     }
 };
 
@@ -76,9 +78,7 @@ void kernel_main() {
     for (uint32_t part = 0; part < parts; ++part) {
         noc_async_read_set_trid(input_trid + part);
         if (first_rows == 1) {
-            if (const Part p(part, steps); p.pieces != 0) {
-                p.read(input.get_noc_addr(0), input_stick, input_l1, input_piece);
-            }
+            Part(part, steps).read(input.get_noc_addr(0), input_stick, input_l1, input_piece);
         } else if (part < first_rows) {
             noc_async_read(input.get_noc_addr(part), input_l1 + part * row_size, input_stick);
         }
@@ -86,47 +86,42 @@ void kernel_main() {
     const uint64_t gamma_noc = has_gamma ? gamma.get_noc_addr(0) : 0;
     const uint64_t beta_noc = has_beta ? beta.get_noc_addr(0) : 0;
     for (uint32_t part = 0; part < parts; ++part) {
-        if (const Part p(part, steps); p.pieces != 0) {
-            noc_async_read_set_trid(weights_trid + part);
-            if constexpr (has_gamma) {
-                p.read(gamma_noc, gamma_stick, gamma_l1, gamma_piece);
-            }
-            if constexpr (has_beta) {
-                p.read(beta_noc, beta_stick, beta_l1, beta_piece);
-            }
+        noc_async_read_set_trid(weights_trid + part);
+        if constexpr (has_gamma) {
+            Part(part, steps).read(gamma_noc, gamma_stick, gamma_l1, gamma_piece);
+        }
+        if constexpr (has_beta) {
+            Part(part, steps).read(beta_noc, beta_stick, beta_l1, beta_piece);
         }
     }
-
     for (uint32_t part = 0; part < parts; ++part) {
-        noc_async_read_barrier_with_trid(input_trid + part);
         const uint32_t pages = first_rows == 1 ? Part(part, steps).pieces : part < first_rows ? steps : 0;
+        noc_async_read_barrier_with_trid(input_trid + part);
         cb_push_back(cb_input, pages);
     }
 
-    uint32_t issued_row = first_rows, pushed_row = first_rows;  // first rows of groups
+    uint32_t issued = first_rows, pushed = first_rows;  // rows
     uint32_t issued_l1 = input_l1 + group_rows * row_size;
     const uint32_t end_l1 = input_l1 + ring_groups * group_rows * row_size;
-    uint32_t trid = 0;
+    uint32_t issue_trid = 0, push_trid = 0;
 
     const auto issue_group = [&] {
-        const uint32_t end = issued_row + group_rows < rows ? issued_row + group_rows : rows;
-        cb_reserve_back(cb_input, (end - pushed_row) * steps);
-        noc_async_read_set_trid(group_trid + trid);
-        trid = trid + 1 == groups_ahead ? 0 : trid + 1;
+        if (issued >= rows) {
+            return;
+        }
+        const uint32_t end = issued + group_rows < rows ? issued + group_rows : rows;
+        cb_reserve_back(cb_input, (end - pushed) * steps);
+        noc_async_read_set_trid(group_trid + issue_trid);
+        issue_trid = issue_trid + 1 == groups_in_flight ? 0 : issue_trid + 1;
         uint32_t address = issued_l1;
-        for (; issued_row < end; ++issued_row) {
-            noc_async_read(input.get_noc_addr(issued_row), address, input_stick);
+        for (; issued < end; ++issued) {
+            noc_async_read(input.get_noc_addr(issued), address, input_stick);
             address += row_size;
         }
-        issued_l1 += group_rows * row_size;
-        if (issued_l1 == end_l1) {
-            issued_l1 = input_l1;
-        }
+        issued_l1 = address == end_l1 ? input_l1 : address;
     };
 
-    for (uint32_t ahead = 0; ahead < groups_ahead && issued_row < rows; ++ahead) {
-        issue_group();
-    }
+    issue_group();
     for (uint32_t part = 0; part < parts; ++part) {
         const uint32_t pieces = Part(part, steps).pieces;
         noc_async_read_barrier_with_trid(weights_trid + part);
@@ -137,16 +132,13 @@ void kernel_main() {
             cb_push_back(cb_beta, pieces);
         }
     }
-    uint32_t waited_trid = 0;
-    while (pushed_row < rows) {
-        noc_async_read_barrier_with_trid(group_trid + waited_trid);
-        waited_trid = waited_trid + 1 == groups_ahead ? 0 : waited_trid + 1;
-        const uint32_t end = pushed_row + group_rows < rows ? pushed_row + group_rows : rows;
-        cb_push_back(cb_input, (end - pushed_row) * steps);
-        pushed_row = end;
-        if (issued_row < rows) {
-            issue_group();
-        }
+    while (pushed < rows) {
+        issue_group();
+        noc_async_read_barrier_with_trid(group_trid + push_trid);
+        push_trid = push_trid + 1 == groups_in_flight ? 0 : push_trid + 1;
+        const uint32_t end = pushed + group_rows < rows ? pushed + group_rows : rows;
+        cb_push_back(cb_input, (end - pushed) * steps);
+        pushed = end;
     }
     noc_async_read_set_trid(0);
 }

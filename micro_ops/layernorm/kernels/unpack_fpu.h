@@ -49,6 +49,10 @@ inline void configure_fpu() {
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_ABD_F);
 }
 
+inline void set_counter(uint32_t unpackers, uint32_t dimension, uint32_t value) {
+    TT_SETADC(unpackers, p_setadc::CH_0, dimension, value);
+}
+
 template <uint32_t unpacker, uint32_t step>
 inline void unpack_piece() {
     TTI_UNPACR(unpacker, step, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1);
@@ -65,48 +69,64 @@ inline void unpack_zeros() {
 #endif
 }
 
-inline void set_counter(uint32_t unpackers, uint32_t dimension, uint32_t value) {
-    TT_SETADC(unpackers, p_setadc::CH_0, dimension, value);
-}
+inline void done_with_sources() { TTI_SETRWC(p_setrwc::CLR_AB, 0, 0, 0, 0, p_setrwc::SET_AB); }
 
-// Copies one piece of each of `rows` rows to Dest, from row `dest_row` on. The FPU adds zero, since its moves from SrcA
-// do not write float32.
-inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
-    set_dest_base(dest_row);
-    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
-    for (uint32_t r = 0; r < rows; ++r) {
+// What is done again and again is recorded in the replay buffer, for a RISC-V core does not issue it fast enough.
+struct Sequence {
+    uint32_t first, length;
+    void replay() const { lltt::replay(first, length); }
+    constexpr Sequence with(Sequence next) const { return {first, length + next.length}; }
+};
+
+#ifdef ARCH_BLACKHOLE
+constexpr uint32_t zeros_length = 1;
+#else
+constexpr uint32_t zeros_length = 2;
+#endif
+constexpr Sequence unpack_sources{0, 2};
+constexpr Sequence add_squares{2, piece_blocks * (4 + subtract_mean) + 1};
+constexpr Sequence copy_piece{add_squares.first + add_squares.length, 1 + zeros_length + piece_blocks + 1};
+static_assert(copy_piece.first + copy_piece.length <= REPLAY_BUF_SIZE);
+
+inline void record_sequences() {
+    // The next piece of x into both sources
+    load_replay_buf(unpack_sources.first, unpack_sources.length, [] {
+        unpack_piece<SrcA, next_piece>();
+        unpack_piece<SrcB, next_piece>();
+    });
+    // The sources into a row's sums: 2 x, and x^2 in four phases
+    load_replay_buf(add_squares.first, add_squares.length, [] {
+#pragma GCC unroll 4
+        for (uint32_t b = 0; b < piece_blocks; ++b) {
+            if constexpr (subtract_mean) {
+                TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, stay, 0);
+            }
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, block_dest_rows);
+        }
+        done_with_sources();
+    });
+    // A piece of the next row into Dest. The FPU adds zero, since its moves from SrcA do not write float32.
+    load_replay_buf(copy_piece.first, copy_piece.length, [] {
         unpack_piece<SrcA, next_row>();
         unpack_zeros();
 #pragma GCC unroll 4
         for (uint32_t b = 0; b < piece_blocks; ++b) {
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_block, 0);
         }
-        TTI_SETRWC(p_setrwc::CLR_AB, 0, 0, 0, 0, p_setrwc::SET_AB);
-    }
+        done_with_sources();
+    });
 }
 
-// Adds the next piece of a row to its sums. The first block of a row overwrites the sums: x - x is zero.
-template <bool subtract_mean, bool first>
-inline void add_piece() {
-    unpack_piece<SrcA, next_piece>();
-    unpack_piece<SrcB, next_piece>();
-#pragma GCC unroll 4
-    for (uint32_t b = 0; b < piece_blocks; ++b) {
-        const uint32_t accumulate = first && b == 0 ? p_elwise::DEST_ACCUM_DIS : p_elwise::DEST_ACCUM_EN;
-        if constexpr (subtract_mean) {
-            TTI_ELWADD(p_elwise::CLR_NONE, accumulate, p_elwise::SRCB_NO_BCAST, stay, 0);
-        }
-        if (!accumulate) {
-            TTI_ELWSUB(
-                p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, stay, block_dest_rows);
-        }
-#pragma GCC unroll 4
-        for (uint32_t phase = 0; phase < 4; ++phase) {
-            const uint32_t step = phase < 3 ? next_phase : next_sources;
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, step, block_dest_rows);
-        }
+// Copies a piece of each of `rows` rows to Dest, from row `dest_row` on.
+inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
+    set_dest_base(dest_row);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    for (uint32_t r = 0; r < rows; ++r) {
+        copy_piece.replay();
     }
-    TTI_SETRWC(p_setrwc::CLR_AB, 0, 0, 0, 0, p_setrwc::SET_AB);
 }
 
 // Adds up a group, a few pieces at a time.
@@ -122,37 +142,51 @@ public:
         row = piece = 0;
     }
 
-    template <bool subtract_mean>
     void add_pieces(uint32_t count) {
         if (rows_left == 0) {
             return;
         }
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Z, ring_row);
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Y, row * steps + piece);
-        set_dest_base(sums_dest_row + row * row_sums_dest_rows);
+        llk_wait_tiles(cb, ++pages_in_front);
+        unpack_sources.replay();
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
-        for (; count > 0; --count) {
-            llk_wait_tiles(cb, ++pages_in_front);
-            if (row == 0 && piece == 0) {
-                take<free_sums>();
-            }
+        set_dest_base(sums_dest_row + row * row_sums_dest_rows);
+        while (true) {
             if (piece == 0) {
-                add_piece<subtract_mean, true>();
+                start_row();
+            }
+            if (--count > 0) {  // the next piece is unpacked while this one is added
+                llk_wait_tiles(cb, ++pages_in_front);
+                unpack_sources.with(add_squares).replay();
             } else {
-                add_piece<subtract_mean, false>();
+                add_squares.replay();
             }
             if (++piece == steps) {
                 piece = 0;
-                set_dest_base(sums_dest_row + ++row * row_sums_dest_rows);
-                if (--rows_left == 0) {
-                    give<filled, p_stall::MATH>();
-                    return;
-                }
+                ++row;
+                --rows_left;
             }
+            if (count == 0) {
+                break;
+            }
+        }
+        if (rows_left == 0) {
+            give<filled, p_stall::MATH>();
         }
     }
 
 private:
+    // Clears a row's sums: x - x is zero.
+    void start_row() {
+        if (row == 0) {
+            take<free_sums>();
+        }
+        set_dest_base(sums_dest_row + row * row_sums_dest_rows);
+        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, stay, 0);
+        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, stay, block_dest_rows);
+    }
+
     uint32_t cb, steps;
     uint32_t ring_row = 0, rows_left = 0, pages_in_front = 0, row = 0, piece = 0;
 };
@@ -164,16 +198,16 @@ inline void select_base(uint32_t gpr) {
 }
 
 // CBs as in compute.cpp. ring_rows: rows of the input that the input's CB holds
-template <bool subtract_mean, bool has_gamma, bool has_beta>
 inline void unpack_thread(
     uint32_t cb_input, uint32_t cb_gamma, uint32_t cb_beta, uint32_t rows, uint32_t steps, uint32_t ring_rows) {
     configure_unpack(steps);
     configure_fpu();
+    record_sequences();
     remember_base(input_base, cb_input);
-    if constexpr (has_gamma) {
+    if constexpr (uses_gamma) {
         remember_base(gamma_base, cb_gamma);
     }
-    if constexpr (has_beta) {
+    if constexpr (uses_beta) {
         remember_base(beta_base, cb_beta);
     }
     TT_WRCFG(input_base, p_cfg::WRCFG_32b, THCON_SEC1_REG3_Base_address_ADDR32);
@@ -182,7 +216,7 @@ inline void unpack_thread(
     Sums sums(cb_input, steps);
     uint32_t count = rows_of_group(0, rows);
     sums.start(0, count, 0);
-    sums.template add_pieces<subtract_mean>(count * steps);
+    sums.add_pieces(count * steps);
 
     uint32_t section = 0;
     uint32_t ring_row = 0;
@@ -192,10 +226,10 @@ inline void unpack_thread(
         sums.start(next_ring_row, next_count, count * steps);
         for (uint32_t step = 0; step < steps; ++step) {
             if (first == 0) {
-                if constexpr (has_gamma) {
+                if constexpr (uses_gamma) {
                     llk_wait_tiles(cb_gamma, step + 1);
                 }
-                if constexpr (has_beta) {
+                if constexpr (uses_beta) {
                     llk_wait_tiles(cb_beta, step + 1);
                 }
             }
@@ -203,12 +237,12 @@ inline void unpack_thread(
             set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
             set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
             copy_pieces(section, count);
-            if constexpr (has_gamma) {
+            if constexpr (uses_gamma) {
                 select_base(gamma_base);
                 set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
                 copy_pieces(section + gamma_dest_row, 1);
             }
-            if constexpr (has_beta) {
+            if constexpr (uses_beta) {
                 select_base(beta_base);
                 set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
                 copy_pieces(section + beta_dest_row, 1);
@@ -216,7 +250,7 @@ inline void unpack_thread(
             give<filled, p_stall::MATH>();
             select_base(input_base);
             section = section == 0 ? section_dest_rows : 0;
-            sums.template add_pieces<subtract_mean>(next_count);
+            sums.add_pieces(next_count);
         }
         llk_pop_tiles(cb_input, count * steps);
         count = next_count;
