@@ -23,18 +23,18 @@ constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups"); 
 constexpr uint32_t groups_in_flight = 2;
 
 constexpr uint32_t group_rows = 4;
-constexpr uint32_t parts = 4;
-constexpr uint32_t input_trid = 1, weights_trid = input_trid + parts, group_trid = weights_trid + parts;
+constexpr uint32_t max_parts = 4;
+constexpr uint32_t input_trid = 1, weights_trid = input_trid + max_parts, group_trid = weights_trid + max_parts;
 
-// Part `part` of a stick: whole pieces, as far as the stick goes.
-struct Part {
-    uint32_t first, pieces;  // of the row
-    Part(uint32_t part, uint32_t steps) : first(part * steps / parts), pieces((part + 1) * steps / parts - first) {}
-    void read(uint64_t stick, uint32_t size, uint32_t address, uint32_t piece) const {
-        if (pieces != 0) {
-            const uint32_t start = first * piece, end = (first + pieces) * piece;
-            noc_async_read(stick + start, address + start, (end < size ? end : size) - start);
-        }
+// Reads the next part of a stick, if there is any left.
+struct Stick {
+    uint64_t source;
+    uint32_t address, left;
+    void read(uint32_t part_size) {
+        noc_async_read(source, address, left < part_size ? left : part_size);
+        source += part_size;
+        address += part_size;
+        left -= part_size;
     }
 };
 
@@ -66,38 +66,50 @@ void kernel_main() {
 
     const uint32_t row_size = steps * input_piece;
     const uint32_t input_l1 = get_write_ptr(cb_input);
-    const uint32_t gamma_l1 = get_write_ptr(cb_gamma);
-    const uint32_t beta_l1 = get_write_ptr(cb_beta);
-    const uint32_t groups = (rows + group_rows - 1) / group_rows;
     const uint32_t first_rows = rows < group_rows ? rows : group_rows;
 
     if (input_stick != row_size) {
         zero_padding(input_l1, rows < ring_groups * group_rows ? rows : ring_groups * group_rows, input_stick, row_size);
     }
 
-    for (uint32_t part = 0; part < parts; ++part) {
-        noc_async_read_set_trid(input_trid + part);
-        if (first_rows == 1) {
-            Part(part, steps).read(input.get_noc_addr(0), input_stick, input_l1, input_piece);
-        } else if (part < first_rows) {
-            noc_async_read(input.get_noc_addr(part), input_l1 + part * row_size, input_stick);
+    const uint32_t part_pieces = (steps + max_parts - 1) / max_parts;
+    const uint32_t parts = (steps + part_pieces - 1) / part_pieces;
+    if (first_rows == 1) {
+        Stick stick{input.get_noc_addr(0), input_l1, input_stick};
+        for (uint32_t part = 0; part < parts; ++part) {
+            noc_async_read_set_trid(input_trid + part);
+            stick.read(part_pieces * input_piece);
+        }
+    } else {
+        for (uint32_t row = 0; row < first_rows; ++row) {
+            noc_async_read_set_trid(input_trid + row);
+            noc_async_read(input.get_noc_addr(row), input_l1 + row * row_size, input_stick);
         }
     }
-    const uint64_t gamma_noc = has_gamma ? gamma.get_noc_addr(0) : 0;
-    const uint64_t beta_noc = has_beta ? beta.get_noc_addr(0) : 0;
+    Stick gamma_left{has_gamma ? gamma.get_noc_addr(0) : 0, get_write_ptr(cb_gamma), gamma_stick};
+    Stick beta_left{has_beta ? beta.get_noc_addr(0) : 0, get_write_ptr(cb_beta), beta_stick};
     for (uint32_t part = 0; part < parts; ++part) {
         noc_async_read_set_trid(weights_trid + part);
         if constexpr (has_gamma) {
-            Part(part, steps).read(gamma_noc, gamma_stick, gamma_l1, gamma_piece);
+            gamma_left.read(part_pieces * gamma_piece);
         }
         if constexpr (has_beta) {
-            Part(part, steps).read(beta_noc, beta_stick, beta_l1, beta_piece);
+            beta_left.read(part_pieces * beta_piece);
         }
     }
-    for (uint32_t part = 0; part < parts; ++part) {
-        const uint32_t pages = first_rows == 1 ? Part(part, steps).pieces : part < first_rows ? steps : 0;
-        noc_async_read_barrier_with_trid(input_trid + part);
-        cb_push_back(cb_input, pages);
+    const auto push_parts = [&](uint32_t trid, auto push) __attribute__((always_inline)) {
+        for (uint32_t part = 0, left = steps; part < parts; ++part, left -= part_pieces) {
+            noc_async_read_barrier_with_trid(trid + part);
+            push(left < part_pieces ? left : part_pieces);
+        }
+    };
+    if (first_rows == 1) {
+        push_parts(input_trid, [](uint32_t pages) { cb_push_back(cb_input, pages); });
+    } else {
+        for (uint32_t row = 0; row < first_rows; ++row) {
+            noc_async_read_barrier_with_trid(input_trid + row);
+            cb_push_back(cb_input, steps);
+        }
     }
 
     uint32_t issued = first_rows, pushed = first_rows;  // rows
@@ -105,7 +117,7 @@ void kernel_main() {
     const uint32_t end_l1 = input_l1 + ring_groups * group_rows * row_size;
     uint32_t issue_trid = 0, push_trid = 0;
 
-    const auto issue_group = [&] {
+    const auto issue_group = [&]() __attribute__((always_inline)) {
         if (issued >= rows) {
             return;
         }
@@ -122,16 +134,14 @@ void kernel_main() {
     };
 
     issue_group();
-    for (uint32_t part = 0; part < parts; ++part) {
-        const uint32_t pieces = Part(part, steps).pieces;
-        noc_async_read_barrier_with_trid(weights_trid + part);
+    push_parts(weights_trid, [](uint32_t pages) {
         if constexpr (has_gamma) {
-            cb_push_back(cb_gamma, pieces);
+            cb_push_back(cb_gamma, pages);
         }
         if constexpr (has_beta) {
-            cb_push_back(cb_beta, pieces);
+            cb_push_back(cb_beta, pages);
         }
-    }
+    });
     while (pushed < rows) {
         issue_group();
         noc_async_read_barrier_with_trid(group_trid + push_trid);
