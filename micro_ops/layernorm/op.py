@@ -22,10 +22,9 @@ CB_OUTPUT = 3
 
 TILE_ELEMENTS = 1024
 BLOCK_ELEMENTS = 128  # what one FPU instruction works on
-MAX_PIECE_BLOCKS = 4  # of a row in Dest at once (kernels/dest.h)
-GROUP_ROWS = 4
-RING_BYTES = 64 * 1024  # of input that is worth reading ahead
-OUTPUT_STEPS = 4
+GROUP_ROWS = 4  # that go through Dest side by side, unless there is but one, or L1 has no room (kernels/dest.h)
+RING_GROUPS = 4  # that the input's CB holds: compute works on two, and two are on their way
+OUTPUT_PAGES = 8  # tiles: four steps
 FLOAT32_TINY, FLOAT32_MAX = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # smaller is zero there
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes
 
@@ -48,31 +47,27 @@ class LayerNormArgumentError(ValueError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a shape goes through the op. Everything but `rows` depends on the width alone."""
+    """How a shape goes through the op."""
 
     width: int  # W, elements of a row
     rows: int  # product of all dimensions but the last
-    piece_blocks: int  # blocks of 128 elements that a row has in Dest at once
+    group_rows: int  # rows in Dest at once
+    piece: int  # elements of a row in Dest at once
     steps: int  # pieces of a row
-    ring_groups: int  # groups of four rows that the input's CB holds
-
-    @property
-    def piece(self) -> int:
-        """Elements of a piece."""
-        return self.piece_blocks * BLOCK_ELEMENTS
 
 
-def _calculate_sizes(input_shape: tuple[int, ...]) -> Sizes:
-    """Sizes for an input of `input_shape` (..., W)."""
+def _calculate_sizes(input_shape: tuple[int, ...], group_rows: int) -> Sizes:
+    """Sizes for an input of `input_shape` (..., W), of which `group_rows` rows (4 or 1) are in Dest at once."""
     width = input_shape[-1]
-    piece_blocks = min(MAX_PIECE_BLOCKS, math.ceil(width / BLOCK_ELEMENTS))
-    steps = math.ceil(width / (piece_blocks * BLOCK_ELEMENTS))
+    blocks = math.ceil(width / BLOCK_ELEMENTS)
+    piece_blocks = min(blocks, 4) if group_rows > 1 or blocks <= 4 else 8
+    piece = piece_blocks * BLOCK_ELEMENTS
     return Sizes(
         width=width,
         rows=math.prod(input_shape[:-1]),
-        piece_blocks=piece_blocks,
-        steps=steps,
-        ring_groups=4,
+        group_rows=group_rows,
+        piece=piece,
+        steps=math.ceil(width / piece),
     )
 
 
@@ -92,9 +87,9 @@ def _create_cb_descriptors(
 
     weights = ((CB_GAMMA, gamma_dtype), (CB_BETA, beta_dtype))
     return [
-        descriptor(CB_INPUT, sizes.ring_groups * GROUP_ROWS * sizes.steps, sizes.piece, dtype),
+        descriptor(CB_INPUT, RING_GROUPS * sizes.group_rows * sizes.steps, sizes.piece, dtype),
         *(descriptor(cb, sizes.steps, sizes.piece, given) for cb, given in weights if given is not None),
-        descriptor(CB_OUTPUT, OUTPUT_STEPS * 2, TILE_ELEMENTS, dtype),
+        descriptor(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtype),
     ]
 
 
@@ -146,7 +141,8 @@ def _create_reader_descriptor(
             "cb_beta": CB_BETA,
             "has_gamma": gamma_tensor is not None,
             "has_beta": beta_tensor is not None,
-            "ring_groups": sizes.ring_groups,
+            "group_rows": sizes.group_rows,
+            "ring_groups": RING_GROUPS,
             **{f"{name}_piece": sizes.piece * ELEMENT_SIZES[tensor.dtype] for name, tensor in tensors.items()},
         },
         runtime=runtime,
@@ -171,7 +167,7 @@ def _create_compute_descriptor(
         if cb_dtype == ttnn.float32:
             unpack_modes[cb] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else it would pass SrcA, as TF32
     config.unpack_to_dest_mode = unpack_modes
-    sum_width = 2 * sizes.width  # the sums have each element twice
+    sum_width = sizes.width if dtype == ttnn.float32 else 2 * sizes.width  # x + x is what the FPU adds up
     return _create_kernel_descriptor(
         "compute",
         core_grid,
@@ -185,17 +181,22 @@ def _create_compute_descriptor(
             "has_beta": beta_dtype is not None,
             "subtract_mean": subtract_mean,
             "round_before_gamma": round_before_gamma,
-            "piece_blocks": sizes.piece_blocks,
+            "input_float32": dtype == ttnn.float32,
+            "gamma_float32": gamma_dtype == ttnn.float32,
+            "beta_float32": beta_dtype == ttnn.float32,
+            "group_rows": sizes.group_rows,
+            "piece_blocks": sizes.piece // BLOCK_ELEMENTS,
         },
         runtime={
             "rows": sizes.rows,
             "steps": sizes.steps,
-            "ring_rows": sizes.ring_groups * GROUP_ROWS,
+            "ring_rows": RING_GROUPS * sizes.group_rows,
             "width_bits": _float32_bits(sum_width),
             "inverse_width_bits": _float32_bits(1 / sum_width),
             "epsilon_bits": _float32_bits(epsilon),
             "count_bits": _float32_bits(4 * (sizes.width // BLOCK_ELEMENTS)),
             "count_remainder": sizes.width % BLOCK_ELEMENTS,
+            "valid": sizes.width - (sizes.steps - 1) * sizes.piece,
         },
         defines={"TAP": tap.value},
     )
@@ -211,6 +212,7 @@ def _create_writer_descriptor(
         ttnn.WriterConfigDescriptor(),
         compile_time={
             "cb_output": CB_OUTPUT,
+            "group_rows": sizes.group_rows,
             "piece": sizes.piece * element_size,
             "tile_size": TILE_ELEMENTS * element_size,
         },
@@ -342,14 +344,19 @@ def _launch(
     _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
     gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
     dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
-    sizes = _calculate_sizes(tuple(input_tensor.shape))
-    if sizes.rows == 0:
+    shape = tuple(input_tensor.shape)
+    if math.prod(shape) == 0:
         return output_tensor
     core = ttnn.CoreCoord(0, 0)
     core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
-    needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
-    if needed > available:
+    available = ttnn.get_max_worker_l1_unreserved_size()
+    for group_rows in (GROUP_ROWS, 1) if math.prod(shape[:-1]) > 1 else (1,):
+        sizes = _calculate_sizes(shape, group_rows)
+        cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
+        needed = sum(cb.total_size for cb in cbs)
+        if needed <= available:
+            break
+    else:
         raise LayerNormArgumentError(
             f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
         )

@@ -1,8 +1,8 @@
 // How the three compute threads share Dest, and how they hand its parts to one another.
 //
 // Dest holds 512 rows of 16 float32. A row of the input goes through it in pieces of `piece_blocks` blocks; a block is
-// 128 consecutive elements, 8 rows of Dest, which is what one FPU instruction works on. Four rows form a group, whose
-// pieces lie one behind the other:
+// 128 consecutive elements, 8 rows of Dest, which is what one FPU instruction works on. Rows go in groups of
+// `group_rows`, whose pieces lie one behind the other:
 //
 //   rows 0-191, 192-383   two sections, each a step's x (one piece a row), gamma and beta: one is filled while the
 //                         other is normalized and packed
@@ -25,19 +25,25 @@ namespace layernorm {
 
 using namespace ckernel;
 
-constexpr uint32_t group_rows = 4;
 constexpr uint32_t block_dest_rows = 8;
-constexpr uint32_t piece_blocks = get_named_compile_time_arg_val("piece_blocks");  // 1 to 4
+constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");      // 4, or 1
+constexpr uint32_t piece_blocks = get_named_compile_time_arg_val("piece_blocks");  // 1 to 4, or 8 of a single row
 constexpr uint32_t piece_dest_rows = piece_blocks * block_dest_rows;
 constexpr uint32_t dest_tile_rows = 64;
 
 constexpr uint32_t sections = 2;
 constexpr uint32_t section_tiles = 3;
 constexpr uint32_t section_dest_rows = section_tiles * dest_tile_rows;
-constexpr uint32_t gamma_dest_row = 128, beta_dest_row = 160;  // in a section
+constexpr uint32_t gamma_dest_row = group_rows * piece_dest_rows;  // in a section
+constexpr uint32_t beta_dest_row = gamma_dest_row + piece_dest_rows;
+static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows);
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
 constexpr uint32_t row_sums_dest_rows = 2 * block_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
+
+// float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
+// through the sections once for the mean, once for the squares of the deviations, and once for the result.
+constexpr uint32_t passes = input_float32 ? (subtract_mean ? 3 : 2) : 1;
 
 constexpr uint32_t filled = semaphore::FPU_SFPU;
 constexpr uint32_t normalized = semaphore::MATH_PACK;
@@ -59,6 +65,8 @@ inline void give() {
 
 // Where this thread's FPU and SFPU instructions count Dest rows from.
 inline void set_dest_base(uint32_t dest_row) { TT_SETC16(DEST_TARGET_REG_CFG_MATH_Offset_ADDR32, dest_row); }
+
+inline uint32_t other_section(uint32_t section) { return section == 0 ? section_dest_rows : 0; }
 
 inline uint32_t rows_of_group(uint32_t first_row, uint32_t rows) {
     return rows - first_row < group_rows ? rows - first_row : group_rows;

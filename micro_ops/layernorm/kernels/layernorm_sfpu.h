@@ -34,7 +34,18 @@ constexpr uint32_t count_vector = mean_vector + 1;  // how many elements each la
 // What is given out in place of a row's 1 / std, for tests
 constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
 
+constexpr auto inverse_width = vConstFloatPrgm0;
+constexpr auto sum_width = vConstFloatPrgm1;
+constexpr auto epsilon = vConstFloatPrgm2;
+
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
+
+sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
+    if (wanted) {
+        return dst_reg[vector];
+    }
+    return otherwise;
+}
 
 // Sums four vectors of partial sums.
 sfpi_inline vFloat load_sum(uint32_t vector) {
@@ -69,10 +80,9 @@ sfpi_inline vFloat inverse_sqrt(vFloat x) {
 }
 
 // `partial_sums(row)` of each row, totalled.
-template <uint32_t rows>
 sfpi_inline vFloat row_totals(auto partial_sums) {
     vFloat first = partial_sums(0);
-    if constexpr (rows == 1) {
+    if constexpr (group_rows == 1) {
         return totals(first, first, first, first);
     } else {
         vFloat second = partial_sums(1);
@@ -83,9 +93,8 @@ sfpi_inline vFloat row_totals(auto partial_sums) {
 }
 
 // Writes each row's value to all lanes of a vector of its own, at `vector` and following. No other vector lives on.
-template <uint32_t rows>
 sfpi_inline void store_rows(uint32_t vector, vFloat value) {
-    if constexpr (rows == 1) {
+    if constexpr (group_rows == 1) {
         dst_reg[vector] = value;
     } else {
         vFloat a = value, b = value, c = value, d = value;
@@ -99,28 +108,29 @@ sfpi_inline void store_rows(uint32_t vector, vFloat value) {
 
 // The mean is sum / W: a product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
 // would show as a deviation of order one; a Newton step on the residual makes it a division.
-//
+sfpi_inline vFloat make_mean(auto partial_sums) {
+    vFloat sum = row_totals(partial_sums);
+    vFloat quotient = sum * inverse_width;
+    vFloat residual = sum - quotient * sum_width;
+    vFloat mean = residual * inverse_width + quotient;
+    dst_reg[mean_vector] = mean;
+    return mean;
+}
+
 // The variance comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
 // first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one exponent, so that
 // all sums are exact integers in units of their last place. The pivot is then too close to the mean for the last
 // correction to cancel.
-template <uint32_t rows>
 sfpi_inline vFloat make_variance() {
-    constexpr bool several = rows > 1;
-    vFloat mean, deviations;
     if constexpr (subtract_mean) {
-        vFloat sum = row_totals<rows>([](uint32_t row) {
+        vFloat mean = make_mean([](uint32_t row) {
             vFloat partial = load_sum(sum_vector(row));
             dst_reg[sum_vector(row)] = partial;
             return partial;
         });
-        vFloat quotient = sum * vConstFloatPrgm0;
-        vFloat residual = sum - quotient * vConstFloatPrgm1;
-        vFloat exact = residual * vConstFloatPrgm0 + quotient;
-        dst_reg[mean_vector] = exact;
-        vFloat pivot = convert<vFloat16b>(exact, RoundMode::Nearest);
-        store_rows<rows>(scale_vector(0), pivot);
-        vFloat total = row_totals<rows>([](uint32_t row) {
+        vFloat pivot = convert<vFloat16b>(mean, RoundMode::Nearest);
+        store_rows(scale_vector(0), pivot);
+        vFloat total = row_totals([](uint32_t row) {
             vFloat p = dst_reg[scale_vector(row)];
             vFloat expected = p * vFloat(dst_reg[count_vector]);
             vFloat excess = expected - vFloat(dst_reg[sum_vector(row)]);
@@ -129,33 +139,95 @@ sfpi_inline vFloat make_variance() {
         vFloat mean_again = dst_reg[mean_vector];
         vFloat offset = mean_again - convert<vFloat16b>(mean_again, RoundMode::Nearest);
         vFloat doubled = total + total;
-        return doubled * vConstFloatPrgm0 - offset * offset;
+        return doubled * inverse_width - offset * offset;
     } else {
-        vFloat total = row_totals<rows>([](uint32_t row) { return load_sum(square_sum_vector(row)); });
-        return (total + total) * vConstFloatPrgm0;
+        vFloat total = row_totals([](uint32_t row) { return load_sum(square_sum_vector(row)); });
+        return (total + total) * inverse_width;
     }
 }
 
-// 1 / std and -mean / std of each row. A constant row, of which x * (1 / std) - mean * (1 / std) would leave the rounding
-// of the last product, gets zeros.
-template <uint32_t rows>
-void make_statistics() {
-    vFloat variance = make_variance<rows>();
+// ---- float32: one partial sum a lane, in the first vector of a row's sums. Then the squares' sums take their place.
+
+// Adds the x or the (x - mean)^2 of a section's rows to their sums. valid: elements of a piece that are not padding,
+// which must not count: zero minus the mean is not zero.
+template <bool squares, bool masked>
+void add_section(uint32_t section, int valid) {
+#pragma GCC unroll 4
+    for (uint32_t row = 0; row < group_rows; ++row) {
+        set_dest_base(0);
+        vFloat even = dst_reg[sum_vector(row)];
+        vFloat odd = dst_reg[sum_vector(row) + 1];
+        vFloat mean = load_if(squares && subtract_mean, shift_vector(row), even);
+        set_dest_base(section);
+#pragma GCC unroll 32
+        for (uint32_t v = 0; v < piece_vectors; ++v) {
+            vFloat x = dst_reg[row * piece_vectors + v];
+            if constexpr (squares && subtract_mean) {
+                x = x - mean;
+            }
+            if constexpr (masked) {
+                v_if(vInt(valid - int(v / 2 * 64 + v % 2)) - vConstTileId <= 0) { x = 0.0f; }
+                v_endif;
+            }
+            vFloat sum = v % 2 == 0 ? even : odd;
+            if constexpr (squares) {
+                sum = x * x + sum;
+            } else {
+                sum = sum + x;
+            }
+            if (v % 2 == 0) {
+                even = sum;
+            } else {
+                odd = sum;
+            }
+        }
+        set_dest_base(0);
+        dst_reg[sum_vector(row)] = even;
+        dst_reg[sum_vector(row) + 1] = odd;
+    }
+}
+
+template <bool squares>
+void add_group(uint32_t steps, uint32_t& section, int valid) {
+    set_dest_base(0);
+#pragma GCC unroll 4
+    for (uint32_t row = 0; row < group_rows; ++row) {
+        dst_reg[sum_vector(row)] = 0.0f;
+        dst_reg[sum_vector(row) + 1] = 0.0f;
+    }
+    for (uint32_t step = 0; step < steps; ++step) {
+        take<filled>();
+        if (squares && subtract_mean && step == steps - 1 && valid != int(piece_vectors * 32)) {
+            add_section<squares, true>(section, valid);
+        } else {
+            add_section<squares, false>(section, valid);
+        }
+        give<free_sections, p_stall::WAIT_SFPU>();
+        section = other_section(section);
+    }
+    set_dest_base(0);
+}
+
+inline vFloat float32_sums(uint32_t row) { return vFloat(dst_reg[sum_vector(row)]) + vFloat(dst_reg[sum_vector(row) + 1]); }
+
+// What is kept of a row: 1 / std and -mean / std; of a float32 row the mean itself. A constant row, of which
+// x * (1 / std) - mean * (1 / std) would leave the rounding of the last product, gets zeros.
+sfpi_inline void store_statistics(vFloat variance) {
     if constexpr (tap == Tap::variance) {
-        store_rows<rows>(scale_vector(0), variance);
+        store_rows(scale_vector(0), variance);
         return;
     }
-    vFloat scale = inverse_sqrt(variance + vConstFloatPrgm2);
+    vFloat scale = inverse_sqrt(variance + epsilon);
     if constexpr (tap == Tap::mean) {
-        store_rows<rows>(scale_vector(0), dst_reg[mean_vector]);
-    } else if constexpr (tap == Tap::inverse_std || !subtract_mean) {
-        store_rows<rows>(scale_vector(0), scale);
+        store_rows(scale_vector(0), dst_reg[mean_vector]);
+    } else if constexpr (tap == Tap::inverse_std || !subtract_mean || input_float32) {
+        store_rows(scale_vector(0), scale);
     } else {
         v_if(variance == 0.0f) { scale = 0.0f; }
         v_endif;
         dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
-        store_rows<rows>(scale_vector(0), scale);
-        store_rows<rows>(shift_vector(0), dst_reg[mean_vector]);
+        store_rows(scale_vector(0), scale);
+        store_rows(shift_vector(0), dst_reg[mean_vector]);
     }
 }
 
@@ -164,6 +236,8 @@ sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
         return x;
     } else if constexpr (taps_statistic) {
         return scale;
+    } else if constexpr (subtract_mean && input_float32) {
+        return (x - shift) * scale;
     } else if constexpr (subtract_mean) {
         return x * scale + shift;
     } else if constexpr (round_before_gamma) {
@@ -185,13 +259,6 @@ sfpi_inline vFloat scale_and_shift(vFloat y, vFloat gamma, vFloat beta) {
     }
 }
 
-sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
-    if (wanted) {
-        return dst_reg[vector];
-    }
-    return otherwise;
-}
-
 // Two rows of a section at a time, which share gamma and beta. What is done to one fills the latency of the other.
 template <uint32_t row>
 void normalize_two_rows(uint32_t section) {
@@ -200,7 +267,7 @@ void normalize_two_rows(uint32_t section) {
     vFloat shift_a = load_if(subtract_mean, shift_vector(row), scale_a);
     vFloat shift_b = load_if(subtract_mean, shift_vector(row + 1), scale_b);
     set_dest_base(section);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (uint32_t v = 0; v < piece_vectors; ++v) {
         const uint32_t at_a = row * piece_vectors + v, at_b = at_a + piece_vectors;
         vFloat x_a = dst_reg[at_a];
@@ -216,7 +283,7 @@ void normalize_two_rows(uint32_t section) {
 
 sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift) {
     set_dest_base(section);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (uint32_t v = 0; v < piece_vectors; ++v) {
         vFloat x = dst_reg[v];
         vFloat gamma = load_if(uses_gamma, gamma_vector + v, x);
@@ -253,13 +320,31 @@ sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, auto normali
         take<filled>();
         normalize_section();
         give<normalized, p_stall::WAIT_SFPU>();
-        section = section == 0 ? section_dest_rows : 0;
+        section = other_section(section);
     }
 }
 
-// *_bits: of float32 values. sum_width: W times how often each element is in its sum
+// Makes the statistics of a group's rows.
+sfpi_inline void make_statistics(uint32_t steps, uint32_t& section, int valid) {
+    if constexpr (input_float32) {
+        if constexpr (subtract_mean) {
+            add_group<false>(steps, section, valid);
+            store_rows(shift_vector(0), make_mean(float32_sums));
+        }
+        add_group<true>(steps, section, valid);
+        store_statistics(row_totals(float32_sums) * inverse_width);
+    } else {
+        set_dest_base(0);
+        take<filled>();
+        store_statistics(make_variance());
+        give<free_sums, p_stall::WAIT_SFPU>();
+    }
+}
+
+// *_bits: of float32 values. width_bits: W times how often the sums have each element. valid: elements of a row's last
+// piece
 inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bits, uint32_t width_bits,
-                        uint32_t epsilon_bits, uint32_t count_bits, uint32_t count_remainder) {
+                        uint32_t epsilon_bits, uint32_t count_bits, uint32_t count_remainder, uint32_t valid) {
     configure_sfpu();
     vConstFloatPrgm0 = scalar(inverse_width_bits);
     vConstFloatPrgm1 = scalar(width_bits);
@@ -274,17 +359,12 @@ inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bi
 
     uint32_t section = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
-        set_dest_base(0);
-        take<filled>();
-        if (rows - first == 1) {
-            make_statistics<1>();
-            give<free_sums, p_stall::WAIT_SFPU>();
+        make_statistics(steps, section, valid);
+        if constexpr (group_rows == 1) {
             vFloat scale = dst_reg[scale_vector(0)];
             vFloat shift = load_if(subtract_mean, shift_vector(0), scale);
             normalize_steps(steps, section, [&] { normalize_one_row(section, scale, shift); });
         } else {
-            make_statistics<group_rows>();
-            give<free_sums, p_stall::WAIT_SFPU>();
             normalize_steps(steps, section, [&] {
                 normalize_two_rows<0>(section);
                 if (rows - first > 2) {

@@ -1,7 +1,7 @@
 // Reader (NCRISC): row-major sticks from DRAM into L1.
 //
 // CB contract, in pages of one piece (compute.cpp):
-//   pushes  cb_input  `steps` a row: the rows, four a group, each padded with zeros to whole pieces  -> compute
+//   pushes  cb_input  `steps` a row: the rows, each padded with zeros to whole pieces  -> compute
 //   pushes  cb_gamma, cb_beta  `steps` once: what lies behind their last element is left as it was   -> compute
 //
 // Two groups' reads are in flight, each under a transaction id of its own. The first group, gamma and beta are read and
@@ -22,7 +22,7 @@ constexpr uint32_t beta_piece = get_named_compile_time_arg_val("beta_piece");
 constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups");  // that cb_input holds
 constexpr uint32_t groups_in_flight = 2;
 
-constexpr uint32_t group_rows = 4;
+constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t max_parts = 4;
 constexpr uint32_t input_trid = 1, weights_trid = input_trid + max_parts, group_trid = weights_trid + max_parts;
 
@@ -74,7 +74,7 @@ void kernel_main() {
 
     const uint32_t part_pieces = (steps + max_parts - 1) / max_parts;
     const uint32_t parts = (steps + part_pieces - 1) / part_pieces;
-    if (first_rows == 1) {
+    if constexpr (group_rows == 1) {
         Stick stick{input.get_noc_addr(0), input_l1, input_stick};
         for (uint32_t part = 0; part < parts; ++part) {
             noc_async_read_set_trid(input_trid + part);
@@ -103,7 +103,7 @@ void kernel_main() {
             push(left < part_pieces ? left : part_pieces);
         }
     };
-    if (first_rows == 1) {
+    if constexpr (group_rows == 1) {
         push_parts(input_trid, [](uint32_t pages) { cb_push_back(cb_input, pages); });
     } else {
         for (uint32_t row = 0; row < first_rows; ++row) {

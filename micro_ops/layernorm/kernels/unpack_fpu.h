@@ -8,6 +8,7 @@
 #pragma once
 
 #include "dest.h"
+#include "lltt.h"
 #include "llk_unpack_common_api.h"
 
 namespace layernorm {
@@ -53,9 +54,10 @@ inline void set_counter(uint32_t unpackers, uint32_t dimension, uint32_t value) 
     TT_SETADC(unpackers, p_setadc::CH_0, dimension, value);
 }
 
-template <uint32_t unpacker, uint32_t step>
+// valid: for the FPU, which then owns the source
+template <uint32_t unpacker, uint32_t step, bool valid = true>
 inline void unpack_piece() {
-    TTI_UNPACR(unpacker, step, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1);
+    TTI_UNPACR(unpacker, step, 0, 0, 0, 1, valid, 0, 0, 0, 0, 0, 1);
 }
 
 // Gives the FPU a SrcB of zeros.
@@ -71,33 +73,37 @@ inline void unpack_zeros() {
 
 inline void done_with_sources() { TTI_SETRWC(p_setrwc::CLR_AB, 0, 0, 0, 0, p_setrwc::SET_AB); }
 
-// What is done again and again is recorded in the replay buffer, for a RISC-V core does not issue it fast enough.
+// What is done again and again is recorded in the replay buffer: a RISC-V core would not issue it fast enough.
 struct Sequence {
     uint32_t first, length;
-    void replay() const { lltt::replay(first, length); }
-    constexpr Sequence with(Sequence next) const { return {first, length + next.length}; }
+    void record(auto issue) const {
+        lltt::record(first, length);
+        issue();
+    }
+    void replay(uint32_t times = 1) const {
+        for (; times > 0; --times) {
+            lltt::replay(first, length);
+        }
+    }
 };
 
-#ifdef ARCH_BLACKHOLE
-constexpr uint32_t zeros_length = 1;
-#else
-constexpr uint32_t zeros_length = 2;
-#endif
+constexpr uint32_t replays = piece_blocks > 4 ? 2 : 1;  // of the FPU's sequences, for a piece
+constexpr uint32_t replayed_blocks = piece_blocks / replays;
 constexpr Sequence unpack_sources{0, 2};
-constexpr Sequence add_squares{2, piece_blocks * (4 + subtract_mean) + 1};
-constexpr Sequence copy_piece{add_squares.first + add_squares.length, 1 + zeros_length + piece_blocks + 1};
-static_assert(copy_piece.first + copy_piece.length <= REPLAY_BUF_SIZE);
+constexpr Sequence add_blocks{2, replayed_blocks*(4 + subtract_mean)};
+constexpr Sequence copy_blocks{add_blocks.first + add_blocks.length, replayed_blocks};
+static_assert(copy_blocks.first + copy_blocks.length <= 32, "the replay buffer holds 32 instructions");
 
 inline void record_sequences() {
     // The next piece of x into both sources
-    load_replay_buf(unpack_sources.first, unpack_sources.length, [] {
+    unpack_sources.record([] {
         unpack_piece<SrcA, next_piece>();
         unpack_piece<SrcB, next_piece>();
     });
     // The sources into a row's sums: 2 x, and x^2 in four phases
-    load_replay_buf(add_squares.first, add_squares.length, [] {
+    add_blocks.record([] {
 #pragma GCC unroll 4
-        for (uint32_t b = 0; b < piece_blocks; ++b) {
+        for (uint32_t b = 0; b < replayed_blocks; ++b) {
             if constexpr (subtract_mean) {
                 TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, stay, 0);
             }
@@ -106,26 +112,37 @@ inline void record_sequences() {
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, block_dest_rows);
         }
-        done_with_sources();
     });
-    // A piece of the next row into Dest. The FPU adds zero, since its moves from SrcA do not write float32.
-    load_replay_buf(copy_piece.first, copy_piece.length, [] {
-        unpack_piece<SrcA, next_row>();
-        unpack_zeros();
+    // SrcA into Dest. The FPU adds zero, since its moves from SrcA do not write float32.
+    copy_blocks.record([] {
 #pragma GCC unroll 4
-        for (uint32_t b = 0; b < piece_blocks; ++b) {
+        for (uint32_t b = 0; b < replayed_blocks; ++b) {
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_block, 0);
         }
-        done_with_sources();
     });
 }
 
 // Copies a piece of each of `rows` rows to Dest, from row `dest_row` on.
+template <bool float32>
 inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
-    set_dest_base(dest_row);
-    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
-    for (uint32_t r = 0; r < rows; ++r) {
-        copy_piece.replay();
+    if constexpr (float32) {
+        for (uint32_t r = 0; r < rows; ++r) {
+            TT_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, dest_row);
+            unpack_piece<SrcA, next_row, false>();
+            dest_row += piece_dest_rows;
+        }
+    } else {
+        if constexpr (any_float32) {
+            TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
+        }
+        set_dest_base(dest_row);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+        for (uint32_t r = 0; r < rows; ++r) {
+            unpack_piece<SrcA, next_row>();
+            unpack_zeros();
+            copy_blocks.replay(replays);
+            done_with_sources();
+        }
     }
 }
 
@@ -158,10 +175,10 @@ public:
             }
             if (--count > 0) {  // the next piece is unpacked while this one is added
                 llk_wait_tiles(cb, ++pages_in_front);
-                unpack_sources.with(add_squares).replay();
-            } else {
-                add_squares.replay();
+                unpack_sources.replay();
             }
+            add_blocks.replay(replays);
+            done_with_sources();
             if (++piece == steps) {
                 piece = 0;
                 ++row;
@@ -191,10 +208,67 @@ private:
     uint32_t ring_row = 0, rows_left = 0, pages_in_front = 0, row = 0, piece = 0;
 };
 
-inline void select_base(uint32_t gpr) {
+// Sends what unpacker 0 unpacks to Dest or to SrcA.
+template <bool float32>
+inline void unpack_to() {
+    cfg_reg_rmw_tensix<THCON_SEC0_REG2_Unpack_if_sel_cntx0_RMW>(float32);
+    TTI_SETC16(SRCA_SET_Base_ADDR32, float32 ? 0 : 4);
+}
+
+// A fault of Wormhole (TEN-3868) wants an unpack to SrcA behind the last one to Dest. SrcA takes TF32 at most.
+inline void leave_unpack_to_dest() {
+    TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK0);
+    unpack_to<false>();
+    cfg_reg_rmw_tensix<THCON_SEC0_REG0_TileDescriptor_ADDR32, 0, 0x0f>(to_underlying(DataFormat::Float32));
+    cfg_reg_rmw_tensix<THCON_SEC0_REG2_Out_data_format_RMW>(to_underlying(DataFormat::Tf32));
+    TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
+    TTI_SETADCXX(p_setadc::UNP_A, FACE_C_DIM - 1, 0);
+    unpack_piece<SrcA, 0, false>();
+}
+
+// Points unpacker 0 at an operand.
+template <bool float32>
+inline void select_operand(uint32_t gpr, uint32_t cb) {
     TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK0);
     TT_WRCFG(gpr, p_cfg::WRCFG_32b, THCON_SEC0_REG3_Base_address_ADDR32);
     TTI_NOP;
+    if constexpr (any_float32 && any_bfloat16) {
+        llk_unpack_reconfig_data_format_srca<DST_ACCUM_MODE, p_dim_stride_target::IGNORE>(cb);
+        unpack_to<float32>();
+    }
+}
+
+inline void wait_for_weights(uint32_t cb_gamma, uint32_t cb_beta, uint32_t pages) {
+    if constexpr (uses_gamma) {
+        llk_wait_tiles(cb_gamma, pages);
+    }
+    if constexpr (uses_beta) {
+        llk_wait_tiles(cb_beta, pages);
+    }
+}
+
+// Fills a section with a piece of each of a group's rows, and with gamma's and beta's where they are used.
+template <bool weights>
+inline void fill_section(
+    uint32_t section, uint32_t ring_row, uint32_t rows, uint32_t step, uint32_t cb_input, uint32_t cb_gamma, uint32_t cb_beta) {
+    take<free_sections>();
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
+    copy_pieces<input_float32>(section, rows);
+    if constexpr (weights && uses_gamma) {
+        select_operand<gamma_float32>(gamma_base, cb_gamma);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        copy_pieces<gamma_float32>(section + gamma_dest_row, 1);
+    }
+    if constexpr (weights && uses_beta) {
+        select_operand<beta_float32>(beta_base, cb_beta);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        copy_pieces<beta_float32>(section + beta_dest_row, 1);
+    }
+    give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
+    if constexpr (weights && (uses_gamma || uses_beta)) {
+        select_operand<input_float32>(input_base, cb_input);
+    }
 }
 
 // CBs as in compute.cpp. ring_rows: rows of the input that the input's CB holds
@@ -211,46 +285,40 @@ inline void unpack_thread(
         remember_base(beta_base, cb_beta);
     }
     TT_WRCFG(input_base, p_cfg::WRCFG_32b, THCON_SEC1_REG3_Base_address_ADDR32);
-    select_base(input_base);
+    unpack_to<input_float32>();
+    select_operand<input_float32>(input_base, cb_input);
 
     Sums sums(cb_input, steps);
     uint32_t count = rows_of_group(0, rows);
-    sums.start(0, count, 0);
-    sums.add_pieces(count * steps);
+    if constexpr (!input_float32) {
+        sums.start(0, count, 0);
+        sums.add_pieces(count * steps);
+    }
 
     uint32_t section = 0;
     uint32_t ring_row = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
         const uint32_t next_count = rows_of_group(first + count, rows);
         const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
-        sums.start(next_ring_row, next_count, count * steps);
+        if constexpr (input_float32) {
+            llk_wait_tiles(cb_input, count * steps);
+            for (uint32_t i = 0; i < (passes - 1) * steps; ++i) {
+                fill_section<false>(
+                    section, ring_row, count, i < steps ? i : i - steps, cb_input, cb_gamma, cb_beta);
+                section = other_section(section);
+            }
+        } else {
+            sums.start(next_ring_row, next_count, count * steps);
+        }
         for (uint32_t step = 0; step < steps; ++step) {
             if (first == 0) {
-                if constexpr (uses_gamma) {
-                    llk_wait_tiles(cb_gamma, step + 1);
-                }
-                if constexpr (uses_beta) {
-                    llk_wait_tiles(cb_beta, step + 1);
-                }
+                wait_for_weights(cb_gamma, cb_beta, step + 1);
             }
-            take<free_sections>();
-            set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
-            set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
-            copy_pieces(section, count);
-            if constexpr (uses_gamma) {
-                select_base(gamma_base);
-                set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
-                copy_pieces(section + gamma_dest_row, 1);
+            fill_section<true>(section, ring_row, count, step, cb_input, cb_gamma, cb_beta);
+            section = other_section(section);
+            if constexpr (!input_float32) {
+                sums.add_pieces(next_count);
             }
-            if constexpr (uses_beta) {
-                select_base(beta_base);
-                set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
-                copy_pieces(section + beta_dest_row, 1);
-            }
-            give<filled, p_stall::MATH>();
-            select_base(input_base);
-            section = section == 0 ? section_dest_rows : 0;
-            sums.add_pieces(next_count);
         }
         llk_pop_tiles(cb_input, count * steps);
         count = next_count;
@@ -260,6 +328,9 @@ inline void unpack_thread(
     take<free_sections>();
     take<free_sections>();
     take<free_sums>();
+    if constexpr (any_float32) {
+        leave_unpack_to_dest();
+    }
 }
 
 }  // namespace layernorm

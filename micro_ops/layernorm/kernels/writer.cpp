@@ -1,7 +1,7 @@
 // Writer (BRISC): row-major sticks from L1 to DRAM.
 //
 // CB contract, in pages of a tile's 1,024 elements:
-//   pops  cb_output  for each step of a group of four rows, a piece of each row, one behind the other  <- compute
+//   pops  cb_output  for each step of a group of rows, a piece of each row, one behind the other  <- compute
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
@@ -10,7 +10,7 @@
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t piece = get_named_compile_time_arg_val("piece");          // bytes
 constexpr uint32_t tile_size = get_named_compile_time_arg_val("tile_size");  // bytes
-constexpr uint32_t group_rows = 4;
+constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 
 void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
