@@ -132,9 +132,6 @@ inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
             dest_row += piece_dest_rows;
         }
     } else {
-        if constexpr (any_float32) {
-            TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
-        }
         set_dest_base(dest_row);
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         for (uint32_t r = 0; r < rows; ++r) {
@@ -213,6 +210,7 @@ template <bool float32>
 inline void unpack_to() {
     cfg_reg_rmw_tensix<THCON_SEC0_REG2_Unpack_if_sel_cntx0_RMW>(float32);
     TTI_SETC16(SRCA_SET_Base_ADDR32, float32 ? 0 : 4);
+    TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
 }
 
 // A fault of Wormhole (TEN-3868) wants an unpack to SrcA behind the last one to Dest. SrcA takes TF32 at most.
@@ -221,7 +219,6 @@ inline void leave_unpack_to_dest() {
     unpack_to<false>();
     cfg_reg_rmw_tensix<THCON_SEC0_REG0_TileDescriptor_ADDR32, 0, 0x0f>(to_underlying(DataFormat::Float32));
     cfg_reg_rmw_tensix<THCON_SEC0_REG2_Out_data_format_RMW>(to_underlying(DataFormat::Tf32));
-    TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
     TTI_SETADCXX(p_setadc::UNP_A, FACE_C_DIM - 1, 0);
     unpack_piece<SrcA, 0, false>();
 }
