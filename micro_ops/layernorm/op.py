@@ -93,6 +93,31 @@ def _create_cb_descriptors(
     ]
 
 
+def _fit_l1(
+    core_grid: ttnn.CoreRangeSet,
+    input_shape: tuple[int, ...],
+    dtype: ttnn.DataType,
+    gamma_dtype: ttnn.DataType | None,
+    beta_dtype: ttnn.DataType | None,
+) -> tuple[Sizes, list[ttnn.CBDescriptor]]:
+    """Sizes and CBs for as many rows side by side as there are, up to `GROUP_ROWS`, or for one if L1 has no more room.
+
+    Raises:
+        LayerNormArgumentError: L1 has no room for single rows either
+    """
+    available = ttnn.get_max_worker_l1_unreserved_size()
+    needed = 0
+    for group_rows in (GROUP_ROWS, 1) if math.prod(input_shape[:-1]) > 1 else (1,):
+        sizes = _calculate_sizes(input_shape, group_rows)
+        cbs = _create_cb_descriptors(core_grid, sizes, dtype, gamma_dtype, beta_dtype)
+        needed = sum(cb.total_size for cb in cbs)
+        if needed <= available:
+            return sizes, cbs
+    raise LayerNormArgumentError(
+        f"rows of {input_shape[-1]} elements need {needed} bytes of L1, but a core has {available}"
+    )
+
+
 def _create_kernel_descriptor(
     name: str,
     core_grid: ttnn.CoreRangeSet,
@@ -349,17 +374,7 @@ def _launch(
         return output_tensor
     core = ttnn.CoreCoord(0, 0)
     core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    available = ttnn.get_max_worker_l1_unreserved_size()
-    for group_rows in (GROUP_ROWS, 1) if math.prod(shape[:-1]) > 1 else (1,):
-        sizes = _calculate_sizes(shape, group_rows)
-        cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
-        needed = sum(cb.total_size for cb in cbs)
-        if needed <= available:
-            break
-    else:
-        raise LayerNormArgumentError(
-            f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
-        )
+    sizes, cbs = _fit_l1(core_grid, shape, *dtypes)
     program = ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),

@@ -148,42 +148,51 @@ sfpi_inline vFloat make_variance() {
 
 // ---- float32: one partial sum a lane, in the first vector of a row's sums. Then the squares' sums take their place.
 
-// Adds the x or the (x - mean)^2 of a section's rows to their sums. valid: elements of a piece that are not padding,
+// x, or (x - mean)^2, of vector v of a row's piece, added to `sum`. valid: elements of the piece that are not padding,
 // which must not count: zero minus the mean is not zero.
 template <bool squares, bool masked>
-void add_section(uint32_t section, int valid) {
-#pragma GCC unroll 4
-    for (uint32_t row = 0; row < group_rows; ++row) {
+sfpi_inline vFloat add_vector(vFloat sum, vFloat x, vFloat mean, uint32_t v, int valid) {
+    if constexpr (masked) {
+        v_if(vInt(valid - int(v / 2 * 64 + v % 2)) - vConstTileId <= 0) { x = mean; }
+        v_endif;
+    }
+    if constexpr (squares && subtract_mean) {
+        vFloat deviation = x - mean;
+        return deviation * deviation + sum;
+    } else if constexpr (squares) {
+        return x * x + sum;
+    } else {
+        return sum + x;
+    }
+}
+
+// Adds a row's piece to its sums, one of the even vectors and one of the odd ones.
+template <bool squares, bool masked, uint32_t row, uint32_t v = 0>
+sfpi_inline void add_piece(vFloat even, vFloat odd, vFloat mean, int valid) {
+    if constexpr (v == piece_vectors) {
+        set_dest_base(0);
+        dst_reg[sum_vector(row)] = even;
+        dst_reg[sum_vector(row) + 1] = odd;
+    } else {
+        vFloat x_even = dst_reg[row * piece_vectors + v];
+        vFloat x_odd = dst_reg[row * piece_vectors + v + 1];
+        vFloat next_even = add_vector<squares, masked>(even, x_even, mean, v, valid);
+        vFloat next_odd = add_vector<squares, masked>(odd, x_odd, mean, v + 1, valid);
+        add_piece<squares, masked, row, v + 2>(next_even, next_odd, mean, valid);
+    }
+}
+
+// Adds a section's rows to their sums.
+template <bool squares, bool masked, uint32_t row = 0>
+sfpi_inline void add_section(uint32_t section, int valid) {
+    if constexpr (row < group_rows) {
         set_dest_base(0);
         vFloat even = dst_reg[sum_vector(row)];
         vFloat odd = dst_reg[sum_vector(row) + 1];
         vFloat mean = load_if(squares && subtract_mean, shift_vector(row), even);
         set_dest_base(section);
-#pragma GCC unroll 32
-        for (uint32_t v = 0; v < piece_vectors; ++v) {
-            vFloat x = dst_reg[row * piece_vectors + v];
-            if constexpr (squares && subtract_mean) {
-                x = x - mean;
-            }
-            if constexpr (masked) {
-                v_if(vInt(valid - int(v / 2 * 64 + v % 2)) - vConstTileId <= 0) { x = 0.0f; }
-                v_endif;
-            }
-            vFloat sum = v % 2 == 0 ? even : odd;
-            if constexpr (squares) {
-                sum = x * x + sum;
-            } else {
-                sum = sum + x;
-            }
-            if (v % 2 == 0) {
-                even = sum;
-            } else {
-                odd = sum;
-            }
-        }
-        set_dest_base(0);
-        dst_reg[sum_vector(row)] = even;
-        dst_reg[sum_vector(row) + 1] = odd;
+        add_piece<squares, masked, row>(even, odd, mean, valid);
+        add_section<squares, masked, row + 1>(section, valid);
     }
 }
 
@@ -276,20 +285,29 @@ void normalize_two_rows(uint32_t section) {
         vFloat y_b = standardize(x_b, scale_b, shift_b);
         vFloat gamma = load_if(uses_gamma, gamma_vector + v, y_a);
         vFloat beta = load_if(uses_beta, beta_vector + v, y_a);
-        dst_reg[at_a] = scale_and_shift(y_a, gamma, beta);
-        dst_reg[at_b] = scale_and_shift(y_b, gamma, beta);
+        vFloat z_a = scale_and_shift(y_a, gamma, beta);
+        vFloat z_b = scale_and_shift(y_b, gamma, beta);
+        dst_reg[at_a] = z_a;
+        dst_reg[at_b] = z_b;
     }
 }
 
 sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift) {
     set_dest_base(section);
-#pragma GCC unroll 32
-    for (uint32_t v = 0; v < piece_vectors; ++v) {
-        vFloat x = dst_reg[v];
-        vFloat gamma = load_if(uses_gamma, gamma_vector + v, x);
-        vFloat y = standardize(x, scale, shift);
-        vFloat beta = load_if(uses_beta, beta_vector + v, x);
-        dst_reg[v] = scale_and_shift(y, gamma, beta);
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < piece_vectors; v += 2) {
+        vFloat x_a = dst_reg[v];
+        vFloat x_b = dst_reg[v + 1];
+        vFloat y_a = standardize(x_a, scale, shift);
+        vFloat y_b = standardize(x_b, scale, shift);
+        vFloat gamma_a = load_if(uses_gamma, gamma_vector + v, y_a);
+        vFloat gamma_b = load_if(uses_gamma, gamma_vector + v + 1, y_b);
+        vFloat beta_a = load_if(uses_beta, beta_vector + v, y_a);
+        vFloat beta_b = load_if(uses_beta, beta_vector + v + 1, y_b);
+        vFloat z_a = scale_and_shift(y_a, gamma_a, beta_a);
+        vFloat z_b = scale_and_shift(y_b, gamma_b, beta_b);
+        dst_reg[v] = z_a;
+        dst_reg[v + 1] = z_b;
     }
 }
 
