@@ -151,26 +151,39 @@ public:
     // rows: of the group; pages: those in front of it that the CB still holds
     void start(uint32_t first_ring_row, uint32_t rows, uint32_t pages) {
         ring_row = first_ring_row;
-        rows_left = rows;
+        pieces_left = rows * steps;
         pages_in_front = pages;
         row = piece = 0;
     }
 
+    void add_all() { add_pieces(pieces_left); }
+
+    // Adds `count` pieces at most, as far as they have arrived.
+    void add_arrived(uint32_t count) {
+        const auto& interface = get_local_cb_interface(cb);
+        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb)));
+        const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked) - pages_in_front;
+        const uint32_t possible = arrived < pieces_left ? arrived : pieces_left;
+        add_pieces(possible < count ? possible : count);
+    }
+
+private:
     void add_pieces(uint32_t count) {
-        if (rows_left == 0) {
+        if (count == 0) {
             return;
         }
+        pieces_left -= count;
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Z, ring_row);
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Y, row * steps + piece);
         llk_wait_tiles(cb, ++pages_in_front);
         unpack_sources.replay();
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         set_dest_base(sums_dest_row + row * row_sums_dest_rows);
-        while (true) {
+        for (; count > 0; --count) {
             if (piece == 0) {
                 start_row();
             }
-            if (--count > 0) {  // the next piece is unpacked while this one is added
+            if (count > 1) {  // the next piece is unpacked while this one is added
                 llk_wait_tiles(cb, ++pages_in_front);
                 unpack_sources.replay();
             }
@@ -179,18 +192,13 @@ public:
             if (++piece == steps) {
                 piece = 0;
                 ++row;
-                --rows_left;
-            }
-            if (count == 0) {
-                break;
             }
         }
-        if (rows_left == 0) {
+        if (pieces_left == 0) {
             give<filled, p_stall::MATH>();
         }
     }
 
-private:
     // Clears a row's sums: x - x is zero.
     void start_row() {
         if (row == 0) {
@@ -202,7 +210,7 @@ private:
     }
 
     uint32_t cb, steps;
-    uint32_t ring_row = 0, rows_left = 0, pages_in_front = 0, row = 0, piece = 0;
+    uint32_t ring_row = 0, pieces_left = 0, pages_in_front = 0, row = 0, piece = 0;
 };
 
 // Sends what unpacker 0 unpacks to Dest or to SrcA.
@@ -289,7 +297,7 @@ inline void unpack_thread(
     uint32_t count = rows_of_group(0, rows);
     if constexpr (!input_float32) {
         sums.start(0, count, 0);
-        sums.add_pieces(count * steps);
+        sums.add_all();
     }
 
     uint32_t section = 0;
@@ -314,7 +322,11 @@ inline void unpack_thread(
             fill_section<true>(section, ring_row, count, step, cb_input, cb_gamma, cb_beta);
             section = other_section(section);
             if constexpr (!input_float32) {
-                sums.add_pieces(next_count);
+                if (step == steps - 1) {
+                    sums.add_all();
+                } else {
+                    sums.add_arrived(2 * group_rows);  // twice what it takes, so that a late group does not stay late
+                }
             }
         }
         llk_pop_tiles(cb_input, count * steps);
