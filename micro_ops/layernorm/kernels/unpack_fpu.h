@@ -156,7 +156,13 @@ public:
         row = piece = 0;
     }
 
-    void add_all() { add_pieces(pieces_left); }
+    // Adds what is left, and hands the sums over: in their turn, however early they were complete.
+    void finish() {
+        add_pieces(pieces_left);
+        if (row != 0) {
+            give<filled, p_stall::MATH>();
+        }
+    }
 
     // Adds `count` pieces at most, as far as they have arrived.
     void add_arrived(uint32_t count) {
@@ -193,9 +199,6 @@ private:
                 piece = 0;
                 ++row;
             }
-        }
-        if (pieces_left == 0) {
-            give<filled, p_stall::MATH>();
         }
     }
 
@@ -297,7 +300,7 @@ inline void unpack_thread(
     uint32_t count = rows_of_group(0, rows);
     if constexpr (!input_float32) {
         sums.start(0, count, 0);
-        sums.add_all();
+        sums.finish();
     }
 
     uint32_t section = 0;
@@ -323,7 +326,7 @@ inline void unpack_thread(
             section = other_section(section);
             if constexpr (!input_float32) {
                 if (step == steps - 1) {
-                    sums.add_all();
+                    sums.finish();
                 } else {
                     sums.add_arrived(2 * group_rows);  // twice what it takes, so that a late group does not stay late
                 }
