@@ -19,9 +19,10 @@ from tests.conftest import runs_float32
 EPSILON = 1e-6  # DeepSeek's
 
 # A shape for each way through the kernels, and what can go wrong there.
-FLAT = (2, 1536)  # q_lora_rank: one and a half tiles a row, so the last is masked
-TILIZED = (33, 128)  # k_norm: a second block with a single row in it
-WAYS = pytest.mark.parametrize("shape", [FLAT, TILIZED], ids=["flat", "tilized"])
+ALONE = (1, 1536)  # q_lora_rank while decoding: a row alone, in pieces of 1,024 elements, the last of them padded
+WIDE = (6, 1025)  # rows of three pieces, the last with one element in it; a group of four and a group of two
+NARROW = (33, 128)  # k_norm: rows of one piece; nine groups, the last of a single row
+WAYS = pytest.mark.parametrize("shape", [ALONE, WIDE, NARROW], ids=["alone", "wide", "narrow"])
 
 
 def random_input(
@@ -101,54 +102,50 @@ def test_golden_vs_torch(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(golden, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("device")  # what knows the size of its L1
 @pytest.mark.parametrize(
-    ("shape", "tilized", "tiles", "blocks"),
+    ("shape", "group_rows", "piece", "steps"),
     [
-        ((1, 32), False, 1, 1),  # one row: the tilizer would work on 31 rows of padding
-        ((2, 32), True, 1, 1),  # two rows fit one tile side by side
-        ((4, 128), False, 1, 4),  # 4 tiles either way: no tilizer
-        ((5, 128), True, 4, 1),
-        ((33, 128), True, 4, 2),
-        ((32, 512), True, 16, 1),
-        ((256, 513), False, 1, 256),  # wider than is ever tilized
-        ((1, 1536), False, 2, 1),
-        ((2, 3, 7168), False, 7, 6),
+        ((1, 32), 1, 128, 1),  # a row is whole blocks of 128 elements
+        ((4, 128), 4, 128, 1),
+        ((33, 300), 4, 384, 1),
+        ((32, 512), 4, 512, 1),
+        ((1, 512), 1, 512, 1),
+        ((1, 513), 1, 1024, 1),  # a single row's pieces are larger: it has Dest for itself
+        ((256, 513), 4, 512, 2),
+        ((1, 1, 7168), 1, 1024, 7),
+        ((2, 3, 7168), 4, 512, 14),
+        ((2, 60_000), 1, 1024, 59),  # L1 has no room for sixteen such rows
     ],
 )
-def test_sizes(shape: tuple[int, ...], tilized: bool, tiles: int, blocks: int) -> None:
-    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
-    assert (sizes.tilized, sizes.tiles, sizes.blocks) == (tilized, tiles, blocks)
+def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) -> None:
+    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
+    assert (sizes.group_rows, sizes.piece, sizes.steps) == (group_rows, piece, steps)
     assert sizes.rows == math.prod(shape[:-1])
-    assert sizes.stick_size == 2 * shape[-1]
-    assert sizes.stride_elements >= shape[-1]
-    assert sizes.stride_elements * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
-    assert sizes.block_rows * sizes.stride_elements == sizes.tiles * 1024
-    assert not layernorm._calculate_sizes(shape, ttnn.float32).tilized
-    assert not layernorm._calculate_sizes(shape, ttnn.bfloat16, None, ttnn.float32).tilized
+    assert (sizes.steps - 1) * sizes.piece < shape[-1] <= sizes.steps * sizes.piece
+    assert sizes.piece * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
 
 
+@pytest.mark.usefixtures("device")  # what knows the size of its L1
 @pytest.mark.parametrize(("shape", "rows"), [((32 * 2**20, 128), 32 * 2**20), ((4, 1024, 1024, 7168), 2**22)])
 def test_index_arithmetic_of_large_tensors(shape: tuple[int, ...], rows: int) -> None:
     """More rows than a simulator goes through: what the kernels count in 32 bits must fit."""
-    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
     assert sizes.rows == rows < 2**31
-    assert sizes.blocks * sizes.block_rows >= rows > (sizes.blocks - 1) * sizes.block_rows
 
 
+@pytest.mark.usefixtures("device")  # what knows the size of its L1
 @WAYS
 def test_cb_configuration(shape: tuple[int, ...]) -> None:
-    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
-    cbs = layernorm._create_cb_descriptors(_core_grid(), sizes, *[ttnn.bfloat16] * 3)
+    sizes, cbs = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
+    pages = {cb.format_descriptors[0].buffer_index: cb.format_descriptors[0].page_size for cb in cbs}
+    assert pages == {0: 2 * sizes.piece, 1: 2 * sizes.piece, 2: 2 * sizes.piece, 3: 2048}
     size_of = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in cbs}
-    assert all(cb.format_descriptors[0].page_size == sizes.tile_size for cb in cbs)
+    row = 2 * sizes.steps * sizes.piece
+    assert size_of == {0: 4 * sizes.group_rows * row, 1: row, 2: row, 3: 8 * 2048}
     without_weights = layernorm._create_cb_descriptors(_core_grid(), sizes, ttnn.float32, None, None)
     doubled = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in without_weights}
-    assert doubled == {index: 2 * size for index, size in size_of.items() if index not in (2, 3, 4, 5)}
-    block = sizes.tiles * sizes.tile_size
-    if sizes.tilized:
-        assert size_of == {0: 2 * block, 1: block, 2: block, 3: block, 4: block, 5: block, 7: 4096, 17: 2 * block}
-    else:
-        assert size_of == {1: 2 * block, 3: block, 5: block, 7: 2048, 16: 2 * block}
+    assert doubled == {index: 2 * size_of[index] for index in (0, 3)}
 
 
 def _core_grid() -> ttnn.CoreRangeSet:
@@ -161,7 +158,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     x = upload(random_input(shape), device)
     gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
     y = allocate_like(x)
-    sizes = layernorm._calculate_sizes(shape, ttnn.bfloat16)
+    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
     reader = layernorm._create_reader_descriptor(_core_grid(), x, gamma, beta, sizes)
     writer = layernorm._create_writer_descriptor(_core_grid(), y, sizes)
     compute = layernorm._create_compute_descriptor(_core_grid(), sizes, EPSILON, *[ttnn.bfloat16] * 3)
@@ -170,11 +167,11 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     assert _runtime_args(reader)["gamma_address"] == gamma.buffer_address()
     assert _runtime_args(reader)["beta_address"] == beta.buffer_address()
     assert _runtime_args(writer)["output_address"] == y.buffer_address()
-    assert _runtime_args(compute)["width"] == shape[-1]
+    assert _runtime_args(compute)["count_remainder"] == shape[-1] % 128
     for kernel in (reader, writer, compute):
         args = _runtime_args(kernel)
         assert args.get("rows", shape[0]) == shape[0]
-        assert args["tiles"] == sizes.tiles
+        assert args["steps"] == sizes.steps
     accessors = list(ttnn.TensorAccessorArgs(x).get_compile_time_args())
     assert list(reader.compile_time_args)[: len(accessors)] == accessors
 
@@ -277,18 +274,20 @@ def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
         (1, 1, 256),
         (2, 2, 512),
         (1, 7168),  # hidden_size
-        (3, 7168),  # several flat rows: each has its own statistics
-        (64, 128),  # two full tilized blocks
-        (256, 64),  # eight blocks, more than the CBs hold at once
-        (256, 32),  # one tile a block
+        (3, 7168),  # several wide rows: each has its own statistics
+        (64, 128),  # groups that are all full
+        (256, 64),  # 64 groups, many more than the CBs hold at once
+        (257, 32),  # ... and a last one with a single row
         (1, 128),  # k_norm while decoding
-        (40, 512),  # the widest that is tilized, and a last block that is not full
+        (7, 512),  # the widest of one piece, and a last group that is not full
+        (5, 384),  # pieces of three blocks
         (128,),  # rank 1
         (3, 1),  # one column: the deviation is zero, so the result is beta
         (2, 1, 3, 37),  # rank 4, prime width
         (37, 41),  # both prime: padding in each direction
         (3, 1025),  # a second tile with one element in it
-        (1, 16384),  # the widest
+        (1, 16384),  # the widest of the promise
+        (2, 60_000),  # so wide that L1 has room for single rows only
     ],
 )
 def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
@@ -448,7 +447,9 @@ def test_layernorm_edge_cases(device: Any, shape: tuple[int, ...], offset: float
     assert errors.exact >= 0.98, errors
 
 
-@pytest.mark.parametrize("shape", [FLAT, TILIZED, (2, 37), (40, 100), (2, 7168)], ids=str)  # few are powers of two
+@pytest.mark.parametrize(
+    "shape", [ALONE, WIDE, NARROW, (2, 37), (40, 100), (2, 7168)], ids=str
+)  # few are powers of two
 @pytest.mark.parametrize("value", [0.0, -3.140625, 1e4])
 def test_constant_rows_give_beta(device: Any, shape: tuple[int, ...], value: float) -> None:
     """Their mean must be the value itself, as a division by W gives it: eps 1e-6 shows any deviation times 1000."""
@@ -457,7 +458,7 @@ def test_constant_rows_give_beta(device: Any, shape: tuple[int, ...], value: flo
     torch.testing.assert_close(run(device, x, gamma, beta), beta.expand(shape), rtol=0, atol=0)
 
 
-@WAYS
+@pytest.mark.parametrize("shape", [WIDE, NARROW, (3, 7168)], ids=str)
 def test_rows_are_independent(device: Any, shape: tuple[int, ...]) -> None:
     """NaN and Inf stay in their rows, and a row alone gives the same bits, though it may go another way. The spoilt
     rows come out as Inf: the packer writes a float32 NaN so, as it does for a plain copy to bfloat16."""
@@ -477,7 +478,7 @@ def test_rows_are_independent(device: Any, shape: tuple[int, ...]) -> None:
 def test_program_cache(device: Any) -> None:
     """The second call with a shape compiles and builds nothing, and reads the tensors it was given, not those of the
     first: other addresses, interleaved shapes, buffers that were freed and allocated again."""
-    shapes = (TILIZED, FLAT, TILIZED, FLAT, TILIZED)
+    shapes = (NARROW, ALONE, NARROW, ALONE, NARROW)
     held, entries, compilers = [], [], []
     for seed, shape in enumerate(shapes):
         x, (gamma, beta) = random_input(shape, seed=seed), random_weights(shape[-1], seed=seed + 10)
@@ -499,7 +500,7 @@ def _compiler_seconds() -> float:
 
 
 def test_epsilon_is_no_part_of_the_program(device: Any) -> None:
-    x, (gamma, beta) = random_input(TILIZED, std=1e-3, offset=0.0), random_weights(TILIZED[-1])
+    x, (gamma, beta) = random_input(NARROW, std=1e-3, offset=0.0), random_weights(NARROW[-1])
     run(device, x, gamma, beta, epsilon=1e-6)
     before = device.num_program_cache_entries(), _compiler_seconds()
     assert errors_of(run(device, x, gamma, beta, 1e-2), x, gamma, beta, 1e-2).scaled <= 1.0

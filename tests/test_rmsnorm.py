@@ -12,7 +12,7 @@ from integration import TtRMSNorm
 from integration.metrics import compare
 from micro_ops.layernorm.op import RMSNormSingleCore
 from tests.small import SMALL
-from tests.test_layernorm import EPSILON, FLAT, TILIZED, WAYS, allocate_like, random_input, random_weights, upload
+from tests.test_layernorm import EPSILON, NARROW, WAYS, WIDE, allocate_like, random_input, random_weights, upload
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 
@@ -60,15 +60,15 @@ def test_rounds_in_huggingfaces_order(device: Any, shape: tuple[int, ...]) -> No
 
 @pytest.mark.usefixtures("float32")
 def test_rmsnorm_float32(device: Any) -> None:
-    x, (gamma, _) = random_input(FLAT, dtype=torch.float32), random_weights(FLAT[-1], dtype=torch.float32)
+    x, (gamma, _) = random_input(WIDE, dtype=torch.float32), random_weights(WIDE[-1], dtype=torch.float32)
     errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))
     assert errors.relative_norm <= 2.0**-22, errors
 
 
 def test_zero_rows_stay_zero(device: Any) -> None:
-    x = random_input(TILIZED)
+    x = random_input(NARROW)
     x[3] = 0.0
-    y = run(device, x, random_weights(TILIZED[-1])[0])
+    y = run(device, x, random_weights(NARROW[-1])[0])
     assert (y[3] == 0).all()
     assert (y[4] != 0).any()
 

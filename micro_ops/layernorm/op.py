@@ -15,21 +15,16 @@ import ttnn
 KERNELS = Path(__file__).parent / "kernels"
 
 # CB indices
-CB_INPUT_RM = 0  # input sticks as they came from DRAM
-CB_INPUT_TILED = 1  # input as tiles
-CB_GAMMA_RM = 2  # gamma, one stick for each row of a block
-CB_GAMMA_TILED = 3
-CB_BETA_RM = 4  # beta, likewise
-CB_BETA_TILED = 5
-# 6 is the plan's CB_SCALARS: eps and 1 / W are runtime arguments of the compute kernel instead
-CB_INTERM = 7  # the statistics tiles: mean and 1 / std of a block's rows
-CB_OUTPUT_TILED = 16  # output as tiles
-CB_OUTPUT_RM = 17  # output sticks
+CB_INPUT = 0
+CB_GAMMA = 1
+CB_BETA = 2
+CB_OUTPUT = 3
 
-TILE_WIDTH = TILE_HEIGHT = 32
-TILE_ELEMENTS = TILE_WIDTH * TILE_HEIGHT
-# Widest row that is tilized: beyond, ten CBs of a block of 32 rows fill L1, and a row fills whole tiles by itself.
-MAX_TILIZED_WIDTH = 512
+TILE_ELEMENTS = 1024
+BLOCK_ELEMENTS = 128  # what one FPU instruction works on
+GROUP_ROWS = 4  # that go through Dest side by side, unless there is but one, or L1 has no room (kernels/dest.h)
+RING_GROUPS = 4  # that the input's CB holds: compute works on two, and two are on their way
+OUTPUT_PAGES = 8  # tiles: four steps
 FLOAT32_TINY, FLOAT32_MAX = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # smaller is zero there
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes
 
@@ -52,43 +47,27 @@ class LayerNormArgumentError(ValueError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a shape goes through the op. Everything but `rows` and `blocks` depends on width and dtype alone."""
+    """How a shape goes through the op."""
 
     width: int  # W, elements of a row
     rows: int  # product of all dimensions but the last
-    tilized: bool  # 32 rows side by side through the tilizer; else one row seen as whole tiles
-    block_rows: int  # rows of one block
-    blocks: int
-    tiles: int  # of one block
-    stride_elements: int  # from one row of a block to the next in L1
-    stick_size: int  # bytes of one row of the input
-    tile_size: int  # bytes of one tile of the input
+    group_rows: int  # rows in Dest at once
+    piece: int  # elements of a row in Dest at once
+    steps: int  # pieces of a row
 
 
-def _calculate_sizes(input_shape: tuple[int, ...], dtype: ttnn.DataType, *weight_dtypes: ttnn.DataType | None) -> Sizes:
-    """Sizes for an input of `input_shape` (..., W) and `dtype`, and weights of `weight_dtypes` where there are any.
-
-    The rule: rows go through the tilizer, 32 at a time, when they are at most `MAX_TILIZED_WIDTH` wide and that
-    takes fewer tiles than giving every row tiles of its own. float32 never does: Wormhole does not tilize it exactly.
-    """
+def _calculate_sizes(input_shape: tuple[int, ...], group_rows: int) -> Sizes:
+    """Sizes for an input of `input_shape` (..., W), of which `group_rows` rows (4 or 1) are in Dest at once."""
     width = input_shape[-1]
-    rows = math.prod(input_shape[:-1])
-    flat_tiles = math.ceil(width / TILE_ELEMENTS)
-    tilized_tiles = math.ceil(width / TILE_WIDTH)
-    tilized_blocks = math.ceil(rows / TILE_HEIGHT)
-    fewer_tiles = tilized_blocks * tilized_tiles < rows * flat_tiles
-    tilized = width <= MAX_TILIZED_WIDTH and fewer_tiles and ttnn.float32 not in (dtype, *weight_dtypes)
-    tiles = tilized_tiles if tilized else flat_tiles
+    blocks = math.ceil(width / BLOCK_ELEMENTS)
+    piece_blocks = min(blocks, 4) if group_rows > 1 or blocks <= 4 else 8
+    piece = piece_blocks * BLOCK_ELEMENTS
     return Sizes(
         width=width,
-        rows=rows,
-        tilized=tilized,
-        block_rows=TILE_HEIGHT if tilized else 1,
-        blocks=tilized_blocks if tilized else rows,
-        tiles=tiles,
-        stride_elements=tiles * TILE_ELEMENTS // (TILE_HEIGHT if tilized else 1),
-        stick_size=width * ELEMENT_SIZES[dtype],
-        tile_size=TILE_ELEMENTS * ELEMENT_SIZES[dtype],
+        rows=math.prod(input_shape[:-1]),
+        group_rows=group_rows,
+        piece=piece,
+        steps=math.ceil(width / piece),
     )
 
 
@@ -99,37 +78,44 @@ def _create_cb_descriptors(
     gamma_dtype: ttnn.DataType | None,
     beta_dtype: ttnn.DataType | None,
 ) -> list[ttnn.CBDescriptor]:
-    """The CBs of SPEC.md's table. Input and output hold two blocks, so that DRAM and compute overlap."""
+    """The CBs of SPEC.md's table."""
 
-    def descriptor(index: int, tiles: int, cb_dtype: ttnn.DataType) -> ttnn.CBDescriptor:
-        page_size = TILE_ELEMENTS * ELEMENT_SIZES[cb_dtype]
+    def descriptor(index: int, pages: int, page_elements: int, cb_dtype: ttnn.DataType) -> ttnn.CBDescriptor:
+        page_size = page_elements * ELEMENT_SIZES[cb_dtype]
         page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=cb_dtype, page_size=page_size)
-        return ttnn.CBDescriptor(total_size=tiles * page_size, core_ranges=core_grid, format_descriptors=[page])
+        return ttnn.CBDescriptor(total_size=pages * page_size, core_ranges=core_grid, format_descriptors=[page])
 
-    weights = [
-        (rm, tiled, weight_dtype)
-        for rm, tiled, weight_dtype in (
-            (CB_GAMMA_RM, CB_GAMMA_TILED, gamma_dtype),
-            (CB_BETA_RM, CB_BETA_TILED, beta_dtype),
-        )
-        if weight_dtype is not None
-    ]
-    cbs = [descriptor(tiled, sizes.tiles, weight_dtype) for _, tiled, weight_dtype in weights]
-    if not sizes.tilized:
-        return [
-            *cbs,
-            descriptor(CB_INPUT_TILED, 2 * sizes.tiles, dtype),
-            descriptor(CB_INTERM, 1, dtype),
-            descriptor(CB_OUTPUT_TILED, 2 * sizes.tiles, dtype),
-        ]
+    weights = ((CB_GAMMA, gamma_dtype), (CB_BETA, beta_dtype))
     return [
-        *cbs,
-        *(descriptor(rm, sizes.tiles, weight_dtype) for rm, _, weight_dtype in weights),
-        descriptor(CB_INPUT_RM, 2 * sizes.tiles, dtype),
-        descriptor(CB_INPUT_TILED, sizes.tiles, dtype),
-        descriptor(CB_INTERM, 2, dtype),
-        descriptor(CB_OUTPUT_RM, 2 * sizes.tiles, dtype),
+        descriptor(CB_INPUT, RING_GROUPS * sizes.group_rows * sizes.steps, sizes.piece, dtype),
+        *(descriptor(cb, sizes.steps, sizes.piece, given) for cb, given in weights if given is not None),
+        descriptor(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtype),
     ]
+
+
+def _fit_l1(
+    core_grid: ttnn.CoreRangeSet,
+    input_shape: tuple[int, ...],
+    dtype: ttnn.DataType,
+    gamma_dtype: ttnn.DataType | None,
+    beta_dtype: ttnn.DataType | None,
+) -> tuple[Sizes, list[ttnn.CBDescriptor]]:
+    """Sizes and CBs for as many rows side by side as there are, up to `GROUP_ROWS`, or for one if L1 has no more room.
+
+    Raises:
+        LayerNormArgumentError: L1 has no room for single rows either
+    """
+    available = ttnn.get_max_worker_l1_unreserved_size()
+    needed = 0
+    for group_rows in (GROUP_ROWS, 1) if math.prod(input_shape[:-1]) > 1 else (1,):
+        sizes = _calculate_sizes(input_shape, group_rows)
+        cbs = _create_cb_descriptors(core_grid, sizes, dtype, gamma_dtype, beta_dtype)
+        needed = sum(cb.total_size for cb in cbs)
+        if needed <= available:
+            return sizes, cbs
+    raise LayerNormArgumentError(
+        f"rows of {input_shape[-1]} elements need {needed} bytes of L1, but a core has {available}"
+    )
 
 
 def _create_kernel_descriptor(
@@ -166,23 +152,23 @@ def _create_reader_descriptor(
     sizes: Sizes,
 ) -> ttnn.KernelDescriptor:
     tensors = {"input": input_tensor, "gamma": gamma_tensor or input_tensor, "beta": beta_tensor or input_tensor}
-    runtime = {"rows": sizes.rows, "tiles": sizes.tiles}
+    runtime = {"rows": sizes.rows, "steps": sizes.steps}
     for name, tensor in tensors.items():
-        element_size = ELEMENT_SIZES[tensor.dtype]
         runtime[f"{name}_address"] = tensor.buffer_address()
-        runtime[f"{name}_stick"] = sizes.width * element_size
-        runtime[f"{name}_stride"] = sizes.stride_elements * element_size
+        runtime[f"{name}_stick"] = sizes.width * ELEMENT_SIZES[tensor.dtype]
     return _create_kernel_descriptor(
         "reader",
         core_grid,
         ttnn.ReaderConfigDescriptor(),
         compile_time={
-            "cb_input": CB_INPUT_RM if sizes.tilized else CB_INPUT_TILED,
-            "cb_gamma": CB_GAMMA_RM if sizes.tilized else CB_GAMMA_TILED,
-            "cb_beta": CB_BETA_RM if sizes.tilized else CB_BETA_TILED,
+            "cb_input": CB_INPUT,
+            "cb_gamma": CB_GAMMA,
+            "cb_beta": CB_BETA,
             "has_gamma": gamma_tensor is not None,
             "has_beta": beta_tensor is not None,
-            "block_rows": sizes.block_rows,
+            "group_rows": sizes.group_rows,
+            "ring_groups": RING_GROUPS,
+            **{f"{name}_piece": sizes.piece * ELEMENT_SIZES[tensor.dtype] for name, tensor in tensors.items()},
         },
         runtime=runtime,
         tensors=tuple(tensors.values()),
@@ -200,44 +186,42 @@ def _create_compute_descriptor(
     subtract_mean: bool = True,
     round_before_gamma: bool = False,
 ) -> ttnn.KernelDescriptor:
-    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True)
+    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True, dst_full_sync_en=True)
     unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
-    for cb_dtype, cbs in (
-        (dtype, (CB_INPUT_RM, CB_INPUT_TILED, CB_INTERM)),
-        (gamma_dtype, (CB_GAMMA_RM, CB_GAMMA_TILED)),
-        (beta_dtype, (CB_BETA_RM, CB_BETA_TILED)),
-    ):
-        for cb in cbs if cb_dtype == ttnn.float32 else ():
+    for cb_dtype, cb in ((dtype, CB_INPUT), (gamma_dtype, CB_GAMMA), (beta_dtype, CB_BETA)):
+        if cb_dtype == ttnn.float32:
             unpack_modes[cb] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else it would pass SrcA, as TF32
     config.unpack_to_dest_mode = unpack_modes
+    sum_width = sizes.width if dtype == ttnn.float32 else 2 * sizes.width  # x + x is what the FPU adds up
     return _create_kernel_descriptor(
         "compute",
         core_grid,
         config,
         compile_time={
-            "cb_input_rm": CB_INPUT_RM,
-            "cb_input_tiled": CB_INPUT_TILED,
-            "cb_gamma_rm": CB_GAMMA_RM,
-            "cb_gamma_tiled": CB_GAMMA_TILED,
-            "cb_beta_rm": CB_BETA_RM,
-            "cb_beta_tiled": CB_BETA_TILED,
-            "cb_interm": CB_INTERM,
-            "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
+            "cb_input": CB_INPUT,
+            "cb_gamma": CB_GAMMA,
+            "cb_beta": CB_BETA,
+            "cb_output": CB_OUTPUT,
             "has_gamma": gamma_dtype is not None,
             "has_beta": beta_dtype is not None,
             "subtract_mean": subtract_mean,
             "round_before_gamma": round_before_gamma,
-            "one_format": {gamma_dtype, beta_dtype} <= {dtype, None},
-            "tilized": sizes.tilized,
-            "tilized_tiles": sizes.tiles if sizes.tilized else 1,
+            "input_float32": dtype == ttnn.float32,
+            "gamma_float32": gamma_dtype == ttnn.float32,
+            "beta_float32": beta_dtype == ttnn.float32,
+            "group_rows": sizes.group_rows,
+            "piece_blocks": sizes.piece // BLOCK_ELEMENTS,
         },
         runtime={
-            "blocks": sizes.blocks,
-            "tiles": sizes.tiles,
-            "width": sizes.width,
-            "width_bits": _float32_bits(sizes.width),
-            "inverse_width_bits": _float32_bits(1 / sizes.width),
+            "rows": sizes.rows,
+            "steps": sizes.steps,
+            "ring_rows": RING_GROUPS * sizes.group_rows,
+            "width_bits": _float32_bits(sum_width),
+            "inverse_width_bits": _float32_bits(1 / sum_width),
             "epsilon_bits": _float32_bits(epsilon),
+            "count_bits": _float32_bits(4 * (sizes.width // BLOCK_ELEMENTS)),
+            "count_remainder": sizes.width % BLOCK_ELEMENTS,
+            "valid": sizes.width - (sizes.steps - 1) * sizes.piece,
         },
         defines={"TAP": tap.value},
     )
@@ -246,20 +230,22 @@ def _create_compute_descriptor(
 def _create_writer_descriptor(
     core_grid: ttnn.CoreRangeSet, output_tensor: ttnn.Tensor, sizes: Sizes
 ) -> ttnn.KernelDescriptor:
+    element_size = ELEMENT_SIZES[output_tensor.dtype]
     return _create_kernel_descriptor(
         "writer",
         core_grid,
         ttnn.WriterConfigDescriptor(),
         compile_time={
-            "cb_output": CB_OUTPUT_RM if sizes.tilized else CB_OUTPUT_TILED,
-            "block_rows": sizes.block_rows,
+            "cb_output": CB_OUTPUT,
+            "group_rows": sizes.group_rows,
+            "piece": sizes.piece * element_size,
+            "tile_size": TILE_ELEMENTS * element_size,
         },
         runtime={
             "output_address": output_tensor.buffer_address(),
             "rows": sizes.rows,
-            "tiles": sizes.tiles,
-            "stick_size": sizes.stick_size,
-            "stride": sizes.stride_elements * ELEMENT_SIZES[output_tensor.dtype],
+            "steps": sizes.steps,
+            "stick_size": sizes.width * element_size,
         },
         tensors=(output_tensor,),
     )
@@ -383,17 +369,12 @@ def _launch(
     _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
     gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
     dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
-    sizes = _calculate_sizes(tuple(input_tensor.shape), *dtypes)
-    if sizes.rows == 0:
+    shape = tuple(input_tensor.shape)
+    if math.prod(shape) == 0:
         return output_tensor
     core = ttnn.CoreCoord(0, 0)
     core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    cbs = _create_cb_descriptors(core_grid, sizes, *dtypes)
-    needed, available = sum(cb.total_size for cb in cbs), ttnn.get_max_worker_l1_unreserved_size()
-    if needed > available:
-        raise LayerNormArgumentError(
-            f"rows of {sizes.width} elements need {needed} bytes of L1, but a core has {available}"
-        )
+    sizes, cbs = _fit_l1(core_grid, shape, *dtypes)
     program = ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),

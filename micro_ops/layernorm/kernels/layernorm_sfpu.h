@@ -1,232 +1,394 @@
-// The arithmetic of LayerNorm on the SFPU, in float32, over tiles that lie in Dest.
+// The math thread: LayerNorm's arithmetic on the SFPU, in float32, over what lies in Dest (dest.h).
 //
-// A Dest tile is 32 vectors of 32 lanes. Vector v holds four rows of eight columns of a 16x16 face: face v / 8,
-// rows 4 * (v % 8 / 2) and following, even columns where v is even and odd columns where it is odd. Lane l is row
-// l / 8, column 2 * (l % 8) of that; vConstTileId reads 2 * l in lane l.
+// An SFPU vector is 32 lanes: four rows of Dest, of which it takes the eight even columns or the eight odd ones. A block
+// of 128 elements is four vectors. Lane l is row l / 8, column 2 * (l % 8); vConstTileId reads 2 * l in lane l.
 //
-// The vectors that share one mean and one variance are a group:
-//   flat     a tile is 1,024 consecutive elements of one row: one group of 32 vectors, all lanes one row.
-//   tilized  a tile is 32 columns of 32 rows: eight groups of four vectors, each row in eight lanes.
-// A group's statistics are vectors, every lane holding its row's value, in a statistics tile for each four groups.
-//
-// Both ways add the same numbers in the same order, so that a row's result does not depend on how many rows there
-// are: element e of a row goes to partial sum e / 16 % 4, e / 2 % 8. Flat, these are the 4 x 8 lanes of one vector;
-// tilized, they are the eight lanes of four vectors, two of which (the faces) belong to even tiles and two to odd.
+// A row's sums are four vectors of partial sums each. The statistics are made for four rows at once: SFPTRANSP brings
+// each row's partial sums into one row of lanes (eight lanes a row), so that what follows costs as much for four rows as
+// for one. A group of a single row has its sums in all four rows of lanes. Both add the same numbers in the same order,
+// and a row's result does not depend on the rows around it.
 #pragma once
 
-#include <cstdint>
-
+#include "dest.h"
 #include "sfpi.h"
 
 namespace layernorm {
 
 using namespace sfpi;
 
-constexpr uint32_t tile_vectors = 32;
-constexpr uint32_t x_base = 0 * tile_vectors, gamma_base = 1 * tile_vectors, beta_base = 2 * tile_vectors;
-// While statistics are made, gamma's place holds the sums, and the last two tiles the statistics.
-constexpr uint32_t sums_base = 1 * tile_vectors, statistics_base = 2 * tile_vectors;
-// When they are used, one statistics tile at a time is in the last.
-constexpr uint32_t loaded_statistics_base = 3 * tile_vectors;
+constexpr uint32_t vector_of(uint32_t dest_row) { return dest_row / 2; }
+constexpr uint32_t block_vectors = vector_of(block_dest_rows);
+constexpr uint32_t piece_vectors = piece_blocks * block_vectors;
+constexpr uint32_t gamma_vector = vector_of(gamma_dest_row), beta_vector = vector_of(beta_dest_row);
 
-enum Statistic : uint32_t { inverse_std, mean, statistics };
+constexpr uint32_t sum_vector(uint32_t row) { return vector_of(sums_dest_row + row * row_sums_dest_rows); }
+constexpr uint32_t square_sum_vector(uint32_t row) { return sum_vector(row) + block_vectors; }
 
-template <bool tilized>
-struct Groups {
-    static constexpr uint32_t count = tilized ? 8 : 1;
-    static constexpr uint32_t size = tile_vectors / count;
-    static constexpr uint32_t chains = tilized ? 4 : 1;         // vectors of partial sums
-    static constexpr uint32_t per_tile = tilized ? 4 : 1;       // groups of one statistics tile
-    static constexpr uint32_t tiles = count / per_tile;         // statistics tiles
-    static constexpr uint32_t part = statistics * per_tile;     // vectors from one part of a statistic to the next
-    static constexpr uint32_t vector(uint32_t group, uint32_t i) {
-        return tilized ? group / 4 * 16 + i / 2 * 8 + group % 4 * 2 + i % 2 : i;
-    }
-    static constexpr uint32_t sum(uint32_t group, uint32_t chain) { return sums_base + group * chains + chain; }
-    static constexpr uint32_t within_tile(uint32_t group, Statistic s) { return s * per_tile + group % per_tile; }
-    static constexpr uint32_t statistic(uint32_t group, Statistic s) {
-        return statistics_base + group / per_tile * tile_vectors + within_tile(group, s);
-    }
-};
+// Vectors behind the sums
+constexpr uint32_t statistics_vector = vector_of(statistics_dest_row);
+constexpr uint32_t scale_vector(uint32_t row) { return statistics_vector + row; }  // 1 / std
+constexpr uint32_t shift_vector(uint32_t row) { return statistics_vector + group_rows + row; }  // -mean / std
+constexpr uint32_t mean_vector = statistics_vector + 2 * group_rows;
+constexpr uint32_t count_vector = mean_vector + 1;  // how many elements each lane's sum has
+
+// What is given out in place of a row's 1 / std, for tests
+constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
+
+constexpr auto inverse_width = vConstFloatPrgm0;
+constexpr auto sum_width = vConstFloatPrgm1;
+constexpr auto epsilon = vConstFloatPrgm2;
 
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
+
+sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
+    if (wanted) {
+        return dst_reg[vector];
+    }
+    return otherwise;
+}
+
+// Sums four vectors of partial sums.
+sfpi_inline vFloat load_sum(uint32_t vector) {
+    vFloat a = vFloat(dst_reg[vector]) + vFloat(dst_reg[vector + 1]);
+    vFloat b = vFloat(dst_reg[vector + 2]) + vFloat(dst_reg[vector + 3]);
+    return a + b;
+}
 
 // Moves each of a row's eight lanes on by one, the last to the front.
 sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 
-// How many columns (flat: elements) each lane of `vector` lies before the end of the tile's `valid` ones.
-template <bool tilized>
-sfpi_inline vInt columns_left(uint32_t vector, int valid) {
-    const int first = tilized ? vector / 8 % 2 * 16 + vector % 2 : vector / 2 * 64 + vector % 2;
-    vInt column = vConstTileId;
-    if constexpr (tilized) {
-        column = column & 15;
-    }
-    return vInt(valid - first) - column;
-}
-
-// Sets every lane to the sum of its row's partial sums. Float32 addition commutes, so each rotation adds the same
-// pairs in every lane, and all lanes agree to the bit.
-template <bool tilized>
-sfpi_inline vFloat total(uint32_t group) {
-    using G = Groups<tilized>;
-    vFloat a = dst_reg[G::sum(group, 0)];
-    vFloat b = dst_reg[G::sum(group, tilized ? 1 : 0)];
-    vFloat c = dst_reg[G::sum(group, tilized ? 2 : 0)];
-    vFloat d = dst_reg[G::sum(group, tilized ? 3 : 0)];
-    if constexpr (!tilized) {
-        subvec_transp(a, b, c, d);  // of four equal vectors: makes each row of lanes a vector
-    }
+// The sums of each of a, b, c and d: that of a in the first row of lanes, of b in the second, and so on. Float32 addition
+// commutes, so each rotation adds the same pairs in every lane, and a row's lanes agree to the bit.
+sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
+    subvec_transp(a, b, c, d);
     vFloat sum = (a + b) + (c + d);
-    sum = sum + rotate(rotate(rotate(rotate(sum))));
-    sum = sum + rotate(rotate(sum));
-    return sum + rotate(sum);
+    vFloat half = sum + rotate(rotate(rotate(rotate(sum))));
+    vFloat quarter = half + rotate(rotate(half));
+    return quarter + rotate(quarter);
 }
 
-template <bool tilized>
-void clear_sums() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 32
-    for (uint32_t i = 0; i < G::count * G::chains; ++i) {
-        dst_reg[sums_base + i] = 0.0f;
+// 1 / sqrt(x) for normal x: a guess from the exponent, and Newton's steps.
+sfpi_inline vFloat inverse_sqrt(vFloat x) {
+    vFloat y = as<vFloat>(vInt(0x5f3759df) - as<vInt>(as<vUInt>(x) >> 1));
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+        vFloat residual = 1.0f - (x * y) * y;
+        vFloat next = residual * addexp(y, -1) + y;
+        y = next;
+    }
+    return y;
+}
+
+// `partial_sums(row)` of each row, totalled.
+sfpi_inline vFloat row_totals(auto partial_sums) {
+    vFloat first = partial_sums(0);
+    if constexpr (group_rows == 1) {
+        return totals(first, first, first, first);
+    } else {
+        vFloat second = partial_sums(1);
+        vFloat third = partial_sums(2);
+        vFloat fourth = partial_sums(3);
+        return totals(first, second, third, fourth);
     }
 }
 
-// Adds the tile's x, (x - mean)^2 or x^2 to the partial sums.
-template <bool tilized, bool odd_tile, bool masked, Summand summand>
-void add_tile(int valid) {
-    using G = Groups<tilized>;
-    constexpr uint32_t length = tilized ? 2 : G::size;  // vectors of this tile that go to one chain
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-#pragma GCC unroll 2
-        for (uint32_t face = 0; face < G::size / length; ++face) {
-            const uint32_t chain = tilized ? 2 * odd_tile + face : 0;
-            vFloat sum = dst_reg[G::sum(g, chain)];
-#pragma GCC unroll 32
-            for (uint32_t i = 0; i < length; ++i) {
-                const uint32_t vector = G::vector(g, face * length + i);
-                vFloat x = dst_reg[x_base + vector];
-                if constexpr (summand == Summand::squared_deviation) {
-                    x = x - dst_reg[G::statistic(g, mean)];
-                }
-                if constexpr (masked) {  // both times: padding minus the mean is not zero
-                    v_if(columns_left<tilized>(vector, valid) <= 0) { x = 0.0f; }
-                    v_endif;
-                }
-                if constexpr (summand == Summand::x) {
-                    sum = sum + x;
-                } else {
-                    sum = x * x + sum;
-                }
-            }
-            dst_reg[G::sum(g, chain)] = sum;
-        }
+// Writes each row's value to all lanes of a vector of its own, at `vector` and following. No other vector lives on.
+sfpi_inline void store_rows(uint32_t vector, vFloat value) {
+    if constexpr (group_rows == 1) {
+        dst_reg[vector] = value;
+    } else {
+        vFloat a = value, b = value, c = value, d = value;
+        subvec_transp(a, b, c, d);
+        dst_reg[vector] = a;
+        dst_reg[vector + 1] = b;
+        dst_reg[vector + 2] = c;
+        dst_reg[vector + 3] = d;
     }
 }
 
-// mean = sum / W. The product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
-// would show as a deviation of order one: a Newton step on the residual makes it a division.
-template <bool tilized>
-void finish_mean(uint32_t width, uint32_t inverse_width) {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        vFloat sum = total<tilized>(g);
-        vFloat quotient = sum * scalar(inverse_width);
-        vFloat residual = sum - quotient * scalar(width);
-        dst_reg[G::statistic(g, mean)] = residual * scalar(inverse_width) + quotient;
+// The mean is sum / W: a product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
+// would show as a deviation of order one; a Newton step on the residual makes it a division.
+sfpi_inline vFloat make_mean(auto partial_sums) {
+    vFloat sum = row_totals(partial_sums);
+    vFloat quotient = sum * inverse_width;
+    vFloat residual = sum - quotient * sum_width;
+    vFloat mean = residual * inverse_width + quotient;
+    dst_reg[mean_vector] = mean;
+    return mean;
+}
+
+// The variance comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
+// first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one exponent, so that
+// all sums are exact integers in units of their last place. The pivot is then too close to the mean for the last
+// correction to cancel.
+sfpi_inline vFloat make_variance() {
+    if constexpr (subtract_mean) {
+        vFloat mean = make_mean([](uint32_t row) {
+            vFloat partial = load_sum(sum_vector(row));
+            dst_reg[sum_vector(row)] = partial;
+            return partial;
+        });
+        vFloat pivot = convert<vFloat16b>(mean, RoundMode::Nearest);
+        store_rows(scale_vector(0), pivot);
+        vFloat total = row_totals([](uint32_t row) {
+            vFloat p = dst_reg[scale_vector(row)];
+            vFloat expected = p * vFloat(dst_reg[count_vector]);
+            vFloat excess = expected - vFloat(dst_reg[sum_vector(row)]);
+            return p * excess + load_sum(square_sum_vector(row));
+        });
+        vFloat mean_again = dst_reg[mean_vector];
+        vFloat offset = mean_again - convert<vFloat16b>(mean_again, RoundMode::Nearest);
+        vFloat doubled = total + total;
+        return doubled * inverse_width - offset * offset;
+    } else {
+        vFloat total = row_totals([](uint32_t row) { return load_sum(square_sum_vector(row)); });
+        return (total + total) * inverse_width;
     }
 }
 
-template <bool tilized>
-void clear_mean() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        dst_reg[G::statistic(g, mean)] = 0.0f;
+// ---- float32: one partial sum a lane, in the first vector of a row's sums. Then the squares' sums take their place.
+
+// x, or (x - mean)^2, of vector v of a row's piece, added to `sum`. valid: elements of the piece that are not padding,
+// which must not count: zero minus the mean is not zero.
+template <bool squares, bool masked>
+sfpi_inline vFloat add_vector(vFloat sum, vFloat x, vFloat mean, uint32_t v, int valid) {
+    if constexpr (masked) {
+        v_if(vInt(valid - int(v / 2 * 64 + v % 2)) - vConstTileId <= 0) { x = mean; }
+        v_endif;
+    }
+    if constexpr (squares && subtract_mean) {
+        vFloat deviation = x - mean;
+        return deviation * deviation + sum;
+    } else if constexpr (squares) {
+        return x * x + sum;
+    } else {
+        return sum + x;
     }
 }
 
-// variance + eps, in the place of 1 / std
-template <bool tilized>
-void finish_variance(uint32_t inverse_width, uint32_t epsilon) {
-    using G = Groups<tilized>;
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < G::count; ++g) {
-        vFloat variance = total<tilized>(g) * scalar(inverse_width);
-        if constexpr (tap != Tap::variance) {
-            variance = variance + scalar(epsilon);
-        }
-        dst_reg[G::statistic(g, inverse_std)] = variance;
+// Adds a row's piece to its sums, one of the even vectors and one of the odd ones.
+template <bool squares, bool masked, uint32_t row, uint32_t v = 0>
+sfpi_inline void add_piece(vFloat even, vFloat odd, vFloat mean, int valid) {
+    if constexpr (v == piece_vectors) {
+        set_dest_base(0);
+        dst_reg[sum_vector(row)] = even;
+        dst_reg[sum_vector(row) + 1] = odd;
+    } else {
+        vFloat x_even = dst_reg[row * piece_vectors + v];
+        vFloat x_odd = dst_reg[row * piece_vectors + v + 1];
+        vFloat next_even = add_vector<squares, masked>(even, x_even, mean, v, valid);
+        vFloat next_odd = add_vector<squares, masked>(odd, x_odd, mean, v + 1, valid);
+        add_piece<squares, masked, row, v + 2>(next_even, next_odd, mean, valid);
     }
 }
 
-// Writes each statistic as a sum of three bfloat16, which hold its 24 bits exactly: they go through L1 and SrcA,
-// which would take bits off a float32.
-template <bool tilized>
-void split_statistics() {
-    using G = Groups<tilized>;
-#pragma GCC unroll 2
-    for (uint32_t tile = 0; tile < G::tiles; ++tile) {
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < G::part; ++i) {
-            const uint32_t vector = statistics_base + tile * tile_vectors + i;
-            vFloat value = dst_reg[vector];
-            vFloat high = convert<vFloat16b>(value, RoundMode::Nearest);
-            value = value - high;
-            vFloat middle = convert<vFloat16b>(value, RoundMode::Nearest);
-            dst_reg[vector] = high;
-            dst_reg[vector + G::part] = middle;
-            dst_reg[vector + 2 * G::part] = value - middle;
-        }
+// Adds a section's rows to their sums.
+template <bool squares, bool masked, uint32_t row = 0>
+sfpi_inline void add_section(uint32_t section, int valid) {
+    if constexpr (row < group_rows) {
+        set_dest_base(0);
+        vFloat even = dst_reg[sum_vector(row)];
+        vFloat odd = dst_reg[sum_vector(row) + 1];
+        vFloat mean = load_if(squares && subtract_mean, shift_vector(row), even);
+        set_dest_base(section);
+        add_piece<squares, masked, row>(even, odd, mean, valid);
+        add_section<squares, masked, row + 1>(section, valid);
     }
 }
 
-template <bool tilized>
-sfpi_inline vFloat loaded_statistic(uint32_t group, Statistic s) {
-    using G = Groups<tilized>;
-    const uint32_t vector = loaded_statistics_base + G::within_tile(group, s);
-    vFloat high = dst_reg[vector];
-    vFloat middle = dst_reg[vector + G::part];
-    vFloat low = dst_reg[vector + 2 * G::part];
-    return (high + middle) + low;
-}
-
-// x -> (x - mean) / std * gamma + beta, for the groups of one statistics tile
-template <bool tilized, bool subtract_mean, bool has_gamma, bool round_before_gamma, bool has_beta,
-          uint32_t statistics_tile>
-void normalize_groups() {
-    using G = Groups<tilized>;
+template <bool squares>
+void add_group(uint32_t steps, uint32_t& section, int valid) {
+    set_dest_base(0);
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < G::per_tile; ++i) {
-        const uint32_t g = statistics_tile * G::per_tile + i;
-        vFloat row_mean = loaded_statistic<tilized>(g, mean);
-        vFloat row_inverse_std = loaded_statistic<tilized>(g, inverse_std);
+    for (uint32_t row = 0; row < group_rows; ++row) {
+        dst_reg[sum_vector(row)] = 0.0f;
+        dst_reg[sum_vector(row) + 1] = 0.0f;
+    }
+    for (uint32_t step = 0; step < steps; ++step) {
+        take<filled>();
+        if (squares && subtract_mean && step == steps - 1 && valid != int(piece_vectors * 32)) {
+            add_section<squares, true>(section, valid);
+        } else {
+            add_section<squares, false>(section, valid);
+        }
+        give<free_sections, p_stall::WAIT_SFPU>();
+        section = other_section(section);
+    }
+    set_dest_base(0);
+}
+
+inline vFloat float32_sums(uint32_t row) { return vFloat(dst_reg[sum_vector(row)]) + vFloat(dst_reg[sum_vector(row) + 1]); }
+
+// What is kept of a row: 1 / std and -mean / std; of a float32 row the mean itself. A constant row, of which
+// x * (1 / std) - mean * (1 / std) would leave the rounding of the last product, gets zeros.
+sfpi_inline void store_statistics(vFloat variance) {
+    if constexpr (tap == Tap::variance) {
+        store_rows(scale_vector(0), variance);
+        return;
+    }
+    vFloat scale = inverse_sqrt(variance + epsilon);
+    if constexpr (tap == Tap::mean) {
+        store_rows(scale_vector(0), dst_reg[mean_vector]);
+    } else if constexpr (tap == Tap::inverse_std || !subtract_mean || input_float32) {
+        store_rows(scale_vector(0), scale);
+    } else {
+        v_if(variance == 0.0f) { scale = 0.0f; }
+        v_endif;
+        dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
+        store_rows(scale_vector(0), scale);
+        store_rows(shift_vector(0), dst_reg[mean_vector]);
+    }
+}
+
+sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
+    if constexpr (tap == Tap::input) {
+        return x;
+    } else if constexpr (taps_statistic) {
+        return scale;
+    } else if constexpr (subtract_mean && input_float32) {
+        return (x - shift) * scale;
+    } else if constexpr (subtract_mean) {
+        return x * scale + shift;
+    } else if constexpr (round_before_gamma) {
+        return convert<vFloat16b>(x * scale, RoundMode::Nearest);
+    } else {
+        return x * scale;
+    }
+}
+
+sfpi_inline vFloat scale_and_shift(vFloat y, vFloat gamma, vFloat beta) {
+    if constexpr (uses_gamma && uses_beta) {
+        return y * gamma + beta;
+    } else if constexpr (uses_gamma) {
+        return y * gamma;
+    } else if constexpr (uses_beta) {
+        return y + beta;
+    } else {
+        return y;
+    }
+}
+
+// Two rows of a section at a time, which share gamma and beta. What is done to one fills the latency of the other.
+template <uint32_t row>
+void normalize_two_rows(uint32_t section) {
+    set_dest_base(0);
+    vFloat scale_a = dst_reg[scale_vector(row)], scale_b = dst_reg[scale_vector(row + 1)];
+    vFloat shift_a = load_if(subtract_mean, shift_vector(row), scale_a);
+    vFloat shift_b = load_if(subtract_mean, shift_vector(row + 1), scale_b);
+    set_dest_base(section);
 #pragma GCC unroll 32
-        for (uint32_t j = 0; j < G::size; ++j) {
-            const uint32_t vector = G::vector(g, j);
-            if constexpr (tap == Tap::none || tap == Tap::standardized || tap == Tap::scaled) {
-                vFloat x = dst_reg[x_base + vector];
-                if constexpr (subtract_mean) {
-                    x = x - row_mean;
+    for (uint32_t v = 0; v < piece_vectors; ++v) {
+        const uint32_t at_a = row * piece_vectors + v, at_b = at_a + piece_vectors;
+        vFloat x_a = dst_reg[at_a];
+        vFloat x_b = dst_reg[at_b];
+        vFloat y_a = standardize(x_a, scale_a, shift_a);
+        vFloat y_b = standardize(x_b, scale_b, shift_b);
+        vFloat gamma = load_if(uses_gamma, gamma_vector + v, y_a);
+        vFloat beta = load_if(uses_beta, beta_vector + v, y_a);
+        vFloat z_a = scale_and_shift(y_a, gamma, beta);
+        vFloat z_b = scale_and_shift(y_b, gamma, beta);
+        dst_reg[at_a] = z_a;
+        dst_reg[at_b] = z_b;
+    }
+}
+
+sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift) {
+    set_dest_base(section);
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < piece_vectors; v += 2) {
+        vFloat x_a = dst_reg[v];
+        vFloat x_b = dst_reg[v + 1];
+        vFloat y_a = standardize(x_a, scale, shift);
+        vFloat y_b = standardize(x_b, scale, shift);
+        vFloat gamma_a = load_if(uses_gamma, gamma_vector + v, y_a);
+        vFloat gamma_b = load_if(uses_gamma, gamma_vector + v + 1, y_b);
+        vFloat beta_a = load_if(uses_beta, beta_vector + v, y_a);
+        vFloat beta_b = load_if(uses_beta, beta_vector + v + 1, y_b);
+        vFloat z_a = scale_and_shift(y_a, gamma_a, beta_a);
+        vFloat z_b = scale_and_shift(y_b, gamma_b, beta_b);
+        dst_reg[v] = z_a;
+        dst_reg[v + 1] = z_b;
+    }
+}
+
+// How many of W elements each lane's sums have: element e is in partial sum e % 128. 4 * (W / 128) as a float's bits, and
+// W % 128
+inline void store_counts(uint32_t whole_bits, int remainder) {
+    vFloat count = scalar(whole_bits);
+    if (remainder != 0) {
+#pragma GCC unroll 4
+        for (int v = 0; v < int(block_vectors); ++v) {
+            v_if(vInt(remainder - v / 2 * 64 - v % 2) - vConstTileId > 0) { count = count + 1.0f; }
+            v_endif;
+        }
+    }
+    dst_reg[count_vector] = count;
+}
+
+inline void configure_sfpu() {
+    sfpu::_init_sfpu_config_reg();
+    addr_mod_t{}.set(ADDR_MOD_3);
+    addr_mod_t{}.set(ADDR_MOD_7);
+    math::reset_counters(p_setrwc::SET_ABD_F);
+    set_dest_base(0);
+}
+
+sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, auto normalize_section) {
+    for (uint32_t step = 0; step < steps; ++step) {
+        take<filled>();
+        normalize_section();
+        give<normalized, p_stall::WAIT_SFPU>();
+        section = other_section(section);
+    }
+}
+
+// Makes the statistics of a group's rows.
+sfpi_inline void make_statistics(uint32_t steps, uint32_t& section, int valid) {
+    if constexpr (input_float32) {
+        if constexpr (subtract_mean) {
+            add_group<false>(steps, section, valid);
+            store_rows(shift_vector(0), make_mean(float32_sums));
+        }
+        add_group<true>(steps, section, valid);
+        store_statistics(row_totals(float32_sums) * inverse_width);
+    } else {
+        set_dest_base(0);
+        take<filled>();
+        store_statistics(make_variance());
+        give<free_sums, p_stall::WAIT_SFPU>();
+    }
+}
+
+// *_bits: of float32 values. width_bits: W times how often the sums have each element. valid: elements of a row's last
+// piece
+inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bits, uint32_t width_bits,
+                        uint32_t epsilon_bits, uint32_t count_bits, uint32_t count_remainder, uint32_t valid) {
+    configure_sfpu();
+    vConstFloatPrgm0 = scalar(inverse_width_bits);
+    vConstFloatPrgm1 = scalar(width_bits);
+    vConstFloatPrgm2 = scalar(epsilon_bits);
+    store_counts(count_bits, count_remainder);
+
+    // Everyone else waits for one of these, so that this comes first.
+    t6_semaphore_init(filled, 0, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(free_sums, 1, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(free_sections, sections, semaphore::SEMAPHORE_MAX_VALUE);
+
+    uint32_t section = 0;
+    for (uint32_t first = 0; first < rows; first += group_rows) {
+        make_statistics(steps, section, valid);
+        if constexpr (group_rows == 1) {
+            vFloat scale = dst_reg[scale_vector(0)];
+            vFloat shift = load_if(subtract_mean, shift_vector(0), scale);
+            normalize_steps(steps, section, [&] { normalize_one_row(section, scale, shift); });
+        } else {
+            normalize_steps(steps, section, [&] {
+                normalize_two_rows<0>(section);
+                if (rows - first > 2) {
+                    normalize_two_rows<2>(section);
                 }
-                vFloat y = x * row_inverse_std;
-                if constexpr (round_before_gamma) {
-                    y = convert<vFloat16b>(y, RoundMode::Nearest);
-                }
-                if constexpr (has_gamma && tap != Tap::standardized) {
-                    y = y * dst_reg[gamma_base + vector];
-                }
-                if constexpr (has_beta && tap == Tap::none) {
-                    y = y + dst_reg[beta_base + vector];
-                }
-                dst_reg[x_base + vector] = y;
-            } else if constexpr (tap == Tap::mean) {
-                dst_reg[x_base + vector] = row_mean;
-            } else if constexpr (tap == Tap::variance || tap == Tap::inverse_std) {
-                dst_reg[x_base + vector] = row_inverse_std;
-            }
+            });
         }
     }
 }

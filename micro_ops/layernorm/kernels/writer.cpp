@@ -1,34 +1,46 @@
 // Writer (BRISC): row-major sticks from L1 to DRAM.
 //
-// CB contract, in pages of one tile:
-//   pops  cb_output  `tiles` a block: its finished sticks, `stride` bytes apart  <- compute
+// CB contract, in pages of a tile's 1,024 elements:
+//   pops  cb_output  for each step of a group of rows, a piece of each row, one behind the other  <- compute
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
 #include "runtime_args.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
-constexpr uint32_t block_rows = get_named_compile_time_arg_val("block_rows");
+constexpr uint32_t piece = get_named_compile_time_arg_val("piece");          // bytes
+constexpr uint32_t tile_size = get_named_compile_time_arg_val("tile_size");  // bytes
+constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 
 void kernel_main() {
-    const uint32_t output_address = RUNTIME_ARG(output_address);
     const uint32_t rows = RUNTIME_ARG(rows);
-    const uint32_t tiles = RUNTIME_ARG(tiles);
+    const uint32_t steps = RUNTIME_ARG(steps);
     const uint32_t stick_size = RUNTIME_ARG(stick_size);
-    const uint32_t stride = RUNTIME_ARG(stride);
 
     constexpr auto output_args = TensorAccessorArgs<0>();
-    const auto output = TensorAccessor(output_args, output_address, stick_size);
+    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), stick_size);
 
-    for (uint32_t row = 0; row < rows; row += block_rows) {
-        const uint32_t end = rows - row < block_rows ? rows : row + block_rows;
-        cb_wait_front(cb_output, tiles);
-        uint32_t address = get_read_ptr(cb_output);
-        for (uint32_t stick_id = row; stick_id < end; ++stick_id) {
-            noc_async_write_page(stick_id, output, address);
-            address += stride;
+    for (uint32_t first = 0; first < rows; first += group_rows) {
+        const uint32_t count = rows - first < group_rows ? rows - first : group_rows;
+        const uint32_t tiles = (count * piece + tile_size - 1) / tile_size;
+        uint64_t sticks[group_rows];
+        for (uint32_t row = 0; row < count; ++row) {
+            sticks[row] = output.get_noc_addr(first + row);
         }
-        noc_async_write_barrier();
-        cb_pop_front(cb_output, tiles);
+        uint32_t left = stick_size;
+        for (uint32_t step = 0; step < steps; ++step) {
+            const uint32_t size = left < piece ? left : piece;
+            left -= size;
+            cb_wait_front(cb_output, tiles);
+            uint32_t address = get_read_ptr(cb_output);
+            for (uint32_t row = 0; row < count; ++row) {
+                noc_async_write(address, sticks[row], size);
+                sticks[row] += size;
+                address += piece;
+            }
+            noc_async_writes_flushed();
+            cb_pop_front(cb_output, tiles);
+        }
     }
+    noc_async_write_barrier();
 }
