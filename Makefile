@@ -1,5 +1,6 @@
-# make compare   set up, then compare a DeepSeek-V3.2 block's LayerNorm on the device with HuggingFace's
+# make compare   set up, then compare a DeepSeek-V3.2 block's norms on the device with HuggingFace's
 # make test      set up, then run the tests
+# make bench     set up, then measure the norms in simulated cycles
 # make lint      set up, then check style and types
 # make lock      write requirements.lock from pyproject.toml, keeping the versions that still fit
 # make clean     remove .venv and all that tools left in this folder
@@ -9,7 +10,7 @@
 ARCH ?= blackhole
 export ARCH
 
-.PHONY: help setup compare test lint lock clean
+.PHONY: help setup compare test bench lint lock clean
 
 help:
 	@sed -n 's/^# \?//p; /^$$/q' Makefile
@@ -22,6 +23,9 @@ compare: setup
 
 test: setup
 	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist worksteal
+
+bench: setup
+	.venv/bin/python scripts/bench_norms.py --arch $(ARCH)
 
 lint: setup
 	.venv/bin/ruff check .

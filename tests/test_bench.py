@@ -1,0 +1,72 @@
+"""scripts/bench_norms.py: cycles of launches, and the figures that are made of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_norms.py"
+
+
+def test_counts_a_warm_launch(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """On wolfpine, whatever the other tests run on: it alone has a cost model."""
+    arch = pytestconfig.getoption("arch") or "blackhole"
+    run = subprocess.run(
+        [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    (result,) = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert result["floor"]["launch"] < result["cycles"] <= result["bar"]
+    phases = ("start", "statistics", "normalize", "write")
+    assert sum(result["phases"][phase] for phase in phases) == result["cycles"]
+    assert all(result["phases"][phase] >= 0 for phase in phases)
+    assert result["errors"]["exact"] >= 0.98
+    assert result["peer"]["cycles"] > result["cycles"], "ttnn's recorded figure"
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert "reached" in run.stdout
+    assert f"wolfpine 2.2, {arch}" in run.stderr
+
+
+def test_unknown_case_exits_2() -> None:
+    run = subprocess.run([sys.executable, SCRIPT, "GroupNorm*"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "no case matches 'GroupNorm*'" in run.stderr
+
+
+def test_reads_launches_as_they_end(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.touch()
+    counter = CycleCounter(path)
+    with path.open("a") as file:
+        for event in (
+            [1, 2, 90, "pushed", 0, 7],  # before the launch
+            [1, 2, 100, "go", 0, 0x80],
+            [2, 2, 110, "go", 0, 0x80],
+            [1, 2, 130, "pushed", 3, 2],
+            [1, 2, 150, "go", 0, 0],
+            [2, 2, 310, "go", 0, 0],  # the slowest core
+            [1, 2, 400, "go", 0, 0x80],
+        ):
+            file.write(json.dumps(event) + "\n")
+        file.write("[1, 2, 450, ")
+    assert counter.launches() == [Launch(200, (CbEvent(30, 3, "pushed", 2),))]
+    assert counter.launches() == []
+    with path.open("a") as file:
+        file.write('"go", 0, 0]\n')
+    assert counter.launches() == [Launch(50, ())]
+
+
+def test_knows_what_the_cost_model_charges() -> None:
+    """As wolfpine's documentation has it: 64 and 32 bytes a cycle on a link, 24 GB/s a bank at 1 GHz."""
+    blackhole, wormhole = cost_table("blackhole"), cost_table("wormhole")
+    assert isinstance(blackhole, CostTable)
+    assert (blackhole.link, wormhole.link, wormhole.bank) == (64, 32, 24)
+    assert (blackhole.read_latency, wormhole.read_latency) == (126, 99)
