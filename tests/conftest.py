@@ -38,17 +38,3 @@ def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
         with capture.global_and_fixture_disabled():  # the guard's messages are for the terminal
             device = stack.enter_context(platform.open(pytestconfig.getoption("device_timeout")))
         yield device
-
-
-def runs_float32(platform: Platform) -> bool:
-    """Not ttsim's Wormhole: it ends the process ("UndefinedBehavior: tensix_unpacr: unpack_to_dst=0 in_data_format=0")
-    at the dummy unpack by which LLK gets around a fault of the chip (TEN-3868) after it has unpacked float32 to Dest;
-    in ttnn.neg of a float32 tensor, too."""
-    return (platform.backend, platform.arch) != ("ttsim", "wormhole")
-
-
-@pytest.fixture
-def float32(platform: Platform) -> None:
-    """Asked for by tests of float32 tensors."""
-    if not runs_float32(platform):
-        pytest.skip("ttsim's Wormhole refuses ttnn's way of unpacking float32 to Dest")

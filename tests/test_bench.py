@@ -57,11 +57,11 @@ def test_reads_launches_as_they_end(tmp_path: Path) -> None:
         ):
             file.write(json.dumps(event) + "\n")
         file.write("[1, 2, 450, ")
-    assert counter.launches() == [Launch(200, (CbEvent(30, 3, "pushed", 2),))]
+    assert counter.launches() == [Launch(200, 2, (CbEvent(30, 3, "pushed", 2),))]
     assert counter.launches() == []
     with path.open("a") as file:
         file.write('"go", 0, 0]\n')
-    assert counter.launches() == [Launch(50, ())]
+    assert counter.launches() == [Launch(50, 1, ())]
 
 
 def test_knows_what_the_cost_model_charges() -> None:

@@ -88,7 +88,6 @@ def test_takes_layers_without_weights(device: Any) -> None:
     torch.testing.assert_close(y, golden.to(torch.bfloat16), rtol=2.0**-7, atol=0)
 
 
-@pytest.mark.usefixtures("float32")
 def test_takes_float32(device: Any) -> None:
     layer, x = nn.LayerNorm(WIDTH, eps=1e-6), random_input(4, WIDTH).float() * 1.001
     with torch.no_grad():

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from integration.metrics import Errors, compare
 from micro_ops.layernorm import op as layernorm
 from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, Tap
-from tests.conftest import runs_float32
 
 EPSILON = 1e-6  # DeepSeek's
 
@@ -323,7 +322,6 @@ def test_weights_are_optional(
     assert errors.exact >= 0.99, errors
 
 
-@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     ("dtype", "gamma_dtype", "beta_dtype"), [(F, F, F), (F, B, B), (B, F, F), (B, B, F), (F, None, F)]
 )
@@ -348,7 +346,6 @@ def test_float32(
         assert errors.exact >= 0.99, errors
 
 
-@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("shape", [(2, 1536), (5, 128)], ids=str)
 def test_float32_with_offset(device: Any, shape: tuple[int, ...]) -> None:
     """The float32 mean of 1e4 is rounded by up to 2^-11, which is 2^-17 of the deviation of 64."""
@@ -392,7 +389,6 @@ def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distributi
 )
 def test_layernorm_properties(
     device: Any,
-    platform: Any,
     width: int,
     rows: int,
     offset: float,
@@ -401,7 +397,7 @@ def test_layernorm_properties(
     weights: tuple[bool, bool],
     wide_dtype: bool,
 ) -> None:
-    dtype = F if wide_dtype and runs_float32(platform) else B
+    dtype = F if wide_dtype else B
     x, (gamma, beta) = random_input((rows, width), offset, std, dtype=dtype), random_weights(width)
     given_weights = (gamma if weights[0] else None, beta if weights[1] else None)
     errors = errors_of(run(device, x, *given_weights, epsilon), x, *given_weights, epsilon)

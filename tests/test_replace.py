@@ -16,9 +16,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
 from integration.metrics import compare
-from tests.conftest import runs_float32
 from tests.small import SMALL, SMALL_V3
-from tt_device import Platform
 from weights_tools import Geometry, write_synthetic
 
 BFLOAT16 = torch.bfloat16
@@ -213,7 +211,7 @@ def assert_follows(model: Model, norm: nn.Module, x: torch.Tensor) -> None:
     assert compare(norm(x), expected).raw == 1.0
 
 
-def test_follows_to_dtype_hooks_and_training(device: Any, platform: Platform, model: Model) -> None:
+def test_follows_to_dtype_hooks_and_training(device: Any, model: Model) -> None:
     seen: list[str] = []
     after = model.layers[0].after
     early = after.register_forward_hook(lambda *_: seen.append("early"))
@@ -226,18 +224,15 @@ def test_follows_to_dtype_hooks_and_training(device: Any, platform: Platform, mo
         norm(random_input(2, 64))
         assert seen == ["early", "late", "late"]
         model.train()
-        if runs_float32(platform):
-            model.to(torch.float32)
-            assert_follows(model, norm, random_input(2, 64).float())
-            with pytest.raises(ValueError, match=r"dtype torch\.float32, but .*bfloat16"):
-                model.layers[0].before(random_input(2, 64))  # HuggingFace's would give float32
+        model.to(torch.float32)
+        assert_follows(model, norm, random_input(2, 64).float())
+        with pytest.raises(ValueError, match=r"dtype torch\.float32, but .*bfloat16"):
+            model.layers[0].before(random_input(2, 64))  # HuggingFace's would give float32
     assert after.training
     assert len(after._forward_hooks) == 1
 
 
-def test_follows_weights_kept_as_distance_from_one(device: Any, platform: Platform) -> None:
-    if not runs_float32(platform):
-        pytest.skip("1 + gamma is float32, which ttsim's Wormhole refuses")
+def test_follows_weights_kept_as_distance_from_one(device: Any) -> None:
     model = randomized(nn.Sequential(Qwen3NextRMSNorm(64, eps=1e-6)))
     x = random_input(4, 64)
     expected = model(x)

@@ -58,7 +58,6 @@ def test_rounds_in_huggingfaces_order(device: Any, shape: tuple[int, ...]) -> No
     assert 0.1 < changed < 0.4, "the two orders differ in about a quarter of the elements"
 
 
-@pytest.mark.usefixtures("float32")
 def test_rmsnorm_float32(device: Any) -> None:
     x, (gamma, _) = random_input(WIDE, dtype=torch.float32), random_weights(WIDE[-1], dtype=torch.float32)
     errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))

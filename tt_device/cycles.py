@@ -49,10 +49,12 @@ class Launch:
 
     Attributes:
         cycles: from GO to DONE, as both land in a core's launch mailbox; the slowest core's
+        cores: on which it ran
         events: of its circular buffers, in order
     """
 
     cycles: int
+    cores: int
     events: tuple[CbEvent, ...]
 
 
@@ -63,7 +65,7 @@ class CycleCounter:
         self._path = path
         self._offset = 0
         self._running: dict[tuple[int, int], int] = {}  # core -> cycle of its GO
-        self._slowest = 0
+        self._slowest = self._cores = 0
         self._events: list[CbEvent] = []
 
     def launches(self) -> list[Launch]:
@@ -77,14 +79,15 @@ class CycleCounter:
                 self._offset += len(line)
                 x, y, *event = json.loads(line)
                 if self._ends_launch((x, y), *event):
-                    launches.append(Launch(self._slowest, tuple(self._events)))
+                    launches.append(Launch(self._slowest, self._cores, tuple(self._events)))
         return launches
 
     def _ends_launch(self, core: tuple[int, int], cycle: int, kind: str, index: int, value: int) -> bool:
         if kind == "go" and value == GO:
             if not self._running:
-                self._slowest, self._events = 0, []
+                self._slowest, self._cores, self._events = 0, 0, []
             self._running[core] = cycle
+            self._cores += 1
         elif core in self._running and kind == "go" and value == DONE:
             self._slowest = max(self._slowest, cycle - self._running.pop(core))
             return not self._running
