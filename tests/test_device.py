@@ -325,6 +325,12 @@ def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, 
     assert not guard._is_simulator_of(folder, simulator)
 
 
+@pytest.mark.usefixtures("device")
+def test_child_of_an_open_device_gets_a_simulator_of_its_own(platform: Platform) -> None:
+    """Not the one that this process's environment names for ttnn, whose log and process id its guard watches."""
+    assert find_platform().location == platform.location
+
+
 def test_deadlocked_kernel(start: Start, platform: Platform) -> None:
     # wolfpine reports the deadlock itself, in 10 s or so; ttsim says nothing, so the limit has to pass.
     run = start(DEADLOCK, TT_DEVICE_TIMEOUT="50" if platform.backend == "wolfpine" else "10")

@@ -110,7 +110,7 @@ def _card_arch(card: Path) -> str:
 
 def _named_simulator(path: Path, wanted: str | None) -> tuple[Backend, Path, str]:
     """Backend, absolute path and architecture of the simulator that TT_METAL_SIMULATOR names."""
-    path = path.absolute()
+    path = session.real_simulator(path.absolute())
     if path.is_dir():
         if not (path / "run.sh").is_file():
             raise PlatformError(f"TT_METAL_SIMULATOR={path}: a simulator's folder holds a run.sh, this one does not")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
+REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
 # What UMD starts in place of the real run.sh. The inner shell becomes the simulator, so that its id is the simulator's;
 # the outer one outlives it and notes how it ended.
@@ -189,6 +190,7 @@ def _simulator_for_ttnn(platform: "Platform", run: Path) -> Path:
     folder = run / "simulator"
     folder.mkdir()
     real = platform.location
+    (folder / REAL).symlink_to(real)
     if platform.backend == "ttsim":
         (folder / real.name).symlink_to(real)
         descriptor = real.with_name("soc_descriptor.yaml")
@@ -203,6 +205,12 @@ def _simulator_for_ttnn(platform: "Platform", run: Path) -> Path:
     run_sh.write_text(RUN_SH.format(run=shlex.quote(str(run)), real=shlex.quote(str(real / "run.sh"))))
     run_sh.chmod(0o755)
     return folder
+
+
+def real_simulator(named: Path) -> Path:
+    """What `named` stands for, if a process with an open device has put it into the environment that we inherited."""
+    real = (named if named.is_dir() else named.parent) / REAL
+    return real.readlink() if real.is_symlink() else named
 
 
 def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> "subprocess.Popen[bytes]":
