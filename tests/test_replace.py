@@ -17,7 +17,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
 from integration.metrics import compare
 from tests.small import SMALL, SMALL_V3
-from weights_tools import Geometry, write_synthetic
+from weights_tools import Geometry, default_checkpoint, write_synthetic
 
 BFLOAT16 = torch.bfloat16
 
@@ -302,7 +302,7 @@ def test_nothing_stays_replaced_after_an_error(device: Any, model: Model) -> Non
 
 
 def greedy(model: PreTrainedModel, tokens: int) -> torch.Tensor:
-    prompt = torch.arange(2, 8).unsqueeze(0)
+    prompt = torch.arange(2, 5).unsqueeze(0)
     return model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -329,37 +329,43 @@ def qwen3(_: Path) -> PreTrainedModel:
 
 
 def deepseek(geometry: Geometry) -> Callable[[Path], PreTrainedModel]:
-    def load(folder: Path) -> PreTrainedModel:
-        write_synthetic(folder, geometry)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=BFLOAT16, attn_implementation="eager", experts_implementation="eager"
-        )
+    return lambda folder: from_pretrained(write_synthetic(folder, geometry))
 
-    return load
+
+def embedded(_: Path) -> PreTrainedModel:
+    """The checkpoint that comes with the project: DeepSeek-V3.2's own norm widths."""
+    return from_pretrained(default_checkpoint())
+
+
+def from_pretrained(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=BFLOAT16, attn_implementation="eager", experts_implementation="eager"
+    )
 
 
 @pytest.mark.parametrize(
-    ("load", "norms"),
+    ("load", "norms", "steps"),
     [
-        pytest.param(qwen3, 5, id="qwen3"),  # input, post-attention, q and k of the one layer; final
-        pytest.param(deepseek(SMALL_V3), 17, id="v3"),  # four of each of four layers; final
-        pytest.param(deepseek(SMALL), 21, id="v32"),  # with k_norm
+        pytest.param(qwen3, 5, 3, id="qwen3"),  # input, post-attention, q and k of the one layer; final
+        pytest.param(deepseek(SMALL_V3), 17, 3, id="v3"),  # four of each of four layers; final
+        pytest.param(deepseek(SMALL), 21, 3, id="v32"),  # with k_norm
+        pytest.param(embedded, 21, 2, id="embedded"),
     ],
 )
 @torch.no_grad()
 def test_generates_the_same_tokens(
-    device: Any, tmp_path: Path, load: Callable[[Path], PreTrainedModel], norms: int
+    device: Any, tmp_path: Path, load: Callable[[Path], PreTrainedModel], norms: int, steps: int
 ) -> None:
     model = load(tmp_path / "checkpoint").eval()
-    tokens = greedy(model, 3)
+    tokens = greedy(model, steps)
     logits = model(tokens).logits
     with counted_forwards(model) as calls, replace_norms(model, device) as replaced:
         calls.clear()  # of finding them
-        assert torch.equal(greedy(model, 3), tokens)
+        assert torch.equal(greedy(model, steps), tokens)
         device_logits = model(tokens).logits
         assert not calls, "the original forward was called"
         assert len(replaced.norms) == norms
-        assert {norm.launches for norm in replaced.norms.values()} == {4}, "prefill, two steps, and all once more"
+        assert {norm.launches for norm in replaced.norms.values()} == {steps + 1}, "prefill, steps, and all once more"
     # Two evaluations in bfloat16 whose roundings have nothing in common differ by sqrt(2) noise floors.
     noise_floor = compare(logits, model.float()(tokens).logits).relative_norm
     assert compare(device_logits, logits).relative_norm <= 2**0.5 * noise_floor
