@@ -40,7 +40,16 @@ def test_rmsnorm(device: Any, shape: tuple[int, ...], offset: float) -> None:
     assert errors.exact >= 0.99, errors
 
 
-@pytest.mark.parametrize("shape", [(1, 512), (40, 37), (1, 7168)], ids=str)  # kv_a_layernorm, primes, hidden_size
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 512),  # kv_a_layernorm
+        (40, 37),  # both prime
+        (1, 7168),  # hidden_size
+        (2, 60_000),  # one row after another, since L1 has no room for four side by side
+    ],
+    ids=str,
+)
 def test_rmsnorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
     x, (gamma, _) = random_input(shape), random_weights(shape[-1])
     errors = compare(run(device, x, gamma), RMSNormSingleCore.golden(x, gamma, EPSILON))

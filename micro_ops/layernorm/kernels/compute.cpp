@@ -31,6 +31,8 @@ constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
 constexpr bool beta_float32 = get_named_compile_time_arg_val("beta_float32");
 constexpr bool any_float32 = input_float32 || (uses_gamma && gamma_float32) || (uses_beta && beta_float32);
 constexpr bool any_bfloat16 = !input_float32 || (uses_gamma && !gamma_float32) || (uses_beta && !beta_float32);
+// x * gamma is exact on the FPU, and then the SFPU has but 1 / std left to multiply by.
+constexpr bool gamma_on_fpu = uses_gamma && !subtract_mean && !round_before_gamma && !any_float32;
 }  // namespace layernorm
 
 #include "dest.h"

@@ -34,6 +34,8 @@ constexpr uint32_t count_vector = mean_vector + 1;  // how many elements each la
 // What is given out in place of a row's 1 / std, for tests
 constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
 
+constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
+
 constexpr auto inverse_width = vConstFloatPrgm0;
 constexpr auto sum_width = vConstFloatPrgm1;
 constexpr auto epsilon = vConstFloatPrgm2;
@@ -257,9 +259,9 @@ sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
 }
 
 sfpi_inline vFloat scale_and_shift(vFloat y, vFloat gamma, vFloat beta) {
-    if constexpr (uses_gamma && uses_beta) {
+    if constexpr (gamma_on_sfpu && uses_beta) {
         return y * gamma + beta;
-    } else if constexpr (uses_gamma) {
+    } else if constexpr (gamma_on_sfpu) {
         return y * gamma;
     } else if constexpr (uses_beta) {
         return y + beta;
@@ -283,7 +285,7 @@ void normalize_two_rows(uint32_t section) {
         vFloat x_b = dst_reg[at_b];
         vFloat y_a = standardize(x_a, scale_a, shift_a);
         vFloat y_b = standardize(x_b, scale_b, shift_b);
-        vFloat gamma = load_if(uses_gamma, gamma_vector + v, y_a);
+        vFloat gamma = load_if(gamma_on_sfpu, gamma_vector + v, y_a);
         vFloat beta = load_if(uses_beta, beta_vector + v, y_a);
         vFloat z_a = scale_and_shift(y_a, gamma, beta);
         vFloat z_b = scale_and_shift(y_b, gamma, beta);
@@ -300,8 +302,8 @@ sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift)
         vFloat x_b = dst_reg[v + 1];
         vFloat y_a = standardize(x_a, scale, shift);
         vFloat y_b = standardize(x_b, scale, shift);
-        vFloat gamma_a = load_if(uses_gamma, gamma_vector + v, y_a);
-        vFloat gamma_b = load_if(uses_gamma, gamma_vector + v + 1, y_b);
+        vFloat gamma_a = load_if(gamma_on_sfpu, gamma_vector + v, y_a);
+        vFloat gamma_b = load_if(gamma_on_sfpu, gamma_vector + v + 1, y_b);
         vFloat beta_a = load_if(uses_beta, beta_vector + v, y_a);
         vFloat beta_b = load_if(uses_beta, beta_vector + v + 1, y_b);
         vFloat z_a = scale_and_shift(y_a, gamma_a, beta_a);

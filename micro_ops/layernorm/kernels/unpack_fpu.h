@@ -4,7 +4,8 @@
 // time goes to; and unpacker and FPU need no word from each other, since one thread's instructions keep their order.
 //
 // bfloat16 passes SrcA and SrcB unchanged, and the FPU adds to float32 in Dest. x^2 takes the four fidelity phases,
-// each an exact product of parts of x, so that the sums are rounded as float32 sums are and no more.
+// each an exact product of parts of x, so that the sums are rounded as float32 sums are and no more. So does x * gamma
+// where gamma_on_fpu: x then lies in Dest multiplied.
 #pragma once
 
 #include "dest.h"
@@ -25,6 +26,13 @@ constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::T
 inline void remember_base(uint32_t gpr, uint32_t cb) {
     regfile[gpr] = get_local_cb_interface(cb).fifo_rd_ptr - 1;
     sync_regfile_write(gpr);
+}
+
+// Points unpacker 1 at an operand.
+inline void set_source_b(uint32_t gpr) {
+    TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK1);
+    TT_WRCFG(gpr, p_cfg::WRCFG_32b, THCON_SEC1_REG3_Base_address_ADDR32);
+    TTI_NOP;
 }
 
 // Sets both unpackers up so that counter Y counts pieces and counter Z rows of `steps` pieces.
@@ -60,14 +68,15 @@ inline void unpack_piece() {
     TTI_UNPACR(unpacker, step, 0, 0, 0, 1, valid, 0, 0, 0, 0, 0, 1);
 }
 
-// Gives the FPU a SrcB of zeros.
+// Gives the FPU a source of zeros.
+template <uint32_t unpacker>
 inline void unpack_zeros() {
 #ifdef ARCH_BLACKHOLE
     TTI_UNPACR_NOP(
-        SrcB, 0, 0, p_unpacr_nop::SET_DVALID, 0, p_unpacr_nop::WAIT_LIKE_UNPACR, 0, 0, p_unpacr_nop::UNP_ZEROSRC);
+        unpacker, 0, 0, p_unpacr_nop::SET_DVALID, 0, p_unpacr_nop::WAIT_LIKE_UNPACR, 0, 0, p_unpacr_nop::UNP_ZEROSRC);
 #else
-    TTI_UNPACR_NOP(SrcB, p_unpacr_nop::UNP_ZEROSRC);
-    TTI_UNPACR_NOP(SrcB, p_unpacr_nop::UNP_SET_DVALID);
+    TTI_UNPACR_NOP(unpacker, p_unpacr_nop::UNP_ZEROSRC);
+    TTI_UNPACR_NOP(unpacker, p_unpacr_nop::UNP_SET_DVALID);
 #endif
 }
 
@@ -92,7 +101,8 @@ constexpr uint32_t replayed_blocks = piece_blocks / replays;
 constexpr Sequence unpack_sources{0, 2};
 constexpr Sequence add_blocks{2, replayed_blocks*(4 + subtract_mean)};
 constexpr Sequence copy_blocks{add_blocks.first + add_blocks.length, replayed_blocks};
-static_assert(copy_blocks.first + copy_blocks.length <= 32, "the replay buffer holds 32 instructions");
+constexpr Sequence multiply_block{copy_blocks.first + copy_blocks.length, gamma_on_fpu ? 5 : 0};
+static_assert(multiply_block.first + multiply_block.length <= 32, "the replay buffer holds 32 instructions");
 
 inline void record_sequences() {
     // The next piece of x into both sources
@@ -120,6 +130,16 @@ inline void record_sequences() {
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_block, 0);
         }
     });
+    // SrcA times SrcB added to Dest
+    if constexpr (gamma_on_fpu) {
+        multiply_block.record([] {
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, 0);
+            TTI_INCRWC(0, block_dest_rows, 0, 0);
+        });
+    }
 }
 
 // Copies a piece of each of `rows` rows to Dest, from row `dest_row` on.
@@ -136,11 +156,34 @@ inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         for (uint32_t r = 0; r < rows; ++r) {
             unpack_piece<SrcA, next_row>();
-            unpack_zeros();
+            unpack_zeros<SrcB>();
             copy_blocks.replay(replays);
             done_with_sources();
         }
     }
+}
+
+// Puts x * gamma into Dest in x's place.
+inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
+    set_dest_base(dest_row);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    for (uint32_t r = 0; r < rows; ++r) {
+        unpack_zeros<SrcA>();
+        unpack_zeros<SrcB>();
+        copy_blocks.replay(replays);
+        done_with_sources();
+    }
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    set_counter(p_setadc::UNP_B, p_setadc::SET_Y, step);
+    set_counter(p_setadc::UNP_B, p_setadc::SET_Z, 0);
+    set_source_b(gamma_base);
+    for (uint32_t r = 0; r < rows; ++r) {
+        unpack_piece<SrcA, next_row>();
+        unpack_piece<SrcB, 0>();
+        multiply_block.replay(piece_blocks);
+        done_with_sources();
+    }
+    set_source_b(input_base);
 }
 
 // Adds up a group, a few pieces at a time.
@@ -262,8 +305,12 @@ inline void fill_section(
     take<free_sections>();
     set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
     set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
-    copy_pieces<input_float32>(section, rows);
-    if constexpr (weights && uses_gamma) {
+    if constexpr (gamma_on_fpu) {
+        multiply_pieces(section, rows, step);
+    } else {
+        copy_pieces<input_float32>(section, rows);
+    }
+    if constexpr (weights && uses_gamma && !gamma_on_fpu) {
         select_operand<gamma_float32>(gamma_base, cb_gamma);
         set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
         copy_pieces<gamma_float32>(section + gamma_dest_row, 1);
@@ -274,7 +321,7 @@ inline void fill_section(
         copy_pieces<beta_float32>(section + beta_dest_row, 1);
     }
     give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
-    if constexpr (weights && (uses_gamma || uses_beta)) {
+    if constexpr (weights && ((uses_gamma && !gamma_on_fpu) || uses_beta)) {
         select_operand<input_float32>(input_base, cb_input);
     }
 }
@@ -292,7 +339,7 @@ inline void unpack_thread(
     if constexpr (uses_beta) {
         remember_base(beta_base, cb_beta);
     }
-    TT_WRCFG(input_base, p_cfg::WRCFG_32b, THCON_SEC1_REG3_Base_address_ADDR32);
+    set_source_b(input_base);
     unpack_to<input_float32>();
     select_operand<input_float32>(input_base, cb_input);
 
