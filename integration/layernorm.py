@@ -57,5 +57,5 @@ class TtLayerNorm(TtNorm):
         weights = cls._read(folder, prefix, ("weight", "bias"), dtype)
         return cls(weights["weight"].shape[-1], weights["weight"], weights["bias"], eps, device)
 
-    def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
-        return LayerNormSingleCore.op(x, self.gamma, self.beta, y, self.eps)
+    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        return LayerNormSingleCore.op(x, self.gamma, self.beta, epsilon=self.eps)

@@ -12,7 +12,10 @@ import ttnn
 from torch import nn
 
 from integration.recognize import DTYPES, Norm, NotANormError, recognize
+from micro_ops.layernorm.op import fit_l1
 from weights_tools import Checkpoint, CheckpointError
+
+TTNN_DTYPES = {torch.bfloat16: ttnn.bfloat16, torch.float32: ttnn.float32}
 
 
 class DeviceWeight:
@@ -130,8 +133,8 @@ class TtNorm(nn.Module):
         return self._beta.of(self._weight(self.norm.beta)) if self._beta else None
 
     @abstractmethod
-    def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
-        """Writes the norm of `x` to `y`, and returns it."""
+    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """The norm of `x`."""
 
     def forward[T: (torch.Tensor, ttnn.Tensor)](self, x: T) -> T:
         """
@@ -185,15 +188,14 @@ class TtNorm(nn.Module):
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
+        weights_dtypes = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
+        fit_l1((rows, self.width), TTNN_DTYPES[x.dtype], *weights_dtypes)  # before x is uploaded
         on_device = _upload(x.detach().cpu().reshape(rows, self.width), self.device)
         y: torch.Tensor = ttnn.to_torch(self._launch(on_device))
         return y.reshape(x.shape).to(x.device)
 
     def _launch(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        y = ttnn.allocate_tensor_on_device(
-            x.shape, x.dtype, ttnn.ROW_MAJOR_LAYOUT, self.device, ttnn.DRAM_MEMORY_CONFIG
-        )
-        y = self.op(x, y)
+        y = self.op(x)
         self.launches += 1
         return y
 

@@ -50,5 +50,5 @@ class TtRMSNorm(TtNorm):
         """
         return cls(cls._read(folder, prefix, ("weight",), dtype)["weight"], eps, device)
 
-    def op(self, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
-        return RMSNormSingleCore.op(x, self.gamma, y, self.eps, self.norm.round_before_gamma)
+    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        return RMSNormSingleCore.op(x, self.gamma, epsilon=self.eps, round_before_gamma=self.norm.round_before_gamma)

@@ -1,12 +1,15 @@
 """One device a session, for every test that asks for it; pytest's header says which."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.child import Run, Start
 from tt_device import Platform, PlatformError, find_platform
 
 
@@ -32,9 +35,46 @@ def platform(pytestconfig: pytest.Config) -> Platform:
 
 @pytest.fixture(scope="session")
 def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
-    """The session's ttnn device."""
+    """The session's ttnn device, with the kernels' asserts on."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with ExitStack() as stack:
         with capture.global_and_fixture_disabled():  # the guard's messages are for the terminal
-            device = stack.enter_context(platform.open(pytestconfig.getoption("device_timeout")))
+            device = stack.enter_context(platform.open(pytestconfig.getoption("device_timeout"), kernel_asserts=True))
         yield device
+
+
+@pytest.fixture
+def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
+    """Start a `Run` in an empty folder; whatever happens, it does not outlive the test."""
+    if platform.backend == "card":
+        pytest.skip("these tests break the simulator on purpose")
+    runs: list[Run] = []
+
+    def start(body: str = "pass", *, kernel_asserts: bool = False, **environment: str) -> Run:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        runs.append(Run(body, folder, platform.arch, kernel_asserts=kernel_asserts, **environment))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        with run.process:
+            run.process.kill()
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """`count("files: fuzz cases", 2000)` is added up over all tests, and printed at the end of the run."""
+    return lambda what, number: record_property(f"count {what}", number)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                counts.update({name: number for name, number in report.user_properties if name.startswith("count ")})
+    if counts:
+        terminalreporter.section("counts")
+        for name, number in sorted(counts.items()):
+            terminalreporter.line(f"{name.removeprefix('count ')}: {number}")

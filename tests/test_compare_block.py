@@ -142,10 +142,10 @@ def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
 # --- What it finds ---
 
 
-def _op(norm: TtNorm, x: ttnn.Tensor, y: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
+def _op(norm: TtNorm, x: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
     """What `norm` does, but for what is `changed`."""
     weights = {"gamma_tensor": norm.gamma, "beta_tensor": norm.beta}
-    arguments = {"input_tensor": x, "output_tensor": y, "epsilon": norm.eps}
+    arguments = {"input_tensor": x, "epsilon": norm.eps}
     if norm.norm.subtract_mean:
         return LayerNormSingleCore.op(**(arguments | weights | changed))
     del weights["beta_tensor"]
@@ -159,26 +159,26 @@ def _scaled(norm: TtNorm, factor: float) -> ttnn.Tensor:
     )
 
 
-def _mean_subtracted(norm: TtNorm, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
-    return LayerNormSingleCore.op(x, norm.gamma, None, y, norm.eps)
+def _mean_subtracted(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
+    return LayerNormSingleCore.op(x, norm.gamma, None, epsilon=norm.eps)
 
 
-def _mean_left(norm: TtNorm, x: ttnn.Tensor, y: ttnn.Tensor) -> ttnn.Tensor:
-    return RMSNormSingleCore.op(x, norm.gamma, y, norm.eps)
+def _mean_left(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
+    return RMSNormSingleCore.op(x, norm.gamma, epsilon=norm.eps)
 
 
 FAULTS: dict[str, tuple[str, Callable[..., ttnn.Tensor]]] = {
     "k_norm: none": (K_NORM, _op),
-    "k_norm: weights swapped": (K_NORM, lambda n, x, y: _op(n, x, y, gamma_tensor=n.beta, beta_tensor=n.gamma)),
-    "k_norm: no beta": (K_NORM, lambda n, x, y: _op(n, x, y, beta_tensor=None)),
-    "k_norm: 1% too large": (K_NORM, lambda n, x, y: _op(n, x, y, gamma_tensor=_scaled(n, 1.01))),
-    "k_norm: eps 1e-3": (K_NORM, lambda n, x, y: _op(n, x, y, epsilon=1e-3)),
+    "k_norm: weights swapped": (K_NORM, lambda n, x: _op(n, x, gamma_tensor=n.beta, beta_tensor=n.gamma)),
+    "k_norm: no beta": (K_NORM, lambda n, x: _op(n, x, beta_tensor=None)),
+    "k_norm: 1% too large": (K_NORM, lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.01))),
+    "k_norm: eps 1e-3": (K_NORM, lambda n, x: _op(n, x, epsilon=1e-3)),
     "k_norm: no mean": (K_NORM, _mean_left),
     "RMSNorm: none": (V3_NORMS[1], _op),
-    "RMSNorm: 1% too large": (V3_NORMS[1], lambda n, x, y: _op(n, x, y, gamma_tensor=_scaled(n, 1.01))),
-    "RMSNorm: eps 1e-3": (V3_NORMS[1], lambda n, x, y: _op(n, x, y, epsilon=1e-3)),
+    "RMSNorm: 1% too large": (V3_NORMS[1], lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.01))),
+    "RMSNorm: eps 1e-3": (V3_NORMS[1], lambda n, x: _op(n, x, epsilon=1e-3)),
     "RMSNorm: mean": (V3_NORMS[1], _mean_subtracted),
-    "RMSNorm: rounds once": (V3_NORMS[1], lambda n, x, y: _op(n, x, y, round_before_gamma=False)),
+    "RMSNorm: rounds once": (V3_NORMS[1], lambda n, x: _op(n, x, round_before_gamma=False)),
 }
 
 
@@ -205,7 +205,7 @@ def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.Monke
 
 def test_names_the_norm_that_is_wrong(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from its output is off, too, but right for its own input."""
-    inject(monkeypatch, "input_layernorm", lambda n, x, y: _op(n, x, y, gamma_tensor=_scaled(n, 1.05)))
+    inject(monkeypatch, "input_layernorm", lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.05)))
     failed = [(tap.name, tap.reference) for tap in comparison.compare_block(block, device).taps if tap.holds is False]
     assert [name for name, reference in failed if reference == "float64"] == ["input_layernorm"]
     assert ("input_layernorm", "HuggingFace") in failed

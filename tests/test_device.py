@@ -7,10 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import textwrap
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,9 +15,8 @@ from typing import Any
 import pytest
 
 import tt_device.platform
+from tests.child import Start, wait_for
 from tt_device import Platform, PlatformError, find_platform, guard, runtime_root, session
-
-REPOSITORY = Path(__file__).parents[1]
 
 # A kernel on the core that writes, waiting for a page that nobody reads in.
 DEADLOCK = """
@@ -48,89 +43,6 @@ ROUND_TRIP = """
     x = torch.arange(64, dtype=torch.bfloat16).reshape(2, 32)
     assert torch.equal(ttnn.to_torch(ttnn.from_torch(x, device=device)), x)
 """
-
-
-class Run:
-    """A Python process that opens a device, says so, waits for a line, and runs `body` with `device` open."""
-
-    def __init__(self, body: str, folder: Path, arch: str, **environment: str) -> None:
-        program = f"""
-import os, sys, torch
-from tt_device import find_platform
-
-before = dict(os.environ)
-platform = find_platform({arch!r})
-print(platform, flush=True)
-try:
-    with platform.open() as device:
-        print("open", flush=True)
-        sys.stdin.readline()
-{textwrap.indent(textwrap.dedent(body), "        ")}
-finally:
-    print("environment restored:", dict(os.environ) == before)
-"""
-        self.folder = folder
-        with (folder.parent / "stdout").open("w") as stdout, (folder.parent / "stderr").open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-            )
-
-    def wait_until_open(self) -> None:
-        _wait_for(lambda: "open\n" in self.stdout or self.process.poll() is not None)
-        assert self.process.poll() is None, self.stderr
-
-    def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def end(self) -> int:
-        return self.process.wait(60)
-
-    @property
-    def stdout(self) -> str:
-        return (self.folder.parent / "stdout").read_text()
-
-    @property
-    def stderr(self) -> str:
-        return (self.folder.parent / "stderr").read_text()
-
-    @property
-    def run_folder(self) -> Path:
-        (folder,) = (session.CACHE / "runs").glob(f"{self.process.pid}-*")
-        return folder
-
-    @property
-    def simulator(self) -> int:
-        return int((self.run_folder / "simulator.pid").read_text())
-
-
-Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
-    """Start a `Run` in an empty folder; whatever happens, it does not outlive the test."""
-    if platform.backend == "card":
-        pytest.skip("these tests break the simulator on purpose")
-    runs: list[Run] = []
-
-    def start(body: str = "pass", **environment: str) -> Run:
-        folder = tmp_path / "empty"
-        folder.mkdir()
-        runs.append(Run(body, folder, platform.arch, **environment))
-        return runs[-1]
-
-    yield start
-    for run in runs:
-        with run.process:
-            run.process.kill()
 
 
 @pytest.fixture
@@ -279,7 +191,7 @@ def test_leaves_everything_as_it_was(start: Start) -> None:
     assert "environment restored: True" in run.stdout
     assert "info" not in run.stdout + run.stderr, "ttnn's own chatter"
     assert not list(run.folder.iterdir())
-    _wait_for(lambda: not folder.exists())
+    wait_for(lambda: not folder.exists())
 
 
 # --- A device that is not ---
@@ -321,7 +233,7 @@ def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, 
     assert run.end() == 3, run.stderr
     assert verdict in run.stderr
     assert re.search(r'Stack \(most recent call first\):\n(  File .*\n)*  File "<string>", line \d+', run.stderr)
-    _wait_for(lambda: not folder.exists())
+    wait_for(lambda: not folder.exists())
     assert not guard._is_simulator_of(folder, simulator)
 
 
@@ -350,7 +262,7 @@ def test_killed_process_leaves_no_simulator(start: Start) -> None:
     simulator, folder = run.simulator, run.run_folder
     assert guard._is_simulator_of(folder, simulator)
     run.process.kill()
-    _wait_for(lambda: not folder.exists())
+    wait_for(lambda: not folder.exists())
     assert not guard._is_simulator_of(folder, simulator)
 
 
@@ -381,7 +293,7 @@ def test_a_stopped_owner_is_not_silent() -> None:
     with subprocess.Popen(["sleep", "100"]) as owner:
         assert not guard._is_stopped(owner.pid)
         owner.send_signal(signal.SIGSTOP)
-        _wait_for(lambda: guard._is_stopped(owner.pid))
+        wait_for(lambda: guard._is_stopped(owner.pid))
         owner.kill()
 
 
@@ -426,10 +338,3 @@ def test_tells_one_long_ttnn_call_from_many() -> None:
             done.result()
     assert waits == [[False, True, True], [False, True, True]]
     assert not session._waits_in_ttnn()
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)

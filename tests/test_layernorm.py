@@ -118,7 +118,7 @@ def test_golden_vs_torch(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) -> None:
-    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
+    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
     assert (sizes.group_rows, sizes.piece, sizes.steps) == (group_rows, piece, steps)
     assert sizes.rows == math.prod(shape[:-1])
     assert (sizes.steps - 1) * sizes.piece < shape[-1] <= sizes.steps * sizes.piece
@@ -129,27 +129,22 @@ def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) 
 @pytest.mark.parametrize(("shape", "rows"), [((32 * 2**20, 128), 32 * 2**20), ((4, 1024, 1024, 7168), 2**22)])
 def test_index_arithmetic_of_large_tensors(shape: tuple[int, ...], rows: int) -> None:
     """More rows than a simulator goes through: what the kernels count in 32 bits must fit."""
-    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
+    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
     assert sizes.rows == rows < 2**31
 
 
 @pytest.mark.usefixtures("device")  # what knows the size of its L1
 @WAYS
 def test_cb_configuration(shape: tuple[int, ...]) -> None:
-    sizes, cbs = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
+    sizes, cbs = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
     pages = {cb.format_descriptors[0].buffer_index: cb.format_descriptors[0].page_size for cb in cbs}
     assert pages == {0: 2 * sizes.piece, 1: 2 * sizes.piece, 2: 2 * sizes.piece, 3: 2048}
     size_of = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in cbs}
     row = 2 * sizes.steps * sizes.piece
     assert size_of == {0: 4 * sizes.group_rows * row, 1: row, 2: row, 3: 8 * 2048}
-    without_weights = layernorm._create_cb_descriptors(_core_grid(), sizes, ttnn.float32, None, None)
+    without_weights = layernorm._create_cb_descriptors(layernorm._core_grid(), sizes, ttnn.float32, None, None)
     doubled = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in without_weights}
     assert doubled == {index: 2 * size_of[index] for index in (0, 3)}
-
-
-def _core_grid() -> ttnn.CoreRangeSet:
-    core = ttnn.CoreCoord(0, 0)
-    return ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
 
 
 @WAYS
@@ -157,10 +152,10 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     x = upload(random_input(shape), device)
     gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
     y = allocate_like(x)
-    sizes, _ = layernorm._fit_l1(_core_grid(), shape, *[ttnn.bfloat16] * 3)
-    reader = layernorm._create_reader_descriptor(_core_grid(), x, gamma, beta, sizes)
-    writer = layernorm._create_writer_descriptor(_core_grid(), y, sizes)
-    compute = layernorm._create_compute_descriptor(_core_grid(), sizes, EPSILON, *[ttnn.bfloat16] * 3)
+    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
+    reader = layernorm._create_reader_descriptor(layernorm._core_grid(), x, gamma, beta, sizes)
+    writer = layernorm._create_writer_descriptor(layernorm._core_grid(), y, sizes)
+    compute = layernorm._create_compute_descriptor(layernorm._core_grid(), sizes, EPSILON, *[ttnn.bfloat16] * 3)
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()
     assert _runtime_args(reader)["gamma_address"] == gamma.buffer_address()

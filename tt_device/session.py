@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
+KERNEL_ASSERTS = {"TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS": "1", "TT_METAL_LLK_ASSERTS": "1"}
 REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
 # What UMD starts in place of the real run.sh. The inner shell becomes the simulator, so that its id is the simulator's;
@@ -70,12 +71,12 @@ _device_is_open = False
 
 
 @contextmanager
-def opened(platform: "Platform", timeout: float) -> Iterator[Any]:
+def opened(platform: "Platform", timeout: float, kernel_asserts: bool) -> Iterator[Any]:
     """ttnn's device on `platform`, closed at the end; `Platform.open` says the rest."""
     global _device_is_open
     if _device_is_open:
         raise PlatformError("a device is open in this process: close it before opening another")
-    session = _process_session(platform, timeout)
+    session = _process_session(platform, timeout, kernel_asserts)
     with environment(session.settings):
         try:
             import ttnn  # slow, and needless for choosing a platform
@@ -117,12 +118,12 @@ def _change_environment(changes: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _process_session(platform: "Platform", timeout: float) -> _Session:
+def _process_session(platform: "Platform", timeout: float, kernel_asserts: bool) -> _Session:
     global _session
     if _session is None:
         try:
             run, lock = _new_run_folder(CACHE / "runs")
-            settings = _settings(platform, run)
+            settings = _settings(platform, run) | (KERNEL_ASSERTS if kernel_asserts else {})
         except OSError as error:
             raise PlatformError(f"can't write in the cache folder (XDG_CACHE_HOME moves it): {error}") from error
         _session = _Session(platform, settings, run / "tmp", _start_guard(platform, run, lock, timeout))

@@ -23,6 +23,7 @@ CB_OUTPUT = 3
 TILE_ELEMENTS = 1024
 BLOCK_ELEMENTS = 128  # what one FPU instruction works on
 GROUP_ROWS = 4  # that go through Dest side by side, unless there is but one, or L1 has no room (kernels/dest.h)
+GROUPS_IN_FLIGHT = 2  # that the reader has asked for and not yet pushed
 RING_GROUPS = 4  # that the input's CB holds: compute works on two, and two are on their way
 OUTPUT_PAGES = 8  # tiles: four steps
 FLOAT32_TINY, FLOAT32_MAX = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # smaller is zero there
@@ -42,7 +43,11 @@ class Tap(StrEnum):
 
 
 class LayerNormArgumentError(ValueError):
-    """An argument that the op can't serve; raised before anything is compiled or launched."""
+    """An argument that the op can't serve; raised before anything is compiled, launched or allocated."""
+
+
+class CbContractError(RuntimeError):
+    """CBs that would deadlock the kernels: a fault of this file, not of an argument. Raised before the launch."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,7 @@ def _create_cb_descriptors(
     ]
 
 
-def _fit_l1(
-    core_grid: ttnn.CoreRangeSet,
+def fit_l1(
     input_shape: tuple[int, ...],
     dtype: ttnn.DataType,
     gamma_dtype: ttnn.DataType | None,
@@ -105,6 +109,7 @@ def _fit_l1(
     Raises:
         LayerNormArgumentError: L1 has no room for single rows either
     """
+    core_grid = _core_grid()
     available = ttnn.get_max_worker_l1_unreserved_size()
     needed = 0
     for group_rows in (GROUP_ROWS, 1) if math.prod(input_shape[:-1]) > 1 else (1,):
@@ -118,6 +123,33 @@ def _fit_l1(
     )
 
 
+def _check_cbs(sizes: Sizes, cbs: list[ttnn.CBDescriptor]) -> None:
+    """Whether the CBs hold what the kernels wait for at once, as the contracts on top of the kernels say.
+
+    Raises:
+        CbContractError: a wait that would never end, or pages that would lie apart where the kernels count on a row
+    """
+    pages = {}
+    for cb in cbs:
+        (page,) = cb.format_descriptors
+        pages[page.buffer_index] = cb.total_size // page.page_size
+    group = sizes.group_rows * sizes.steps
+    # Compute holds one group while the reader waits for room for all that are in flight.
+    if pages[CB_INPUT] % group or pages[CB_INPUT] < (1 + GROUPS_IN_FLIGHT) * group:
+        raise CbContractError(
+            f"CB_INPUT must hold whole groups of {group} pages, {1 + GROUPS_IN_FLIGHT} at least,"
+            f" but holds {pages[CB_INPUT]} pages"
+        )
+    if pages[CB_INPUT] >= 2**16:  # as wide as the CBs' counters are
+        raise CbContractError(f"CB_INPUT must hold fewer than {2**16} pages, but holds {pages[CB_INPUT]}")
+    for name, index in (("CB_GAMMA", CB_GAMMA), ("CB_BETA", CB_BETA)):
+        if pages.get(index, sizes.steps) != sizes.steps:
+            raise CbContractError(f"{name} must hold a row's {sizes.steps} pages, but holds {pages[index]}")
+    step = math.ceil(sizes.group_rows * sizes.piece / TILE_ELEMENTS)
+    if pages[CB_OUTPUT] % step or not pages[CB_OUTPUT]:
+        raise CbContractError(f"CB_OUTPUT must hold whole steps of {step} pages, but holds {pages[CB_OUTPUT]}")
+
+
 def _create_kernel_descriptor(
     name: str,
     core_grid: ttnn.CoreRangeSet,
@@ -127,7 +159,7 @@ def _create_kernel_descriptor(
     tensors: tuple[ttnn.Tensor, ...] = (),
     defines: dict[str, str] | None = None,
 ) -> ttnn.KernelDescriptor:
-    """Kernel `name`.cpp, which finds its runtime arguments by their names (kernels/runtime_args.h)."""
+    """Kernel `name`.cpp, which finds its runtime arguments by their names (kernels/agreement.h)."""
     positions = {f"arg_{key}": position for position, key in enumerate(runtime)}
     accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
     runtime_args = ttnn.RuntimeArgs()
@@ -168,6 +200,7 @@ def _create_reader_descriptor(
             "has_beta": beta_tensor is not None,
             "group_rows": sizes.group_rows,
             "ring_groups": RING_GROUPS,
+            "groups_in_flight": GROUPS_IN_FLIGHT,
             **{f"{name}_piece": sizes.piece * ELEMENT_SIZES[tensor.dtype] for name, tensor in tensors.items()},
         },
         runtime=runtime,
@@ -287,16 +320,16 @@ class LayerNormSingleCore:
         input_tensor: ttnn.Tensor,
         gamma_tensor: ttnn.Tensor | None,
         beta_tensor: ttnn.Tensor | None,
-        output_tensor: ttnn.Tensor,
+        output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
-        """Runs the kernels and returns `output_tensor`. With no rows it runs nothing.
+        """Runs the kernels and returns the output. With no rows it runs nothing.
 
         Args:
             input_tensor: (..., W), rank 1 to 4, row-major bfloat16 or float32, interleaved in DRAM
             gamma_tensor, beta_tensor: (1, W) row-major bfloat16 or float32, interleaved in DRAM, each optional
-            output_tensor: the input's shape and dtype, likewise; overwritten
+            output_tensor: the input's shape and dtype, likewise; overwritten. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             tap: an intermediate to write in place of the result, for tests
         Raises:
@@ -333,18 +366,17 @@ class RMSNormSingleCore:
     def op(
         input_tensor: ttnn.Tensor,
         gamma_tensor: ttnn.Tensor | None,
-        output_tensor: ttnn.Tensor,
+        output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
-        """Runs the kernels and returns `output_tensor`. Arguments and errors are those of `LayerNormSingleCore.op`.
+        """Runs the kernels and returns the output. Arguments and errors are those of `LayerNormSingleCore.op`.
 
         Args:
             round_before_gamma: round the normalized value to the input's dtype before it is multiplied by gamma, as
                 HuggingFace's RMSNorms do, and again after; else round once, as DeepSeek's own code does. The two
                 differ by an ULP in about a quarter of bfloat16 elements.
         """
-        round_before_gamma = round_before_gamma and input_tensor.dtype == ttnn.bfloat16  # float32 is rounded already
         return _launch(
             input_tensor,
             gamma_tensor,
@@ -360,7 +392,7 @@ def _launch(
     input_tensor: ttnn.Tensor,
     gamma_tensor: ttnn.Tensor | None,
     beta_tensor: ttnn.Tensor | None,
-    output_tensor: ttnn.Tensor,
+    output_tensor: ttnn.Tensor | None,
     epsilon: float,
     tap: Tap = Tap.NONE,
     subtract_mean: bool = True,
@@ -368,18 +400,23 @@ def _launch(
 ) -> ttnn.Tensor:
     _validate(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon)
     gamma_dtype, beta_dtype = (None if t is None else t.dtype for t in (gamma_tensor, beta_tensor))
-    dtypes = (input_tensor.dtype, gamma_dtype, beta_dtype)
+    dtype, dtypes = input_tensor.dtype, (input_tensor.dtype, gamma_dtype, beta_dtype)
     shape = tuple(input_tensor.shape)
-    if math.prod(shape) == 0:
+    sizes, cbs = fit_l1(shape, *dtypes)
+    _check_cbs(sizes, cbs)
+    if output_tensor is None:
+        output_tensor = ttnn.allocate_tensor_on_device(
+            input_tensor.shape, dtype, ttnn.ROW_MAJOR_LAYOUT, input_tensor.device(), ttnn.DRAM_MEMORY_CONFIG
+        )
+    if sizes.rows == 0:
         return output_tensor
-    core = ttnn.CoreCoord(0, 0)
-    core_grid = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    sizes, cbs = _fit_l1(core_grid, shape, *dtypes)
+    rounds = round_before_gamma and dtype == ttnn.bfloat16  # float32 is rounded already
+    core_grid = _core_grid()
     program = ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(core_grid, input_tensor, gamma_tensor, beta_tensor, sizes),
             _create_writer_descriptor(core_grid, output_tensor, sizes),
-            _create_compute_descriptor(core_grid, sizes, epsilon, *dtypes, tap, subtract_mean, round_before_gamma),
+            _create_compute_descriptor(core_grid, sizes, epsilon, *dtypes, tap, subtract_mean, rounds),
         ],
         semaphores=[],
         cbs=cbs,
@@ -388,17 +425,27 @@ def _launch(
     return ttnn.generic_op(tensors, program)
 
 
+def _core_grid() -> ttnn.CoreRangeSet:
+    core = ttnn.CoreCoord(0, 0)
+    return ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+
+
 def _validate(
     input_tensor: ttnn.Tensor,
     gamma_tensor: ttnn.Tensor | None,
     beta_tensor: ttnn.Tensor | None,
-    output_tensor: ttnn.Tensor,
+    output_tensor: ttnn.Tensor | None,
     epsilon: float,
 ) -> None:
-    weights = {name: t for name, t in (("gamma", gamma_tensor), ("beta", beta_tensor)) if t is not None}
-    for name, tensor in {"input": input_tensor, "output": output_tensor, **weights}.items():
-        if tensor.storage_type() != ttnn.StorageType.DEVICE or not tensor.is_allocated():
-            raise LayerNormArgumentError(f"{name} must be allocated on the device, but is {tensor.storage_type()}")
+    optional = {"gamma": gamma_tensor, "beta": beta_tensor, "output": output_tensor}
+    tensors = {"input": input_tensor, **{name: t for name, t in optional.items() if t is not None}}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, ttnn.Tensor):
+            raise LayerNormArgumentError(f"{name} must be a ttnn.Tensor, but is {type(tensor).__qualname__}")
+        if tensor.storage_type() != ttnn.StorageType.DEVICE:
+            raise LayerNormArgumentError(f"{name} must be on the device, but is in {tensor.storage_type()}")
+        if not tensor.is_allocated():
+            raise LayerNormArgumentError(f"{name} must be allocated, but its buffer has been freed")
         if tensor.layout != ttnn.ROW_MAJOR_LAYOUT:
             raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, but is {tensor.layout}")
         if tensor.dtype not in ELEMENT_SIZES:
@@ -412,20 +459,28 @@ def _validate(
     shape = tuple(input_tensor.shape)
     if not 1 <= len(shape) <= 4 or shape[-1] == 0:
         raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
-    for name, tensor in weights.items():
-        if tuple(tensor.shape) != (1, shape[-1]):
+    for name in tensors.keys() & {"gamma", "beta"}:
+        if tuple(tensors[name].shape) != (1, shape[-1]):
             raise LayerNormArgumentError(
-                f"{name} must have shape (1, W), but {name}.shape={tuple(tensor.shape)} and input.shape={shape}"
+                f"{name} must have shape (1, W), but {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
             )
-    if (tuple(output_tensor.shape), output_tensor.dtype) != (shape, input_tensor.dtype):
+    if output_tensor is not None:
+        _validate_output(output_tensor, tensors)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
+    if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
+        raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
+
+
+def _validate_output(output_tensor: ttnn.Tensor, tensors: dict[str, ttnn.Tensor]) -> None:
+    shape, dtype = tuple(tensors["input"].shape), tensors["input"].dtype
+    if (tuple(output_tensor.shape), output_tensor.dtype) != (shape, dtype):
         raise LayerNormArgumentError(
-            f"output must have the input's shape {shape} and dtype {input_tensor.dtype},"
+            f"output must have the input's shape {shape} and dtype {dtype},"
             f" but has {tuple(output_tensor.shape)} and {output_tensor.dtype}"
         )
-    for name, tensor in {"input": input_tensor, **weights}.items():
-        if tensor.buffer_address() == output_tensor.buffer_address() and math.prod(shape) > 0:
+    for name, tensor in tensors.items():
+        if name != "output" and tensor.buffer_address() == output_tensor.buffer_address() and math.prod(shape) > 0:
             raise LayerNormArgumentError(
                 f"output must not be {name}: both start at {output_tensor.buffer_address():#x}"
             )
-    if not (math.isfinite(epsilon) and FLOAT32_TINY <= epsilon <= FLOAT32_MAX):
-        raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")

@@ -14,7 +14,7 @@
 
 #include "api/compute/common.h"
 #include "api/compute/compute_kernel_hw_startup.h"
-#include "runtime_args.h"
+#include "agreement.h"
 
 namespace layernorm {
 // What the kernel gives out in place of the result, for tests: the same code as far as there. The host defines TAP.
@@ -61,6 +61,7 @@ inline void pack_thread(uint32_t rows, uint32_t steps) {
             tile = tile == 0 ? section_tiles : 0;
         }
         for (uint32_t step = 0; step < steps; ++step) {
+            ASSERT(tile + tiles <= sections * section_tiles);
             cb_reserve_back(cb_output, tiles);
             take<normalized>();
             for (uint32_t i = 0; i < tiles; ++i) {

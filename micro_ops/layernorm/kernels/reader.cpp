@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
-#include "runtime_args.h"
+#include "agreement.h"
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
@@ -20,7 +20,7 @@ constexpr uint32_t input_piece = get_named_compile_time_arg_val("input_piece"); 
 constexpr uint32_t gamma_piece = get_named_compile_time_arg_val("gamma_piece");
 constexpr uint32_t beta_piece = get_named_compile_time_arg_val("beta_piece");
 constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups");  // that cb_input holds
-constexpr uint32_t groups_in_flight = 2;
+constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_flight");
 
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t max_parts = 4;
@@ -67,6 +67,18 @@ void kernel_main() {
     const uint32_t row_size = steps * input_piece;
     const uint32_t input_l1 = get_write_ptr(cb_input);
     const uint32_t first_rows = rows < group_rows ? rows : group_rows;
+
+    ASSERT(rows > 0);
+    ASSERT(input_stick <= row_size && input_stick + input_piece > row_size);
+    assert_cb(cb_input, ring_groups * group_rows * steps, input_piece);
+    if constexpr (has_gamma) {
+        ASSERT(gamma_stick <= steps * gamma_piece);
+        assert_cb(cb_gamma, steps, gamma_piece);
+    }
+    if constexpr (has_beta) {
+        ASSERT(beta_stick <= steps * beta_piece);
+        assert_cb(cb_beta, steps, beta_piece);
+    }
 
     if (input_stick != row_size) {
         zero_padding(input_l1, rows < ring_groups * group_rows ? rows : ring_groups * group_rows, input_stick, row_size);

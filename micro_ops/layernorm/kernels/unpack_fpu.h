@@ -212,6 +212,7 @@ public:
         const auto& interface = get_local_cb_interface(cb);
         const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb)));
         const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked) - pages_in_front;
+        ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);  // else fewer have come than were awaited
         const uint32_t possible = arrived < pieces_left ? arrived : pieces_left;
         add_pieces(possible < count ? possible : count);
     }
@@ -329,6 +330,7 @@ inline void fill_section(
 // CBs as in compute.cpp. ring_rows: rows of the input that the input's CB holds
 inline void unpack_thread(
     uint32_t cb_input, uint32_t cb_gamma, uint32_t cb_beta, uint32_t rows, uint32_t steps, uint32_t ring_rows) {
+    assert_cb(cb_input, ring_rows * steps, piece_blocks * 128 * (input_float32 ? 4 : 2));
     configure_unpack(steps);
     configure_fpu();
     record_sequences();
@@ -353,6 +355,7 @@ inline void unpack_thread(
     uint32_t section = 0;
     uint32_t ring_row = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
+        ASSERT(ring_row < ring_rows);
         const uint32_t next_count = rows_of_group(first + count, rows);
         const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
         if constexpr (input_float32) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
-#include "runtime_args.h"
+#include "agreement.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t piece = get_named_compile_time_arg_val("piece");          // bytes
@@ -23,6 +23,8 @@ void kernel_main() {
     for (uint32_t first = 0; first < rows; first += group_rows) {
         const uint32_t count = rows - first < group_rows ? rows - first : group_rows;
         const uint32_t tiles = (count * piece + tile_size - 1) / tile_size;
+        ASSERT(get_local_cb_interface(cb_output).fifo_page_size == tile_size);
+        ASSERT(get_local_cb_interface(cb_output).fifo_size % (tiles * tile_size) == 0);  // a step's tiles lie in a row
         uint64_t sticks[group_rows];
         for (uint32_t row = 0; row < count; ++row) {
             sticks[row] = output.get_noc_addr(first + row);
@@ -41,6 +43,7 @@ void kernel_main() {
             noc_async_writes_flushed();
             cb_pop_front(cb_output, tiles);
         }
+        ASSERT(left == 0);
     }
     noc_async_write_barrier();
 }

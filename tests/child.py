@@ -1,0 +1,84 @@
+"""Processes of their own, for tests of how a process that opens a device ends."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tt_device import session
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Run:
+    """A Python process that opens a device, says so, waits for a line, and runs `body` with `device` open."""
+
+    def __init__(self, body: str, folder: Path, arch: str, *, kernel_asserts: bool = False, **environment: str) -> None:
+        program = f"""
+import os, sys, torch
+from tt_device import find_platform
+
+before = dict(os.environ)
+platform = find_platform({arch!r})
+print(platform, flush=True)
+try:
+    with platform.open(kernel_asserts={kernel_asserts}) as device:
+        print("open", flush=True)
+        sys.stdin.readline()
+{textwrap.indent(textwrap.dedent(body), "        ")}
+finally:
+    print("environment restored:", dict(os.environ) == before)
+"""
+        self.folder = folder
+        with (folder.parent / "stdout").open("w") as stdout, (folder.parent / "stderr").open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+            )
+
+    def wait_until_open(self) -> None:
+        wait_for(lambda: "open\n" in self.stdout or self.process.poll() is not None)
+        assert self.process.poll() is None, self.stderr
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        return self.process.wait(60)
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder.parent / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder.parent / "stderr").read_text()
+
+    @property
+    def run_folder(self) -> Path:
+        (folder,) = (session.CACHE / "runs").glob(f"{self.process.pid}-*")
+        return folder
+
+    @property
+    def simulator(self) -> int:
+        return int((self.run_folder / "simulator.pid").read_text())
+
+
+Start = Callable[..., Run]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)

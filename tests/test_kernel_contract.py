@@ -1,0 +1,103 @@
+"""CBs that would deadlock the kernels never reach a device, and the kernels' own asserts stop what did."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ttnn
+
+from micro_ops.layernorm import op as layernorm
+from micro_ops.layernorm.op import CbContractError, LayerNormSingleCore
+from tests.child import Start
+from tests.test_layernorm import WAYS, WIDE, random_input, random_weights, upload
+from tt_device import Platform
+
+Count = Callable[[str, int], None]
+Cbs = list[ttnn.CBDescriptor]
+
+
+def with_pages(cbs: Cbs, index: int, pages: int) -> Cbs:
+    """`cbs`, of which the one at `index` has `pages` pages."""
+    cb = cbs[index]
+    (page,) = cb.format_descriptors
+    changed = ttnn.CBDescriptor(
+        total_size=pages * page.page_size, core_ranges=cb.core_ranges, format_descriptors=[page]
+    )
+    return [*cbs[:index], changed, *cbs[index + 1 :]]
+
+
+@pytest.mark.usefixtures("device")  # what knows the size of its L1
+@WAYS
+def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
+    layernorm._check_cbs(*layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3))
+
+
+# WIDE goes in groups of 4 rows of 3 pieces: 12 pages a group, 2 tiles a step.
+@pytest.mark.parametrize(
+    ("index", "pages", "message"),
+    [
+        (0, 24, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 24"),  # the reader waits for ever
+        (0, 40, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 40"),  # a group over the ring's end
+        (0, 12 * 2**13, "CB_INPUT must hold fewer than 65536 pages, but holds 98304"),
+        (1, 2, "CB_GAMMA must hold a row's 3 pages, but holds 2"),
+        (2, 4, "CB_BETA must hold a row's 3 pages, but holds 4"),
+        (3, 1, "CB_OUTPUT must hold whole steps of 2 pages, but holds 1"),
+        (3, 0, "CB_OUTPUT must hold whole steps of 2 pages, but holds 0"),
+    ],
+)
+def test_wrong_page_counts_are_not_launched(
+    device: Any, monkeypatch: pytest.MonkeyPatch, count: Count, index: int, pages: int, message: str
+) -> None:
+    create = layernorm._create_cb_descriptors
+    monkeypatch.setattr(layernorm, "_create_cb_descriptors", lambda *a: with_pages(create(*a), index, pages))
+    monkeypatch.setattr(ttnn, "get_max_worker_l1_unreserved_size", lambda: 2**40)
+    x, gamma, beta = (upload(t, device) for t in (random_input(WIDE), *random_weights(WIDE[-1])))
+    before = device.num_program_cache_entries()
+    with pytest.raises(CbContractError, match=message):
+        LayerNormSingleCore.op(x, gamma, beta)
+    assert device.num_program_cache_entries() == before
+    count("kernels: page counts refused by the host", 1)
+
+
+@pytest.mark.usefixtures("device")
+def test_asserts_are_on_in_tests() -> None:
+    assert os.environ["TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS"] == os.environ["TT_METAL_LLK_ASSERTS"] == "1"
+
+
+FAULTS = {
+    "none": "",
+    "reader": "cbs = with_pages(cbs, 1, 5)",
+    "compute": "cbs = with_pages(cbs, 0, 47)",
+    "writer": "cbs = with_pages(cbs, 3, 3)",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_kernels_assert_their_contract(start: Start, platform: Platform, count: Count, fault: str) -> None:
+    """One CB of another size than the kernels were made for, and no host that looks."""
+    run = start(
+        f"""
+        from micro_ops.layernorm import op as layernorm
+        from tests.test_kernel_contract import with_pages
+        from tests.test_layernorm import random_input, random_weights, upload
+        create = layernorm._create_cb_descriptors
+        def create_faulty(*arguments):
+            cbs = create(*arguments)
+            {FAULTS[fault]}
+            return cbs
+        layernorm._create_cb_descriptors, layernorm._check_cbs = create_faulty, lambda *_: None
+        tensors = [upload(t, device) for t in (random_input({WIDE}), *random_weights({WIDE[-1]}))]
+        print(layernorm.LayerNormSingleCore.op(*tensors).cpu())
+        """,
+        kernel_asserts=True,
+        TT_DEVICE_TIMEOUT="50",
+    )
+    run.go_on()
+    status = run.end()
+    if fault == "none":
+        assert status == 0, run.stderr
+    else:
+        assert status == (1 if platform.backend == "ttsim" else 3), run.stderr
+        assert "ebreak" in run.stdout + run.stderr
+        count("kernels: faults stopped by their asserts", 1)
