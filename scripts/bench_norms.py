@@ -39,15 +39,17 @@ BARS: dict[tuple[Literal["LayerNorm", "RMSNorm"], int, int], int | None] = {
     ("LayerNorm", 32, 1024): 14_000,
     ("LayerNorm", 1, 128): 1900,
     ("LayerNorm", 32, 128): 5000,
-    ("LayerNorm", 64, 128): None,
-    ("LayerNorm", 3, 32): None,
-    ("LayerNorm", 40, 37): None,
-    ("LayerNorm", 32, 512): None,
-    ("LayerNorm", 4, 4096): None,
-    ("LayerNorm", 2, 16384): None,
     ("RMSNorm", 1, 7168): 3000,
     ("RMSNorm", 1, 1536): 2200,
     ("RMSNorm", 1, 512): 1800,
+    # The shapes of test_layernorm.py, as matrices
+    **{
+        ("LayerNorm", rows, width): None
+        for rows, width in (
+            *((1, 32), (1, 64), (1, 256), (3, 32), (4, 128), (32, 32), (6, 37), (37, 41), (40, 37), (5, 384), (4, 512)),
+            *((7, 512), (32, 512), (64, 128), (256, 64), (257, 32), (3, 1025), (4, 4096), (3, 7168), (2, 16384)),
+        )
+    },
 }
 WORMHOLE = 1.35  # times as many there
 FLOAT32 = 2.2  # times as many

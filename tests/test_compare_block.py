@@ -188,7 +188,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Te
     def faulty(*args: Any, **kwargs: Any) -> Replacement:
         replacement = replace_norms(*args, **kwargs)
         norm = replacement.norms[name]
-        monkeypatch.setattr(norm, "op", lambda x, y: op(norm, x, y))
+        monkeypatch.setattr(norm, "op", lambda x: op(norm, x))
         return replacement
 
     monkeypatch.setattr(comparison, "replace_norms", faulty)

@@ -47,8 +47,8 @@ class Platform:
         timeout: seconds without any sign of life after which the device counts as one that does not answer; this
         process then ends with exit code 3. By default TT_DEVICE_TIMEOUT's value, else 50. The first opening's counts.
 
-        kernel_asserts: compile the ASSERTs of kernels and LLK in. One that fails stops its core: a simulator says so and
-        ends, on a card the launch never ends, and the guard ends this process. The first opening's choice counts.
+        kernel_asserts: compile the ASSERTs of kernels and LLK in. One that fails stops its core: a simulator says so
+        and ends; on a card the launch never ends, and the guard ends this process. The first opening's choice counts.
 
         ttnn reads its settings once a process: a process may open a platform again after closing it, but not another
         one, and not two at once. The environment is what it was before once the block is left.
