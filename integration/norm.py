@@ -142,9 +142,12 @@ class TtNorm(nn.Module):
             x: (..., W) bfloat16 or float32
         Raises:
             ValueError: another width or dtype
+            TypeError: neither kind of tensor
             LayerNormArgumentError: a ttnn tensor that is not row-major and interleaved in DRAM, or a row too wide
         """
         if not isinstance(x, torch.Tensor):
+            if not isinstance(x, ttnn.Tensor):
+                raise TypeError(f"x must be a torch or ttnn tensor, but is {type(x).__name__}")
             return self._launch(x)
         weights = [self._parameters[name] for name in (self.norm.gamma, self.norm.beta) if name]
         try:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tt_device import PlatformError
+from tt_device import PlatformError, end_at_interrupt
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table, open_counted
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Result:
     @property
     def is_reached(self) -> bool:
         """Where there is no bar, ttnn's is: as many cycles as it takes of all its cores."""
-        bar = self.bar or (self.peer and self.peer["cycles"] * self.peer["cores"])
+        bar = self.peer["cycles"] * self.peer["cores"] if self.bar is None and self.peer else self.bar
         return bar is None or self.cycles <= bar
 
     @property
@@ -317,7 +317,10 @@ def _speed(results: list[Result], arch: str) -> Table:
         )
     dates = sorted({r.peer["date"] for r in results if r.peer})
     if dates:
-        table.caption = f"ttnn's norms (tiles in and out, float32 Dest, HiFi4): measured {' and '.join(dates)}"
+        table.caption = (
+            f"ttnn's norms (tiles in and out, float32 Dest, HiFi4): measured {' and '.join(dates)}.\n"
+            "A case without a bar is held to ttnn's cycles times the cores that it takes."
+        )
     return table
 
 
@@ -396,4 +399,5 @@ def _today() -> str:
 
 
 if __name__ == "__main__":
+    end_at_interrupt()
     typer.run(main)

@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("device")
     arch = os.environ.get("ARCH") or None
     group.addoption("--arch", default=arch, help="blackhole or wormhole (default: $ARCH, else what the device is)")
+    group.addoption("--soak", type=float, default=60, help="seconds for test_memory.py to make its 10,000 calls in")
     group.addoption("--device-timeout", type=float, help="seconds after which a silent device counts as hung")
 
 
@@ -51,8 +52,8 @@ def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
     runs: list[Run] = []
 
     def start(body: str = "pass", *, kernel_asserts: bool = False, **environment: str) -> Run:
-        folder = tmp_path / "empty"
-        folder.mkdir()
+        folder = tmp_path / f"run-{len(runs)}" / "empty"
+        folder.mkdir(parents=True)
         runs.append(Run(body, folder, platform.arch, kernel_asserts=kernel_asserts, **environment))
         return runs[-1]
 
@@ -73,7 +74,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", None) == "call":
-                counts.update({name: number for name, number in report.user_properties if name.startswith("count ")})
+                for name, number in report.user_properties:
+                    if name.startswith("count "):
+                        counts[name] += number
     if counts:
         terminalreporter.section("counts")
         for name, number in sorted(counts.items()):

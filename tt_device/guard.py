@@ -36,6 +36,7 @@ TICK_SECONDS = 0.25
 DEAD_SIMULATOR_SECONDS = 2.0
 BUSY_TIMEOUTS = 10
 LAST_WORDS = 15  # lines
+SHOW_CURSOR = "\033[?25h"
 
 DEADLOCK = re.compile(r"\[DEADLOCK cycle=(\d+)\] no observable progress for (\d+) cycles")  # lines on each core follow
 WAITING_CORE = re.compile(r"  (tile=\(\d+, \d+\) )?[A-Z]+[0-9]*: (?!parked in a recognised firmware wait loop)")
@@ -48,6 +49,8 @@ def main() -> None:
     if verdict:
         _report(verdict, Path(run), banner)
         _end_owner(int(owner_fd))
+    if not watch.ending and sys.stderr.isatty():
+        print(SHOW_CURSOR, end="", file=sys.stderr, flush=True)  # a progress bar may have hidden it
     _end_run(Path(run), wait=watch.ending and not verdict)
 
 

@@ -99,6 +99,15 @@ def opened(platform: "Platform", timeout: float, kernel_asserts: bool) -> Iterat
             _tell(session.guard, guard.CLOSED)
 
 
+def end_at_interrupt() -> None:
+    """For a command: from now on Ctrl-C ends this process at once, and a shell sees exit code 130.
+
+    Python would not see it for as long as a launch lasts, since ttnn holds the GIL. What is left behind, the guard and
+    the next run clear away, as after a kill.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
     """os.environ with `changes` in it; None takes a variable out."""
@@ -168,6 +177,8 @@ def _settings(platform: "Platform", run: Path) -> dict[str, str | None]:
         "TT_METAL_SHM_TRACKING_DISABLED": "1",  # else each process leaves a file in /dev/shm
         "OMPI_MCA_btl": "self",  # ... and Open MPI another one, of 16 MB, for talking to peers that a process never has
         "TT_LOGGER_LEVEL": os.environ.get("TT_LOGGER_LEVEL", "error"),
+        # Its record of launches grows by 2 kB with each generic_op, and is never let go.
+        "TT_METAL_INSPECTOR": os.environ.get("TT_METAL_INSPECTOR", "0"),
     }
     if platform.compiler.sfpi is None:
         root = runtime_root.ensure_runtime_root(CACHE)

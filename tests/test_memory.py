@@ -1,0 +1,69 @@
+"""Ten thousand calls leave the device's memory and the host's where they were after the first hundred."""
+
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import ttnn
+from torch import nn
+
+from integration import TtLayerNorm, TtRMSNorm
+from tests.test_layernorm import random_input
+
+CALLS, WARM = 10_000, 100
+# Host memory that is no leak: the allocator's arenas. A leak of one buffer's bookkeeping a call (100 bytes at least)
+# would come to 1 MB in 10,000 calls; seen on ttsim over 10,000 calls: see docs/reliability.md.
+MAX_RSS_GROWTH = 1e6  # bytes
+
+
+def device_state(device: Any) -> tuple[Any, ...]:
+    """Every buffer, the bytes in use in each kind of memory, and the programs that are kept."""
+    buffers = sorted((b.address, str(b.buffer_type)) for b in ttnn._ttnn.reports.get_buffers(device))
+    kinds = (ttnn.BufferType.DRAM, ttnn.BufferType.L1)
+    used = [ttnn.get_memory_view(device, kind).total_bytes_allocated_per_bank for kind in kinds]
+    return buffers, used, device.num_program_cache_entries()
+
+
+def resident() -> int:
+    """Bytes."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_calls_leave_nothing_behind(
+    device: Any, pytestconfig: pytest.Config, count: Callable[[str, int], None]
+) -> None:
+    """Calls of all kinds in turn: two norms, single rows and groups, changed weights, refused arguments."""
+    layer_norm, rms_norm = nn.LayerNorm(32, dtype=torch.bfloat16), nn.RMSNorm(32, eps=1e-6, dtype=torch.bfloat16)
+    norms = [TtLayerNorm.from_torch(layer_norm, device), TtRMSNorm.from_torch(rms_norm, device)]
+    inputs = [random_input((1, 32)), random_input((5, 32))]
+    expected: dict[int, torch.Tensor] = {}
+    end = time.monotonic() + pytestconfig.getoption("soak")
+    before, started = device_state(device), resident()
+    calls = 0
+    for calls in range(1, CALLS + 1):
+        if calls % 50 == 0:
+            with torch.no_grad():
+                layer_norm.weight.neg_()
+        if calls % 10 == 0:
+            with pytest.raises(ValueError, match="shape"):
+                norms[0](torch.zeros(3, 31, dtype=torch.bfloat16))
+        kind = calls % 4
+        y = norms[kind % 2](inputs[kind // 2])
+        if kind == 1:  # a norm whose weights stay
+            assert torch.equal(y, expected.setdefault(kind, y))
+        del y
+        if calls == WARM:
+            before, started = device_state(device), resident()
+        if calls > WARM and time.monotonic() > end:
+            break
+    ttnn.synchronize_device(device)
+    assert device_state(device) == before
+    print("GROWTH", resident() - started, calls)
+    assert resident() - started <= MAX_RSS_GROWTH
+    assert sum(norm.launches for norm in norms) == calls
+    count("memory: calls that left nothing behind", calls)
