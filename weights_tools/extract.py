@@ -5,15 +5,14 @@ import hashlib
 import importlib.metadata
 import json
 import tomllib
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint, CheckpointError
-from weights_tools.files import save_tensors
+from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint
+from weights_tools.errors import CheckpointError
+from weights_tools.files import exists_already, save_tensors, written_whole
 from weights_tools.float8 import SCALE_SUFFIX
 
 NORMS = ("*norm*.weight", "*norm*.bias")
@@ -46,7 +45,7 @@ def extract(
             read or written
     """
     if out.exists() and not force:
-        raise CheckpointError(f"{out}: exists already: choose another name, or replace it with --force")
+        raise exists_already(out)
     norms = [key for key in checkpoint.keys() if any(fnmatch.fnmatchcase(key, norm) for norm in NORMS)]  # noqa: SIM118
     keys = checkpoint.select(patterns) if patterns else norms
     if not keys:
@@ -70,14 +69,8 @@ def extract(
     }
     if (checkpoint.folder / INDEX).exists():
         metadata["index_sha256"] = _sha256(checkpoint.folder / INDEX)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with written_whole(out, force=force) as partial:
         save_tensors(tensors, partial, metadata)
-        partial.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{out}: can't be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return keys
 
 
