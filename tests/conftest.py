@@ -1,7 +1,8 @@
-"""One device a session, for every test that asks for it; pytest's header says which."""
+"""One device a session, for every test that asks for it; pytest's header says which. Counts of cases, at the end."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -38,3 +39,21 @@ def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
         with capture.global_and_fixture_disabled():  # the guard's messages are for the terminal
             device = stack.enter_context(platform.open(pytestconfig.getoption("device_timeout")))
         yield device
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """`count("files: fuzz cases", 2000)` is added up over all tests, and printed at the end of the run."""
+    return lambda what, number: record_property(f"count {what}", number)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                counts.update({name: number for name, number in report.user_properties if name.startswith("count ")})
+    if counts:
+        terminalreporter.section("counts")
+        for name, number in sorted(counts.items()):
+            terminalreporter.line(f"{name.removeprefix('count ')}: {number}")

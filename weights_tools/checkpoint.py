@@ -70,7 +70,8 @@ class Checkpoint:
         self.metadata: dict[str, Any] = {}
         self._headers: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}  # file name -> key -> shape, dtype's name
         self._shard_of = self._read_index()  # key -> file name
-        self.left_out = [] if mtp else self.mtp_keys()
+        mtp_keys = self.mtp_keys()
+        self.left_out = [] if mtp else mtp_keys
         for key in self.left_out:
             del self._shard_of[key]
 

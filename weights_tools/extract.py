@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import os
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def extract(
     if not keys:
         raise CheckpointError(f"{checkpoint.folder}: no key matches {' or '.join(NORMS)}: name some with --keys")
     keys += [key + SCALE_SUFFIX for key in keys if key + SCALE_SUFFIX in checkpoint]
-    if out.resolve() in {(checkpoint.folder / name).resolve() for name in checkpoint.shards()}:
+    # realpath, because Path.resolve raises where links run in a circle.
+    if os.path.realpath(out) in {os.path.realpath(checkpoint.folder / name) for name in checkpoint.shards()}:
         raise CheckpointError(f"{out}: is a shard of {checkpoint.folder}, so not even --force replaces it")
     tensors: dict[str, torch.Tensor] = {}
     origins: dict[str, dict[str, str]] = {}

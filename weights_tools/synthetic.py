@@ -6,6 +6,7 @@ What they hold is listed in `architecture`. The weights of norms spread as repor
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import zlib
@@ -79,7 +80,7 @@ def write_synthetic(
             no such layer
     """
     geometry = geometry or Geometry()
-    folder = Path(folder).resolve()  # a symlink stays, what it points to is replaced
+    folder = Path(os.path.realpath(folder))  # a symlink stays, what it points to is replaced
     _check_replaceable(folder, force)
     shards = _plan_shards(geometry, layers)
     total_size = sum(_stored_bytes(spec) for specs in shards for spec in specs)
