@@ -141,7 +141,7 @@ JSON_FAULTS: list[tuple[str, Callable[[str], Damage], str]] = [
         lambda name: holds(name, '{"a": ' + "9" * 5000 + "}"),
         "broken (not readable as JSON: Exceeds the limit",
     ),
-    ("1 GB", is_huge, f"has more than the {MOST_JSON_BYTES // 10**6} MB that are read of a JSON file"),
+    ("1 GB", is_huge, f"has 1000000000 bytes, more than the {MOST_JSON_BYTES} that are read"),
 ]
 # Each is found when the folder is opened.
 BAD_FOLDERS: list[tuple[str, Damage, str, str]] = [
@@ -190,11 +190,12 @@ BAD_SHARDS: list[tuple[str, Damage, str]] = [
     ("10 GB header", raw({}, length=10**10), "is broken (10 bytes whose header would have 10000000000)"),
     ("2^64 - 1 header", raw({}, length=2**64 - 1), "whose header would have 18446744073709551615)"),
     ("long header", raw({}, length=99_999_999), "is cut short: 10 bytes, of which the header alone has 100000007"),
-    ("no header", raw(b""), "is empty: download it again"),
-    ("text", raw(b"hello"), "not readable as JSON"),
+    ("no header", raw(b""), "is broken (its header is no JSON object): download it again"),
+    ("text", raw(b"hello"), "its header is no JSON object"),
+    ("space first", raw(b" {}"), "its header is no JSON object"),
+    ("list", raw([]), "its header is no JSON object"),
     ("no utf-8", raw(b'{"\xff": 1}'), "can't decode byte 0xff"),
-    ("nested", raw(b"[" * 100_000), "recursion"),
-    ("list", raw([]), "holds a JSON list"),
+    ("nested", raw(b'{"a": ' + b"[" * 100_000), "recursion"),
     ("no tensors", raw({}), f"lacks {A}, which {INDEX} places there: download both again"),
     ("key missing", raw({B: f32([1], 0, 4)}, 4), f"lacks {A}, which {INDEX} places there: download both again"),
     (
@@ -303,6 +304,47 @@ def test_absurd_sizes_are_not_enumerated(folder: Path, name: str) -> None:
         assert {problem.key for problem in report.problems} == (
             {"model.embed_tokens.weight", "lm_head.weight"} if name == "vocab_size" else set()
         )
+
+
+@pytest.mark.parametrize("block", [[10**12, 10**12], [10**30, 1], [1, 10**400]])
+def test_absurd_blocks_take_no_memory(tmp_path: Path, block: list[int]) -> None:
+    """A block larger than the matrix is the matrix's size: scales are repeated no further than there are columns."""
+    rows, columns = (-(-size // step) for size, step in zip((5, 7), block, strict=True))
+    scale = torch.arange(1.0, 1 + rows * columns).reshape(rows, columns)
+    weight = torch.full((5, 7), 2.0).to(torch.float8_e4m3fn)
+    save_file({"m.weight": weight, "m.weight_scale_inv": scale}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"weight_block_size": block}}))
+    assert torch.equal(Checkpoint(tmp_path).weight("m.weight"), (2 * scale.expand(5, 7)).bfloat16())
+
+
+def test_a_float8_matrix_of_a_trillion_empty_rows_is_empty(tmp_path: Path) -> None:
+    entries = {
+        "m.weight": {"dtype": "F8_E4M3", "shape": [10**12, 0], "data_offsets": [0, 0]},
+        "m.weight_scale_inv": {"dtype": "F32", "shape": [-(-(10**12) // 128), 0], "data_offsets": [0, 0]},
+    }
+    raw(entries)(tmp_path)
+    (tmp_path / SHARD).rename(tmp_path / "model.safetensors")
+    (tmp_path / CONFIG).write_text("{}")
+    assert Checkpoint(tmp_path).weight("m.weight").shape == (10**12, 0)
+
+
+# ---- Bytes at random
+
+FUZZ_CASES = 3000
+
+
+def test_bytes_spoilt_at_random_are_refused_or_read_right(tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    """`fuzz_files` says how, and what right is. In a process of its own, which may crash or hang or run out of memory;
+    it takes about 15 s."""
+    command = [sys.executable, "-m", "tests.fuzz_files", str(tmp_path), "0", str(FUZZ_CASES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, f"{done.stderr}\nlast begun: {(tmp_path / 'recipe').read_text()}"
+    outcomes = json.loads(done.stdout)
+    assert sum(outcomes.values()) == FUZZ_CASES
+    assert min(outcomes.values()) > 300  # each outcome is met, or the cases are not worth their name
+    count("files: fuzz cases", FUZZ_CASES)
+    for outcome, number in outcomes.items():
+        count(f"files: fuzz cases {outcome}", number)
 
 
 # ---- Norms

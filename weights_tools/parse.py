@@ -26,11 +26,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
             whose keys are unique
     """
     with _open(path) as file:
-        # By what is read, not by the size: a file in /proc has none.
-        text = file.read(MOST_JSON_BYTES + 1)
-    if len(text) > MOST_JSON_BYTES:
-        raise CheckpointError(f"{path}: has more than the {MOST_JSON_BYTES / 1e6:.0f} MB that are read of a JSON file")
-    return _json_object(path, text)
+        size = file.seek(0, 2)
+        if size > MOST_JSON_BYTES:
+            raise CheckpointError(
+                f"{path}: has {size} bytes, more than the {MOST_JSON_BYTES} that are read of a JSON file: is it JSON?"
+            )
+        file.seek(0)
+        return _json_object(path, file.read())
 
 
 def check_header(path: Path) -> None:
@@ -46,11 +48,13 @@ def check_header(path: Path) -> None:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if len(start) < 8 or length > MOST_HEADER_BYTES:
             _refuse(path, start + file.read(100), f"{size} bytes whose header would have {length}")
+        if size < 8 + length:  # before it is read: Python makes room for as many bytes as it is asked for
+            raise CheckpointError(
+                f"{path}: is cut short: {size} bytes, of which the header alone has {8 + length}: download it again"
+            )
         header = file.read(length)
-    if len(header) < length:
-        raise CheckpointError(
-            f"{path}: is cut short: {size} bytes, of which the header alone has {8 + length}: download it again"
-        )
+    if not header.startswith(b"{"):  # as the format wants it; JSON would allow spaces before
+        _refuse(path, start + header, "its header is no JSON object")
     entries = _json_object(path, header)
     for key in entries:
         check_name(path, key)
