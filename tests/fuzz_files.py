@@ -25,7 +25,6 @@ import torch
 from safetensors.torch import save_file
 
 from weights_tools import Checkpoint, CheckpointError
-from weights_tools.float8 import quantize
 
 MEMORY = 64 * 2**20  # bytes more than before the first case: torch's and Python's own pools, for files of 4 kB
 SIZES: dict[str, float] = {
@@ -84,7 +83,8 @@ def _single(folder: Path) -> Files:
 
 def _sharded(folder: Path) -> Files:
     generator = torch.Generator().manual_seed(1)
-    weight, scale = quantize(torch.randn(130, 20, generator=generator))
+    weight = torch.randn(20, 12, generator=generator).to(torch.float8_e4m3fn)
+    scale = torch.rand(2, 2, generator=generator)
     shards = (
         {"a.weight": weight, "a.weight_scale_inv": scale},
         {"model.layers.4.norm.weight": torch.randn(16, generator=generator).to(torch.bfloat16)},
@@ -93,11 +93,11 @@ def _sharded(folder: Path) -> Files:
     for name, tensors in zip(SHARDS, shards, strict=True):
         save_file(tensors, folder / name)
         weight_map |= dict.fromkeys(tensors, name)
-    quantization = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    quantization = {"quant_method": "fp8", "weight_block_size": [16, 8]}
     config = {"num_hidden_layers": 4, "num_nextn_predict_layers": 1, "quantization_config": quantization}
     return {
         CONFIG: json.dumps(config).encode(),
-        INDEX: json.dumps({"metadata": {"total_size": 2644}, "weight_map": weight_map}).encode(),
+        INDEX: json.dumps({"metadata": {"total_size": 288}, "weight_map": weight_map}).encode(),
         **{name: (folder / name).read_bytes() for name in SHARDS},
     }
 
@@ -109,7 +109,7 @@ def spoil(rng: random.Random, originals: list[Files]) -> tuple[str, Files]:
     steps = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         name = rng.choice(list(files))
-        change = rng.choice((_flip, _overwrite, _cut, _drop, _splice, _digit, _entry, _entry))
+        change = rng.choice((_flip, _overwrite, _cut, _drop, _splice, _digit, _length, _entry, _entry))
         files[name], step = change(rng, files[name])
         steps.append(f"{change.__name__[1:]} {name} {step}")
     return f"checkpoint {which}, {'; '.join(steps)}", files
@@ -146,6 +146,12 @@ def _drop(rng: random.Random, content: bytes) -> tuple[bytes, str]:
 def _splice(rng: random.Random, content: bytes) -> tuple[bytes, str]:
     start, length, place = _at(rng, content), rng.choice((1, 2, 8, 64)), _at(rng, content)
     return content[:place] + content[start : start + length] + content[place:], f"{length} from {start} into {place}"
+
+
+def _length(rng: random.Random, content: bytes) -> tuple[bytes, str]:
+    """Another length of the header, at the front of a safetensors file."""
+    length = rng.choice((0, 1, len(content) - 8, len(content), 90_000_000, 10**8, 2**31, 10**10, 2**63, 2**64 - 1))
+    return struct.pack("<Q", max(0, length)) + content[8:], str(length)
 
 
 def _digit(rng: random.Random, content: bytes) -> tuple[bytes, str]:
