@@ -109,7 +109,7 @@ class TtNorm(nn.Module):
     @staticmethod
     def _read(folder: str | Path, prefix: str, names: tuple[str, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The weights below `prefix`, which must be called `names`, rounded to `dtype`."""
-        weights = Checkpoint(folder).weights(prefix, dtype)
+        weights = Checkpoint(folder).norm(prefix, dtype)
         if weights.keys() != set(names):
             raise CheckpointError(f"{folder}: {prefix} must hold {' and '.join(names)}, but holds {', '.join(weights)}")
         return weights

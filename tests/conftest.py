@@ -1,4 +1,4 @@
-"""One device a session, for every test that asks for it; pytest's header says which."""
+"""One device a session, for every test that asks for it; pytest's header says which. Counts of cases, at the end."""
 
 import os
 from collections import Counter

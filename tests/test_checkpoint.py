@@ -3,9 +3,7 @@
 import json
 import os
 import resource
-import shutil
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +35,13 @@ def test_reads_back_what_the_shards_hold(folder: Path) -> None:
     assert "model.norm.bias" not in checkpoint
 
 
-def test_tensors_are_named_as_their_module_names_them(folder: Path) -> None:
+def test_weights_are_named_as_their_module_names_them(folder: Path) -> None:
     checkpoint = Checkpoint(folder)
     norm = torch.nn.LayerNorm(TINY.index_head_dim)
-    norm.load_state_dict(checkpoint.tensors(K_NORM))
+    norm.load_state_dict(checkpoint.weights(K_NORM, torch.float32))
     assert torch.equal(norm.bias, checkpoint.tensor(f"{K_NORM}.bias"))
-    assert checkpoint.tensors(f"{K_NORM}.").keys() == {"weight", "bias"}
-    assert checkpoint.tensors("model.layers.3.mlp.experts.1").keys() == {
+    assert checkpoint.weights(f"{K_NORM}.").keys() == {"weight", "bias"}
+    assert checkpoint.weights("model.layers.3.mlp.experts.1").keys() == {
         f"{name}_proj.weight" for name in ("gate", "up", "down")
     }
 
@@ -54,7 +52,7 @@ def test_only_the_shard_asked_for_is_needed(folder: Path) -> None:
     others[0].write_bytes(b"not a shard")
     for shard in others[1:]:
         shard.unlink()
-    assert Checkpoint(folder).tensors(K_NORM).keys() == {"weight", "bias"}
+    assert Checkpoint(folder).weights(K_NORM).keys() == {"weight", "bias"}
 
 
 def test_a_tensor_costs_its_own_bytes_only(tmp_path: Path) -> None:
@@ -170,9 +168,8 @@ def test_weights_are_values_and_tensors_are_what_is_stored(tmp_path: Path) -> No
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert torch.equal(weights["norm.weight"], gamma.bfloat16())
     assert torch.equal(checkpoint.weight("m.norm.weight", torch.float32), gamma)
-    stored = checkpoint.tensors("m")
-    assert stored["weight"].dtype == torch.float8_e4m3fn
-    assert torch.equal(stored["weight_scale_inv"], scale)
+    assert checkpoint.tensor("m.weight").dtype == torch.float8_e4m3fn
+    assert torch.equal(checkpoint.tensor("m.weight_scale_inv"), scale)
 
 
 def test_float8_needs_no_float32_copy(tmp_path: Path) -> None:
@@ -281,105 +278,13 @@ def test_asking_for_an_mtp_layer_says_how_to_get_it(with_mtp: Path) -> None:
     for read in (checkpoint.tensor, checkpoint.weight, checkpoint.shape, checkpoint.dtype, checkpoint.shard):
         with pytest.raises(CheckpointError, match=r"'model\.layers\.4\.enorm\.weight' is of an MTP layer.*mtp=True"):
             read(key)
-    for read_all in (checkpoint.tensors, checkpoint.weights):
-        with pytest.raises(CheckpointError, match="is of an MTP layer"):
-            read_all("model.layers.4")
+    with pytest.raises(CheckpointError, match="is of an MTP layer"):
+        checkpoint.weights("model.layers.4")
     with pytest.raises(CheckpointError, match="no key"):  # layer 6 is none at all
         checkpoint.tensor("model.layers.6.enorm.weight")
 
 
-def test_a_layer_count_that_is_none_is_an_error(with_mtp: Path) -> None:
-    config = json.loads((with_mtp / "config.json").read_text()) | {"num_nextn_predict_layers": "1"}
-    (with_mtp / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"must be whole numbers, but are 4 and '1'"):
-        Checkpoint(with_mtp)
-
-
-# ---- Errors: each names the file and what to do, in one line
-
-
-def _edit_index(**changes: object) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        path = folder / "model.safetensors.index.json"
-        index = json.loads(path.read_text())
-        index["weight_map"].update(changes)
-        path.write_text(json.dumps(index))
-
-    return edit
-
-
-def _truncate(folder: Path) -> None:
-    shard = folder / "model-00005-of-000006.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1])
-
-
-def _make_directory(folder: Path) -> None:
-    shard = folder / "model-00005-of-000006.safetensors"
-    shard.unlink()
-    shard.mkdir()
-
-
-def _write(name: str, text: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_text(text)
-
-
-def _remove(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "names", "says"),
-    [
-        (shutil.rmtree, "", "no such checkpoint folder"),
-        (_remove("config.json"), "config.json", "no such file"),
-        (_write("config.json", "<!DOCTYPE html>"), "config.json", "not readable JSON"),
-        (_write("config.json", "[" * 100_000), "config.json", "not readable JSON"),
-        (_write("config.json", "[]"), "config.json", "holds a JSON list, not an object"),
-        (_remove("model.safetensors.index.json"), "", "neither model.safetensors.index.json nor model.safetensors"),
-        (_write("model.safetensors.index.json", "{}"), "model.safetensors.index.json", "no weight_map"),
-        (_edit_index(a="/etc/passwd"), "model.safetensors.index.json", "refused: its shard '/etc/passwd'"),
-        (_edit_index(a="/tmp/a.safetensors"), "model.safetensors.index.json", "refused: its shard '/tmp/a"),  # noqa: S108
-        (_edit_index(a="../a.safetensors"), "model.safetensors.index.json", "refused: its shard '../a"),
-        (_edit_index(a="b/../../a.safetensors"), "model.safetensors.index.json", "refused: its shard 'b/../../a"),
-        (_edit_index(a="model.bin"), "model.safetensors.index.json", "refused: its shard 'model.bin'"),
-        (_edit_index(a=5), "model.safetensors.index.json", "refused: its shard '5'"),
-    ],
-)
-def test_a_broken_folder_is_not_opened(folder: Path, damage: Callable[[Path], object], names: str, says: str) -> None:
-    damage(folder)
-    with pytest.raises(CheckpointError) as caught:
-        Checkpoint(folder)
-    assert str(caught.value).startswith(f"{folder / names}: ")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (_remove("model-00005-of-000006.safetensors"), "no such file"),
-        (_make_directory, "no such file"),
-        (_truncate, "not a whole safetensors file"),
-        (_write("model-00005-of-000006.safetensors", ""), "not a whole safetensors file"),
-        (_write("model-00005-of-000006.safetensors", "version https://git-lfs"), "not a whole safetensors file"),
-    ],
-)
-def test_a_broken_shard_is_named(folder: Path, damage: Callable[[Path], object], says: str) -> None:
-    damage(folder)
-    checkpoint = Checkpoint(folder)
-    for read in (checkpoint.tensor, checkpoint.shape, checkpoint.dtype):
-        with pytest.raises(CheckpointError) as caught:
-            read(f"{K_NORM}.weight")
-        assert str(caught.value).startswith(f"{folder / 'model-00005-of-000006.safetensors'}: {says}")
-        assert "download it" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert checkpoint.shape("model.norm.weight") == (64,)  # the other shards still serve
-
-
-def test_a_key_that_its_shard_lacks_is_named(folder: Path) -> None:
-    _edit_index(**{"model.layers.9.extra": "model-00005-of-000006.safetensors"})(folder)
-    with pytest.raises(CheckpointError, match=r"model-00005-of-000006\.safetensors: lacks model\.layers\.9\.extra"):
-        Checkpoint(folder).tensor("model.layers.9.extra")
+# ---- Errors (of bad files: test_bad_files.py)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +299,7 @@ def test_a_key_that_its_shard_lacks_is_named(folder: Path) -> None:
 )
 def test_an_unknown_key_is_told_what_there_is(folder: Path, asked: str, nearest: str) -> None:
     checkpoint = Checkpoint(folder)
-    for read in (checkpoint.tensor, checkpoint.tensors, checkpoint.shape, checkpoint.dtype):
+    for read in (checkpoint.tensor, checkpoint.weights, checkpoint.shape, checkpoint.dtype):
         with pytest.raises(CheckpointError) as caught:
             read(asked)
         assert asked in str(caught.value)
@@ -418,14 +323,6 @@ def test_a_file_that_can_not_be_mapped_is_named(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert "\n" not in str(caught.value)
-
-
-def test_a_dtype_without_a_name_in_torch_is_an_error(tmp_path: Path) -> None:
-    header = json.dumps({"a": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="F8_E8M0"):
-        Checkpoint(tmp_path).dtype("a")
 
 
 # ---- Helpers

@@ -9,7 +9,8 @@ dict_keys(['weight', 'bias'])
 """
 
 from weights_tools.architecture import Geometry
-from weights_tools.checkpoint import Checkpoint, CheckpointError
+from weights_tools.checkpoint import Checkpoint
+from weights_tools.errors import CheckpointError
 from weights_tools.synthetic import default_checkpoint, write_synthetic
 
 __all__ = ["Checkpoint", "CheckpointError", "Geometry", "default_checkpoint", "write_synthetic"]

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from weights_tools.architecture import Geometry, Model
-from weights_tools.checkpoint import Checkpoint, CheckpointError
+from weights_tools.checkpoint import Checkpoint
+from weights_tools.errors import CheckpointError
 from weights_tools.extract import NORMS, extract
 from weights_tools.statistics import statistics
 from weights_tools.synthetic import write_synthetic

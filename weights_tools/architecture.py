@@ -11,11 +11,12 @@ float32 parameter (RMSNorms, `weights_proj`, `lm_head`) that the checkpoint hold
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from reprlib import repr as short
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
 
-from weights_tools.checkpoint import CheckpointError
+from weights_tools.errors import CheckpointError
 from weights_tools.float8 import FLOAT8
 
 Model = Literal["v3", "v32"]
@@ -88,15 +89,15 @@ class Geometry:
         model_type = config.get("model_type")
         models = [model for model, name in MODEL_TYPES.items() if name == model_type]
         if not models:
-            raise CheckpointError(f"model_type must be {' or '.join(MODEL_TYPES.values())}, but is {model_type!r}")
+            raise CheckpointError(f"model_type must be {' or '.join(MODEL_TYPES.values())}, but is {short(model_type)}")
         for name, value in FIXED.items():
             if config.get(name, value) != value:
-                raise CheckpointError(f"{name} must be {value} (no other is known), but is {config[name]!r}")
+                raise CheckpointError(f"{name} must be {value} (no other is known), but is {short(config[name])}")
         sizes: dict[str, Any] = {name: config.get(name) for name in cls.size_names(models[0])}
         sizes["num_nextn_predict_layers"] = sizes["num_nextn_predict_layers"] or 0  # older configs don't mention it
         for name, size in sizes.items():
             if type(size) is not int or size < 0:
-                raise CheckpointError(f"{name} must be a whole number, but is {size!r}")
+                raise CheckpointError(f"{name} must be a whole number, but is {short(size)}")
         return cls(**sizes, model=models[0], float8=bool(config.get("quantization_config")))
 
     @classmethod

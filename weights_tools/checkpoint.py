@@ -6,20 +6,24 @@ one `model.safetensors`.
 
 import difflib
 import fnmatch
-import json
+import os
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
+from reprlib import repr as short  # what a file holds may be long
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from weights_tools.errors import CheckpointError
 from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, dequantize, scale_shape
+from weights_tools.parse import check_header, check_name, read_json_object
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+MOST_LAYERS = 10_000  # more is an error, and what would make a list of them takes all memory
 
 # The types that safetensors writes in its headers. A type that is not here is an error, never a guess.
 _DTYPES = {
@@ -36,10 +40,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint folder that can't be read or written. One line: which file, what is wrong, what to do."""
 
 
 class Checkpoint:
@@ -64,13 +64,14 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, *, mtp: bool = False) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
             raise CheckpointError(f"{self.folder}: no such checkpoint folder: give the folder that holds {CONFIG}")
-        self.config = _read_json_object(self.folder / CONFIG)
+        self.config = read_json_object(self.folder / CONFIG)
         self.metadata: dict[str, Any] = {}
         self._headers: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}  # file name -> key -> shape, dtype's name
         self._shard_of = self._read_index()  # key -> file name
-        self.left_out = [] if mtp else self._mtp_keys()
+        mtp_keys = self.mtp_keys()
+        self.left_out = [] if mtp else mtp_keys
         for key in self.left_out:
             del self._shard_of[key]
 
@@ -102,6 +103,21 @@ class Checkpoint:
             chosen.update(matched)
         return [key for key in keys if key in chosen]
 
+    def mtp_keys(self) -> list[str]:
+        """The keys of the MTP layers that are not left out.
+
+        Raises:
+            CheckpointError: config.json has no sensible count of layers
+        """
+        layers, more = (self.config.get(name) or 0 for name in ("num_hidden_layers", "num_nextn_predict_layers"))
+        if not all(isinstance(number, int) and 0 <= number <= MOST_LAYERS for number in (layers, more)):
+            raise CheckpointError(
+                f"{self.folder / CONFIG}: num_hidden_layers and num_nextn_predict_layers must be whole numbers"
+                f" up to {MOST_LAYERS}, but are {short(layers)} and {short(more)}"
+            )
+        numbers = {key: re.match(r"model\.layers\.(\d{1,9})\.", key) for key in self._shard_of}
+        return [key for key, number in numbers.items() if number and layers <= int(number[1]) < layers + more]
+
     def shards(self) -> list[str]:
         """The names of all files that the index names."""
         return sorted(set(self._shard_of.values()))
@@ -132,19 +148,12 @@ class Checkpoint:
 
     def tensor(self, key: str) -> torch.Tensor:
         """The tensor as stored: its shape and dtype, on the CPU, mapped from the file for as long as it lives."""
-        self._entry(key)
+        self.dtype(key)
         try:
             tensor: torch.Tensor = self._open(self._shard_of[key]).get_tensor(key)
         except SafetensorError as error:
             raise CheckpointError(f"{self.folder / self._shard_of[key]}: can't read {key} ({error})") from error
         return tensor
-
-    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
-        """All tensors below a module's name as stored, float8 and its scales included, as the module names them.
-
-        `tensors("model.layers.3.self_attn.indexer.k_norm")` gives `{"weight": ..., "bias": ...}`.
-        """
-        return {suffix: self.tensor(key) for suffix, key in self._below(prefix, scales=True).items()}
 
     def weight(self, key: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """The weight's values, on the CPU, rounded once to `dtype`. float8 is multiplied by its scales in float32.
@@ -183,16 +192,35 @@ class Checkpoint:
 
         Who wants not all of them (256 experts) asks `keys(prefix)` for their names and `weight` for one at a time.
         """
-        return {suffix: self.weight(key, dtype) for suffix, key in self._below(prefix, scales=False).items()}
-
-    def _below(self, prefix: str, *, scales: bool) -> dict[str, str]:
-        """The keys below a module's name, each under its name in the module."""
         start = prefix.removesuffix(".") + "."
-        below = {key.removeprefix(start): key for key in self.keys(prefix, scales=scales)}
-        if not below:
+        keys = self.keys(prefix)
+        if not keys:
             self._check_not_left_out(start)
             raise CheckpointError(f"{self.folder}: no key below {prefix!r}: {self._nearest(prefix)}")
-        return below
+        return {key.removeprefix(start): self.weight(key, dtype) for key in keys}
+
+    def norm(self, prefix: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+        """`weights` of a norm: vectors, of finite values alone.
+
+        Raises:
+            CheckpointError: as `weights`, or there is another shape, a NaN or an Inf, if only after rounding to `dtype`
+        """
+        weights = self.weights(prefix, dtype)
+        for suffix, weight in weights.items():
+            key = f"{prefix.removesuffix('.')}.{suffix}"
+            place = self.folder / self._shard_of[key]
+            if weight.ndim != 1:
+                raise CheckpointError(
+                    f"{place}: {key} must be a vector, as a norm's weights are, but is {tuple(weight.shape)}"
+                )
+            spoilt = weight.isfinite().logical_not().nonzero()
+            if len(spoilt):
+                first = int(spoilt[0])
+                raise CheckpointError(
+                    f"{place}: {key} holds {len(spoilt)} NaN or Inf of {len(weight)} values in {dtype}, the first"
+                    f" {weight[first].item()} at {first}: download it again, or mend what wrote it"
+                )
+        return weights
 
     def _is_scale(self, key: str) -> bool:
         """Not so where the weight is missing: what has lost its weight must be seen, not passed over."""
@@ -219,24 +247,16 @@ class Checkpoint:
         place = f"{self.folder / CONFIG}: quantization_config"
         quantization = self.config.get("quantization_config") or {}
         if not isinstance(quantization, dict):
-            raise CheckpointError(f"{place} must be an object, but is {quantization!r}")
+            raise CheckpointError(f"{place} must be an object, but is {short(quantization)}")
         method = quantization.get("quant_method", "fp8")
         if method != "fp8":
-            raise CheckpointError(f"{place}: quant_method must be 'fp8' to read {FLOAT8}, but is {method!r}")
+            raise CheckpointError(f"{place}: quant_method must be 'fp8' to read {FLOAT8}, but is {short(method)}")
         block = quantization.get("weight_block_size", list(BLOCK))
         if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
-            raise CheckpointError(f"{place}: weight_block_size must be two positive whole numbers, but is {block!r}")
-        return block[0], block[1]
-
-    def _mtp_keys(self) -> list[str]:
-        layers, more = (self.config.get(name) or 0 for name in ("num_hidden_layers", "num_nextn_predict_layers"))
-        if not isinstance(layers, int) or not isinstance(more, int):
             raise CheckpointError(
-                f"{self.folder / CONFIG}: num_hidden_layers and num_nextn_predict_layers must be whole numbers,"
-                f" but are {layers!r} and {more!r}"
+                f"{place}: weight_block_size must be two positive whole numbers, but is {short(block)}"
             )
-        numbers = {key: re.match(r"model\.layers\.(\d{1,9})\.", key) for key in self._shard_of}
-        return [key for key, number in numbers.items() if number and layers <= int(number[1]) < layers + more]
+        return block[0], block[1]
 
     def _read_index(self) -> dict[str, str]:
         index_path = self.folder / INDEX
@@ -245,16 +265,20 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder}: holds neither {INDEX} nor {SINGLE}: download one of them")
             return dict.fromkeys(self._header(SINGLE), SINGLE)
 
-        index = _read_json_object(index_path)
+        index = read_json_object(index_path)
         metadata = index.get("metadata")
         self.metadata = metadata if isinstance(metadata, dict) else {}
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{index_path}: has no weight_map from keys to files: download it again")
-        for shard in set(map(str, weight_map.values())):
-            # By name, not by resolved path: the shards in HuggingFace's cache are symlinks that leave the folder.
-            path = PurePosixPath(shard)
-            if path.is_absolute() or ".." in path.parts or path.suffix != ".safetensors":
+        for key in weight_map:
+            check_name(index_path, key)
+        for shard in dict.fromkeys(map(str, weight_map.values())):
+            check_name(index_path, shard)
+            # By name, not by resolved path: the shards in HuggingFace's cache are symlinks that leave the folder. As
+            # Windows reads it, to which /, \ and C: all mean something.
+            path = PureWindowsPath(shard)
+            if path.anchor or ".." in path.parts or path.suffix != ".safetensors":
                 raise CheckpointError(
                     f"{index_path}: refused: its shard {shard!r} is no .safetensors file in the folder"
                 )
@@ -284,6 +308,7 @@ class Checkpoint:
 
     def _header(self, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
         if name not in self._headers:
+            check_header(self.folder / name)
             shard = self._open(name)
             slices = {key: shard.get_slice(key) for key in shard.keys()}  # noqa: SIM118  (safe_open is no mapping)
             self._headers[name] = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
@@ -292,12 +317,11 @@ class Checkpoint:
     def _open(self, name: str) -> Any:
         """The shard (safe_open has no types), mapped and not read. Kept open, it would keep what was read in memory."""
         path = self.folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file, though the checkpoint needs it: download it")
         try:
             return safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a whole safetensors file ({error}): download it again") from error
+            reason = str(error).removeprefix("Error while deserializing header: ")
+            raise CheckpointError(f"{path}: is no valid safetensors file ({reason}): download it again") from error
         except (RuntimeError, MemoryError) as error:  # torch's and safetensors', of a refused mmap
             size = path.stat().st_size / 1e9
             raise CheckpointError(f"{path}: its {size:.1f} GB can't be mapped into memory ({error})") from error
@@ -315,15 +339,3 @@ class Checkpoint:
                 more = ", ..." if len(children) > 8 else ""
                 return f"there is {', '.join(start + child for child in list(children)[:8])}{more}"
         return "it holds no tensors"
-
-
-def _read_json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file: download it with the checkpoint") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable JSON ({error}): download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a JSON {type(content).__name__}, not an object: download it again")
-    return content

@@ -4,16 +4,16 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import os
 import tomllib
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint, CheckpointError
-from weights_tools.files import save_tensors
+from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint
+from weights_tools.errors import CheckpointError
+from weights_tools.files import exists_already, save_tensors, written_whole
 from weights_tools.float8 import SCALE_SUFFIX
 
 NORMS = ("*norm*.weight", "*norm*.bias")
@@ -46,13 +46,14 @@ def extract(
             read or written
     """
     if out.exists() and not force:
-        raise CheckpointError(f"{out}: exists already: choose another name, or replace it with --force")
+        raise exists_already(out)
     norms = [key for key in checkpoint.keys() if any(fnmatch.fnmatchcase(key, norm) for norm in NORMS)]  # noqa: SIM118
     keys = checkpoint.select(patterns) if patterns else norms
     if not keys:
         raise CheckpointError(f"{checkpoint.folder}: no key matches {' or '.join(NORMS)}: name some with --keys")
     keys += [key + SCALE_SUFFIX for key in keys if key + SCALE_SUFFIX in checkpoint]
-    if out.resolve() in {(checkpoint.folder / name).resolve() for name in checkpoint.shards()}:
+    # realpath, because Path.resolve raises where links run in a circle.
+    if os.path.realpath(out) in {os.path.realpath(checkpoint.folder / name) for name in checkpoint.shards()}:
         raise CheckpointError(f"{out}: is a shard of {checkpoint.folder}, so not even --force replaces it")
     tensors: dict[str, torch.Tensor] = {}
     origins: dict[str, dict[str, str]] = {}
@@ -70,14 +71,8 @@ def extract(
     }
     if (checkpoint.folder / INDEX).exists():
         metadata["index_sha256"] = _sha256(checkpoint.folder / INDEX)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with written_whole(out, force=force) as partial:
         save_tensors(tensors, partial, metadata)
-        partial.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{out}: can't be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return keys
 
 

@@ -4,8 +4,6 @@ A scale is stored beside its matrix, as `<key>_scale_inv`: the value is the floa
 the right and lower edge are smaller where a size is no multiple of 128 (576 = 4.5 blocks: kv_a_proj_with_mqa's rows).
 """
 
-import math
-
 import torch
 from torch.nn.functional import pad
 
@@ -16,7 +14,7 @@ SCALE_SUFFIX = "_scale_inv"
 
 def scale_shape(shape: tuple[int, ...], block: tuple[int, int] = BLOCK) -> tuple[int, ...]:
     """The shape of the scales of a matrix: its blocks along each dimension, the partial ones at the edges included."""
-    return tuple(math.ceil(size / step) for size, step in zip(shape, block, strict=True))
+    return tuple(-(-size // step) for size, step in zip(shape, block, strict=True))
 
 
 def dequantize(
@@ -31,8 +29,11 @@ def dequantize(
         scale: `scale_shape((R, C), block)` float32
         dtype: of the result
     """
-    rows, columns = block
+    # A block may be larger than the matrix, by as much as config.json says.
+    rows, columns = (min(step, size) for step, size in zip(block, weight.shape, strict=True))
     values = torch.empty(weight.shape, dtype=dtype)
+    if not values.numel():  # be it of a billion rows
+        return values
     for number, scales in enumerate(scale):
         strip = slice(number * rows, (number + 1) * rows)
         values[strip] = weight[strip].float() * scales.repeat_interleave(columns)[: weight.shape[1]]

@@ -6,9 +6,9 @@ What they hold is listed in `architecture`. The weights of norms spread as repor
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from loguru import logger
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
 
 from weights_tools.architecture import FIXED, MODEL_TYPES, Geometry, Model, Spec, decoder_layer, embedding, head
-from weights_tools.checkpoint import CONFIG, INDEX, CheckpointError
-from weights_tools.files import save_tensors
+from weights_tools.checkpoint import CONFIG, INDEX
+from weights_tools.errors import CheckpointError
+from weights_tools.files import exists_already, save_tensors, written_whole
 from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, quantize, scale_shape
 
 # Norm weights (mean, standard deviation). q_a and kv_a: as reported of the trained V3, whose kv_a gammas are tiny and
@@ -80,7 +80,7 @@ def write_synthetic(
             no such layer
     """
     geometry = geometry or Geometry()
-    folder = Path(folder).resolve()  # a symlink stays, what it points to is replaced
+    folder = Path(os.path.realpath(folder))  # a symlink stays, what it points to is replaced
     _check_replaceable(folder, force)
     shards = _plan_shards(geometry, layers)
     total_size = sum(_stored_bytes(spec) for specs in shards for spec in specs)
@@ -89,15 +89,17 @@ def write_synthetic(
         metadata["synthetic_layers"] = sorted(set(layers))
     if repeat_experts:
         metadata["synthetic_experts"] = "expert 0's matrices, repeated for each routed expert of its layer"
-    # Beside the final place, so that the last step is one rename on one file system.
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    weight_map: dict[str, str] = {}
+    written = 0
     try:
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: can't be written ({error})") from error
+    with written_whole(folder, force=force) as partial:
+        partial.mkdir()
         free = shutil.disk_usage(partial).free
         if total_size > free:
             raise CheckpointError(f"{folder}: needs {total_size / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB")
-        weight_map: dict[str, str] = {}
-        written = 0
         for number, specs in enumerate(shards, 1):
             name = f"model-{number:05d}-of-{len(shards):06d}.safetensors"  # digits as on the hub
             tensors = _draw_shard(specs, seed, repeat_experts)
@@ -107,11 +109,7 @@ def write_synthetic(
             progress(written, total_size)
         _write_json(partial / INDEX, {"metadata": metadata, "weight_map": weight_map})
         _write_json(partial / CONFIG, _config(geometry))
-        _move_into_place(partial, folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: can't be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _check_replaceable(folder, force)  # again: what came meanwhile is not replaced either
     logger.info(f"wrote {folder}: {len(weight_map)} tensors, {total_size / 1e6:.0f} MB, seed {seed}")
     return folder
 
@@ -139,7 +137,7 @@ def _check_replaceable(folder: Path, force: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not force:
-        raise CheckpointError(f"{folder}: exists already: choose another folder, or replace it with --force")
+        raise exists_already(folder)
     if not _is_synthetic(folder):
         raise CheckpointError(f"{folder}: is no synthetic checkpoint, so not even --force replaces it: move it away")
 
@@ -217,16 +215,6 @@ def _spread(spec: Spec) -> tuple[float, float]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _move_into_place(partial: Path, folder: Path) -> None:
-    if not folder.exists():
-        partial.rename(folder)
-        return
-    old = partial.with_suffix(".old")
-    folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old)
 
 
 def _config(geometry: Geometry) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """Holds a checkpoint to its config.json: every tensor that the architecture calls for, and no other."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 
 from weights_tools.architecture import Geometry, Spec, all_tensors, decoder_layer
-from weights_tools.checkpoint import CONFIG, Checkpoint, CheckpointError
+from weights_tools.checkpoint import CONFIG, Checkpoint
+from weights_tools.errors import CheckpointError
 from weights_tools.float8 import FLOAT8, SCALE_SUFFIX
 from weights_tools.statistics import count_non_finite
 
+MOST_MISSING = 200_000  # DeepSeek-V3 has 46,183 weights in all
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -44,15 +47,22 @@ def verify(
         progress: is called with (tensors looked at, tensors in all)
 
     Raises:
-        CheckpointError: config.json does not describe a DeepSeek-V3 or V3.2 model
+        CheckpointError: config.json does not describe a DeepSeek-V3 or V3.2 model, or one of which more than
+            `MOST_MISSING` tensors are missing
     """
     try:
         geometry = Geometry.from_config(checkpoint.config)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.folder / CONFIG}: {error}") from error
     report = Report()
-    specs = {spec.key: spec for spec in _called_for(checkpoint, geometry, report)}
     stored = checkpoint.keys()
+    most = len(stored) + MOST_MISSING
+    specs = {spec.key: spec for spec in islice(_called_for(checkpoint, geometry, report), most + 1)}
+    if len(specs) > most:
+        raise CheckpointError(
+            f"{checkpoint.folder / CONFIG}: calls for more than {most} tensors ({geometry.num_hidden_layers} layers,"
+            f" {geometry.n_routed_experts} experts), but the checkpoint holds {len(stored)}: it is of another model"
+        )
     report.problems += [
         Problem("missing", spec.key, f"must be there, of shape {spec.shape}")
         for spec in specs.values()
@@ -68,15 +78,15 @@ def verify(
     return report
 
 
-def _called_for(checkpoint: Checkpoint, geometry: Geometry, report: Report) -> Iterable[Spec]:
+def _called_for(checkpoint: Checkpoint, geometry: Geometry, report: Report) -> Iterator[Spec]:
+    """One after another: a broken config.json may call for any number."""
     layers = checkpoint.metadata.get("synthetic_layers")
     if isinstance(layers, list) and all(number in geometry.layer_numbers for number in layers):
         report.notes.append(f"synthetic, with only the layers {layers} of {geometry.num_hidden_layers}")
-        return [spec for number in layers for spec in decoder_layer(geometry, number)]
-    starts = tuple(f"model.layers.{n}." for n in geometry.layer_numbers[geometry.num_hidden_layers :])
-    if starts and not any(key.startswith(starts) for key in checkpoint.keys()):  # noqa: SIM118
+        return (spec for number in dict.fromkeys(layers) for spec in decoder_layer(geometry, number))
+    if geometry.num_nextn_predict_layers and not checkpoint.mtp_keys():
         report.notes.append(f"without the MTP layers that {CONFIG} counts: models run without them")
-        return [spec for spec in all_tensors(geometry) if not spec.key.startswith(starts)]
+        geometry = replace(geometry, num_nextn_predict_layers=0)
     return all_tensors(geometry)
 
 
