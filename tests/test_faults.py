@@ -4,6 +4,7 @@ Writers of checkpoints that are killed or meet a full disk are in test_bad_files
 test_device.py.
 """
 
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from tests.child import REPOSITORY, Run, Start, wait_for
 from tests.test_device import DEADLOCK
-from tt_device import guard
+from tt_device import guard, session
 
 Count = Callable[[str, int], None]
 INTERRUPTED = 128 + signal.SIGINT  # what a shell says of a process that SIGINT ended
@@ -38,7 +39,7 @@ NORM = """
 
 def is_finished(cache: Path) -> bool:
     """Nothing of any run is left, and nothing is half built."""
-    return not any(path.is_dir() for path in (cache / "runs").glob("*")) and not list(cache.rglob(".building-*"))
+    return not any(path.is_dir() for path in (cache / "runs").glob("*")) and not list(cache.rglob(".building"))
 
 
 # --- Kills ---
@@ -64,12 +65,9 @@ def test_killed_at_each_stage_the_next_run_works(start: Start, tmp_path: Path, c
         wait_for(partial(_is_at, run, cache, is_reached), 120, period=0.002)
         assert run.process.poll() is None, (stage, run.stderr)
         folders = [folder for folder in cache.glob("runs/*") if folder.is_dir()]
-        simulators = [guard._read_pid(folder) for folder in folders]
         run.process.kill()
         run.process.wait()
-        wait_for(partial(_are_gone, folders))
-        for folder, pid in zip(folders, simulators, strict=True):
-            assert pid is None or not guard._is_simulator_of(folder, pid), stage
+        wait_for(partial(_are_let_go, folders))
         count("faults: kills of a run", 1)
     run = start(NORM, **environment)
     run.go_on()
@@ -82,8 +80,11 @@ def _is_at(run: Run, cache: Path, is_reached: Callable[[Run, Path], bool]) -> bo
     return is_reached(run, cache) or run.process.poll() is not None
 
 
-def _are_gone(folders: list[Path]) -> bool:
-    return not any(folder.exists() for folder in folders)
+def _are_let_go(folders: list[Path]) -> bool:
+    """No guard and no simulator lives. The folder of a run that had no guard yet is there until the next run."""
+    simulators = [(folder, guard._read_pid(folder)) for folder in folders]
+    alive = any(pid is not None and guard._is_simulator_of(folder, pid) for folder, pid in simulators)
+    return not alive and not any(session._is_locked(folder / "lock") for folder in folders)
 
 
 def test_two_at_once_with_an_empty_cache(start: Start, tmp_path: Path, count: Count) -> None:
@@ -190,17 +191,17 @@ except PlatformError as error:
 @pytest.mark.parametrize(
     ("mount", "message"),
     [
-        ("-t tmpfs -o size=64k none", "No space left on device"),  # room for no runtime root
-        ("-t tmpfs -o size=2m none", "No space left on device"),  # ... for no firmware
+        ("-t tmpfs -o size=64k none", "must have 200 MB free, for compiled kernels, but has 0 MB"),
+        ("-t tmpfs -o size=100m none", "must have 200 MB free, for compiled kernels, but has 10[0-9] MB"),
         ("-t tmpfs -o ro none", "Read-only file system"),
     ],
-    ids=["full at once", "full later", "read-only"],
+    ids=["full", "nearly full", "read-only"],
 )
 def test_disk_that_takes_nothing(tmp_path: Path, count: Count, mount: str, message: str) -> None:
     done = in_namespace(mount, OPEN, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PlatformError: "), done
-    assert message in done.stdout
+    assert re.search(message, done.stdout)
     assert str(tmp_path) in done.stdout
     assert "Traceback" not in done.stderr
     count("faults: disks that take nothing", 1)

@@ -5,13 +5,13 @@ is used. Where it is not, `toolchain/` stands in for it over Debian's RISC-V GCC
 links to the installed ttnn, beside a `runtime/sfpi` that holds the stand-in.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,15 +73,16 @@ def ensure_runtime_root(cache: Path) -> Path:
     root = cache / "runtime" / _key(base)
     if not root.is_dir():
         root.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=root.parent))
-        try:
-            _build(building, base)
-            building.rename(root)
-        except OSError:
-            if not root.is_dir():  # else another process was first, with the same content
-                raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        with (root.parent / ".lock").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            building = root.parent / ".building"
+            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+            if not root.is_dir():
+                try:
+                    _build(building, base)
+                    building.rename(root)
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
     return root
 
 

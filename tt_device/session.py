@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
+MIN_FREE = 200_000_000  # bytes; the kernels of the whole test suite take 95 MB
 KERNEL_ASSERTS = {"TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS": "1", "TT_METAL_LLK_ASSERTS": "1"}
 REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
@@ -131,6 +132,7 @@ def _process_session(platform: "Platform", timeout: float, kernel_asserts: bool)
     global _session
     if _session is None:
         try:
+            _check_free_space(CACHE)
             run, lock = _new_run_folder(CACHE / "runs")
             settings = _settings(platform, run) | (KERNEL_ASSERTS if kernel_asserts else {})
         except OSError as error:
@@ -141,6 +143,17 @@ def _process_session(platform: "Platform", timeout: float, kernel_asserts: bool)
             f"ttnn keeps to one platform a process: this one opened ({_session.platform}), and can't open ({platform})"
         )
     return _session
+
+
+def _check_free_space(cache: Path) -> None:
+    """On a full disk each of ttnn's compilations fails by itself, in a page of text that does not say why."""
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if free < MIN_FREE:
+        raise PlatformError(
+            f"the cache folder {cache} must have {MIN_FREE / 1e6:.0f} MB free, for compiled kernels, but has"
+            f" {free / 1e6:.0f} MB (XDG_CACHE_HOME moves it)"
+        )
 
 
 def _new_run_folder(runs: Path) -> tuple[Path, int]:
