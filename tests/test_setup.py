@@ -3,10 +3,13 @@
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,9 +78,9 @@ def test_what_changed_is_set_up_anew(finished: Path, change: str) -> None:
     assert not list((finished.parent / "cache").rglob("uv-*")), "a half-fetched uv is left behind"
 
 
-def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
+def _environment(folder: Path) -> dict[str, str]:
     """With an empty cache, and an index that answers no request (nothing listens on the discard port)."""
-    env = os.environ | {
+    return os.environ | {
         "XDG_CACHE_HOME": str(folder.parent / "cache"),
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
         "PIP_EXTRA_INDEX_URL": "",
@@ -85,5 +88,22 @@ def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
         "PIP_RETRIES": "0",
         "PIP_CONFIG_FILE": os.devnull,
     }
+
+
+def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [str(folder / "scripts/setup.sh")]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=_environment(folder), capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_killed_set_up_is_in_nobodys_way(finished: Path, count: Callable[[str, int], None]) -> None:
+    """Killed while it fetches, from an index that takes the call and never answers."""
+    (finished / ".venv/made-from").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        environment = _environment(finished) | {"PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
+        with subprocess.Popen([str(finished / "scripts/setup.sh")], env=environment, start_new_session=True) as killed:
+            index.accept()
+            os.killpg(killed.pid, signal.SIGKILL)
+    done = _set_up(finished)
+    assert "waiting for another set-up" not in done.stderr
+    assert "set-up: fetching uv" in done.stderr
+    count("faults: kills of a set-up", 1)
