@@ -23,6 +23,7 @@ from integration import compare as comparison
 from integration.block import Block, ChoiceTap, NormTap, Run
 from integration.metrics import compare
 from integration.norm import TtNorm
+from integration.recording import Recording
 from integration.replace import Replacement
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
 from scripts.compare_block import main
@@ -279,10 +280,8 @@ def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
     tokens = reference.output.shape[1]
     names = [name for name, tap in reference.taps.items() if isinstance(tap, NormTap)]
     exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
-    originals = {norm.name: norm for norm in find_norms(block.layer, include=names)}
-    launches = dict.fromkeys(names, 1)
-    taps, flips = comparison._chained(result, reference, exact, originals, launches)
-    return comparison.Comparison(tokens, launches, taps, flips)
+    norms = {norm.name: comparison._recorded(norm, launches=1) for norm in find_norms(block.layer, include=names)}
+    return comparison.judge(Recording(norms, reference, exact, result, {}))
 
 
 def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
