@@ -68,7 +68,7 @@ def diagnose(norm: RecordedNorm, tap: NormTap, holds: bool) -> Diagnosis:
     if not len(y):
         return Diagnosis("not finite", "No token is finite, neither here nor in float64.", "")
     own = _residual(y, golden)
-    spread = f"the error is {own:.3g} times that of a correct rounding"
+    spread = f"the error is {_times(own)} that of a correct rounding"
     if holds:
         return Diagnosis("rounding", "Nothing but rounding is left.", spread)
     return _local(y, golden, operands) or _explained(norm, x, y, golden, own) or _unexplained(y, golden, own, spread)
@@ -144,7 +144,7 @@ def _explained(
         for near, other in explaining
         if other is not suspect and other.order <= suspect.order and near <= residual / SIMPLER
     ]
-    evidence = f"the error is {own:.3g} times that of a correct rounding; {residual:.3g} times of that formula's"
+    evidence = f"the error is {_times(own)} that of a correct rounding, and {_times(residual)} for that formula"
     notes = [suspect.note] if suspect.note else []
     if others:
         notes.append(f"nearly as well explained by: {', '.join(others)}")
@@ -185,12 +185,12 @@ def _suspects(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torc
 
     scale = _slope(device - shift, unshifted)
     what = "The output" if beta is None else "The normalized part, before beta,"
-    hint = f"{what} is scaled by {scale:.4g}: gamma or 1 / std."
-    yield _Suspect(f"scale {scale:.4g}", hint, scale * unshifted + shift, 1)
+    hint = f"{what} is scaled by {scale:.4f}: gamma or 1 / std."
+    yield _Suspect(f"scale {scale:.4f}", hint, scale * unshifted + shift, 1)
     if beta is not None:
         scale = _slope(device, golden)
         yield _Suspect(
-            f"scale {scale:.4g}", f"The whole output, with beta, is scaled by {scale:.4g}.", scale * golden, 1
+            f"scale {scale:.4f} of all", f"The whole output, with beta, is scaled by {scale:.4f}.", scale * golden, 1
         )
     offset = (device - golden).mean().item()
     yield _Suspect(f"offset {offset:.3g}", f"{offset:.4g} is added to each element.", golden + offset, 1)
@@ -225,6 +225,10 @@ def _residual(y: torch.Tensor, values: torch.Tensor) -> float:
     rounding = (values.to(y.dtype).double() - values).norm().item()
     distance = (y.double() - values).norm().item()
     return 0.0 if distance == 0 else distance / rounding if rounding else math.inf
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.2f} times" if factor < 100 else f"{factor:.3g} times"
 
 
 def _slope(y: torch.Tensor, of: torch.Tensor) -> float:

@@ -127,8 +127,9 @@ def _ratio(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
 
 
 def _fit(y: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
-    finite = y.isfinite() & exact.isfinite()
-    y, exact = y[finite], exact[finite]
+    y, exact = y.flatten(), exact.flatten()
+    if not (finite := y.isfinite() & exact.isfinite()).all():
+        y, exact = y[finite], exact[finite]
     if not len(y):
         return math.nan, math.nan
     centred = exact - exact.mean()
