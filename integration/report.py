@@ -11,7 +11,8 @@
                 judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
                 where no token is left; its keys are the attributes of `integration.metrics.Errors`
     flips       tokens that chose otherwise; keys are the attributes of `integration.compare.Flips`
-    norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, diagnosis (kind, hint, evidence)
+    norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
+                hint, evidence)
     baseline    null, or an earlier report's date and commit, and of each tap the figures then, their ratio now to then,
                 and change: same, better, worse, or new
     figures     the PNG files beside
@@ -61,7 +62,7 @@ def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any
         "flips": [dataclasses.asdict(flips) for flips in comparison.flips],
         "norms": [_norm(tap, recording.norms[tap.name], diagnosis) for tap, diagnosis in diagnoses],
         "baseline": baseline and _against_baseline(taps, baseline),
-        "figures": ["block.png", *(f"{tap.name}.png" for tap in diagnoses)],
+        "figures": ["block.png", *(f"{tap.name}.png" for tap, _ in diagnoses)],
     }
     plain: dict[str, Any] = _plain(content)
     return plain
