@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from integration.block import NormTap
 from integration.compare import Bounds, Comparison, Flips, Tap
 from integration.diagnosis import applied_weights
-from integration.metrics import scaled_ulps
+from integration.metrics import fit, scaled_ulps
 from integration.recording import RecordedNorm
 
 # Mid-tones of Okabe and Ito's palette, which colour-blind people can tell apart, and which show on white and on black.
@@ -48,7 +48,11 @@ STYLE: Any = {
 }
 MAX_POINTS = 6000  # of a scatter; more only hide one another
 SYMBOLS = {"holds": "✓", "wrong": "✗", "off by its input": "▲", "shown": "·"}
+SEVERITY = ("shown", "holds", "off by its input", "wrong")
 COLOURS = {"holds": RIGHT, "wrong": WRONG, "off by its input": CARRIED, "shown": NEUTRAL}
+
+
+type _Panel = Callable[[Axes, "_Elements"], None]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class _Elements:
     Attributes:
         rounding: of a correct result, `golden` rounded less `golden`
         ulps: signed errors in bfloat16's spacing at the size of the operands, against `golden` unrounded
+        fit: scale and offset of the least-squares fit of `y` to `golden`
         applied: gamma and beta (W,) as fitted to the output, or None
     """
 
@@ -78,6 +83,7 @@ class _Elements:
     rounding: np.ndarray[Any, Any]
     ulps: np.ndarray[Any, Any]
     norm: RecordedNorm
+    fit: tuple[float, float]
     applied: tuple[torch.Tensor, torch.Tensor] | None
     bounds: Bounds
 
@@ -97,17 +103,20 @@ def norm_figures(name: str, norm: RecordedNorm, tap: NormTap, bounds: Bounds) ->
         rounding=(golden.to(output.dtype).double() - golden).numpy(),
         ulps=scaled_ulps(output, golden, operands, rounded=False).numpy(),
         norm=norm,
+        fit=fit(output.double(), golden),
         applied=applied_weights(norm, tap),
         bounds=bounds,
     )
-    panels: dict[str, Callable[[Axes, _Elements], None]] = {
+    panels: dict[str, _Panel] = {
         "scatter": _scatter,
+        "errors": _errors,
         "histogram": _histogram,
         "columns": _columns,
         "tokens": _tokens,
         "gamma": _gamma,
-        "beta": _beta,
     }
+    if norm.beta is not None:
+        panels["beta"] = _beta
     with mpl.rc_context(STYLE):
         svg = {}
         for panel, draw in panels.items():
@@ -115,28 +124,44 @@ def norm_figures(name: str, norm: RecordedNorm, tap: NormTap, bounds: Bounds) ->
             axes = figure.add_axes((0.135, 0.15, 0.845, 0.74))
             draw(axes, elements)
             svg[panel] = _svg(figure, f"{name}.{panel}")
-        sheet = Figure(figsize=(15.5, 8))
+        sheet = Figure(figsize=(5.2 * ((len(panels) + 1) // 2), 8))
         sheet.subplots_adjust(left=0.04, right=0.99, bottom=0.06, top=0.91, hspace=0.28, wspace=0.16)
         sheet.suptitle(f"{name}, device against float64", x=0.01, ha="left", fontweight="bold")
-        for axes, draw in zip(sheet.subplots(2, 3).flat, panels.values(), strict=True):
-            draw(axes, elements)
+        for place, draw in enumerate(panels.values(), start=1):
+            draw(sheet.add_subplot(2, (len(panels) + 1) // 2, place), elements)
         return Figures(svg, _png(sheet))
 
 
 def _scatter(axes: Axes, e: _Elements) -> None:
-    x, y, bad = e.golden.ravel(), e.y.ravel(), np.abs(e.ulps).ravel() > e.bounds.max_ulp + 0.5
+    shown = _points(axes, e, e.y)
+    if len(shown):
+        ends = [e.golden.ravel()[shown].min(), e.golden.ravel()[shown].max()]
+        axes.plot(ends, ends, color=INK, lw=0.8, ls="--", label="equal")
+        axes.plot([], [], " ", label=f"fit: {e.fit[0]:.4f} x {e.fit[1]:+.1e}")
+    axes.set(title="device against float64", xlabel="float64")
+    axes.legend(loc="upper left")
+
+
+def _errors(axes: Axes, e: _Elements) -> None:
+    """A scale tilts it, an offset lifts it, rounding alone leaves a wedge about zero."""
+    _points(axes, e, e.errors)
+    axes.axhline(0, color=INK, lw=0.8, ls="--")
+    axes.set(title="error (device - float64) by size", xlabel="float64")
+    _headroom(axes)
+
+
+def _points(axes: Axes, e: _Elements, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Some elements' `values` (T, W) over the golden ones, the bad ones apart; returns which, as flat indices."""
+    x, y, bad = e.golden.ravel(), values.ravel(), np.abs(e.ulps).ravel() > e.bounds.max_ulp + 0.5
     finite = np.isfinite(x) & np.isfinite(y)
     shown = np.random.default_rng(0).permutation(np.flatnonzero(finite))[:MAX_POINTS]
     for of, colour, label in ((~bad, SECOND, None), (bad, WRONG, f"more than {e.bounds.max_ulp:g} ULP off")):
         chosen = shown[of[shown]]
         if len(chosen):
             axes.scatter(x[chosen], y[chosen], s=5, c=colour, alpha=0.5, linewidths=0, rasterized=True, label=label)
-    ends = [x[finite].min(), x[finite].max()] if finite.any() else [0, 1]
-    axes.plot(ends, ends, color=INK, lw=0.8, ls="--", label="equal")
     if not finite.all():
         axes.plot([], [], " ", label=f"{np.count_nonzero(~finite):,} not finite, not shown")
-    axes.set(title="device against float64", xlabel="float64")
-    axes.legend(loc="upper left")
+    return shown
 
 
 def _histogram(axes: Axes, e: _Elements) -> None:
@@ -197,11 +222,7 @@ def _gamma(axes: Axes, e: _Elements) -> None:
 
 
 def _beta(axes: Axes, e: _Elements) -> None:
-    if e.norm.beta is not None:
-        _weight(axes, "beta", e.norm.beta, None if e.applied is None else e.applied[1])
-    elif e.norm.gamma is not None:
-        axes.stairs(*np.histogram(e.norm.gamma.double().numpy(), bins=60), fill=True, color=SECOND)
-        axes.set(title="gamma as loaded, distribution", xlabel="gamma", ylabel="columns")
+    _weight(axes, "beta", e.norm.beta, None if e.applied is None else e.applied[1])
 
 
 def _weight(axes: Axes, name: str, loaded: torch.Tensor | None, applied: torch.Tensor | None) -> None:
@@ -238,38 +259,37 @@ def _headroom(axes: Axes) -> None:
 BOX_HEIGHT = 0.86
 
 
-def state(taps: list[Tap]) -> str:
-    """Of the taps of one place: a norm that is right for its own input may still be off by that input."""
-    if any(tap.holds is False for tap in taps):
-        right = any(tap.reference == "float64" and tap.holds for tap in taps)
-        return "off by its input" if right else "wrong"
-    return "holds" if any(tap.holds for tap in taps) else "shown"
+def state(tap: Tap, comparison: Comparison) -> str:
+    """Where some norm is wrong for its own input, what else fails may be off by what it was given."""
+    if tap.holds is not False:
+        return "holds" if tap.holds else "shown"
+    wrong = {other.name for other in comparison.taps if other.reference == "float64" and other.holds is False}
+    return "wrong" if not wrong or tap.name in wrong else "off by its input"
 
 
 def short(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def diagram(comparison: Comparison, first_wrong: str | None) -> Figures:
-    """The block's data flow, left to right, of the taps that there are.
-
-    Args:
-        first_wrong: name of the norm that is wrong for its own input; what follows is off by its input
-    """
+def diagram(comparison: Comparison) -> Figures:
+    """The block's data flow, left to right, of the taps that there are."""
     taps: dict[str, list[Tap]] = {}
     for tap in comparison.taps:
         taps.setdefault(tap.name, []).append(tap)
     flips = {flips.name: flips for flips in comparison.flips}
     with mpl.rc_context(STYLE):
-        drawing = _Diagram(taps, flips, first_wrong)
+        states: dict[str, str] = {}
+        for tap in reversed(comparison.taps):
+            states[tap.name] = max(states.get(tap.name, "shown"), state(tap, comparison), key=SEVERITY.index)
+        drawing = _Diagram(taps, flips, states)
         return Figures({"block": _svg(drawing.figure, "block")}, _png(drawing.figure))
 
 
 class _Diagram:
     """Draws on an axis in inches; `right` is where the next box may begin."""
 
-    def __init__(self, taps: dict[str, list[Tap]], flips: dict[str, Flips], first_wrong: str | None) -> None:
-        self._taps, self._flips, self._first_wrong = taps, flips, first_wrong
+    def __init__(self, taps: dict[str, list[Tap]], flips: dict[str, Flips], states: dict[str, str]) -> None:
+        self._taps, self._flips, self._states = taps, flips, states
         lanes = [name for name in taps if short(name) in ("q_a_layernorm", "kv_a_layernorm", "k_norm")]
         places = dict(zip(lanes, np.linspace(len(lanes) - 1, 0, len(lanes)) * 1.12, strict=True))
         self._middle = max(places.values(), default=0.0) / 2
@@ -310,24 +330,17 @@ class _Diagram:
         for tap in taps:
             against = "" if len(taps) == 1 else "float64 " if tap.reference == "float64" else "HF "
             lines.append(f"{against}{_ratio(tap)}")
-        return self._box(name, lines, self._state(name), left, y, 1.95, since)
+        return self._box(name, lines, self._states[name], left, y, 1.95, since)
 
     def _choice(self, name: str, left: float, y: float) -> float:
         flips = self._flips.get(name)
         lines = [f"scores {_ratio(tap)}" for tap in self._taps[f"{name} scores"]]
         if flips:
             lines.append(f"{flips.flipped} of {flips.tokens} tokens flipped")
-        current = self._state(f"{name} scores")
+        current = self._states[f"{name} scores"]
         if flips and not flips.holds:
-            current = "off by its input" if self._first_wrong else "wrong"
+            current = "off by its input" if "wrong" in self._states.values() else "wrong"
         return self._box(name, lines, current, left, y, 1.95)
-
-    def _state(self, name: str) -> str:
-        found = state(self._taps[name])
-        return "off by its input" if found == "wrong" and self._first_wrong and not self._own(name) else found
-
-    def _own(self, name: str) -> bool:
-        return any(tap.reference == "float64" for tap in self._taps[name])
 
     def _box(
         self, name: str, lines: list[str], current: str, left: float, y: float, width: float, since: float | None = None

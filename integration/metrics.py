@@ -75,7 +75,7 @@ def compare(result: torch.Tensor, reference: torch.Tensor, operands: torch.Tenso
     worst = torch.unravel_index(scaled.argmax(), scaled.shape)
     rows = torch.nan_to_num(_ratio(error.norm(dim=-1), exact.norm(dim=-1)), nan=torch.inf)
     worst_row = torch.unravel_index(rows.argmax(), rows.shape)
-    scale, offset = _fit(y, exact)
+    scale, offset = fit(y, exact)
     return Errors(
         pcc=pearson(y, exact),
         cosine=1.0 if torch.equal(y, exact) else float(y.flatten() @ exact.flatten() / (y.norm() * exact.norm())),
@@ -126,7 +126,8 @@ def _ratio(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     return torch.where(error == 0, 0.0, error / size)
 
 
-def _fit(y: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
+def fit(y: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
+    """Scale and offset of the least-squares fit y = scale * exact + offset of what is finite in both."""
     y, exact = y.flatten(), exact.flatten()
     if not (finite := y.isfinite() & exact.isfinite()).all():
         y, exact = y[finite], exact[finite]

@@ -127,7 +127,7 @@ def write_report(folder: Path, content: dict[str, Any], recording: Recording, co
 
 
 def _write_page(folder: Path, content: dict[str, Any], recording: Recording, comparison: Comparison) -> None:
-    block = diagram(comparison, content["verdict"]["first_wrong"])
+    block = diagram(comparison)
     (folder / "block.png").write_bytes(block.png)
     svg = {}
     for norm in content["norms"]:
@@ -147,7 +147,7 @@ def _write_page(folder: Path, content: dict[str, Any], recording: Recording, com
         content,
         block=block.svg["block"],
         svg=svg,
-        states={(tap.name, tap.reference): state([tap]) for tap in comparison.taps},
+        states={(tap.name, tap.reference): state(tap, comparison) for tap in comparison.taps},
         symbols=SYMBOLS,
         changes={(tap["name"], tap["reference"]): tap for tap in (content["baseline"] or {"taps": []})["taps"]},
     )
@@ -168,7 +168,8 @@ def _verdict(comparison: Comparison, diagnoses: list[tuple[Tap, Diagnosis]]) -> 
     if not wrong:
         return {"holds": comparison.holds, "sentence": _sentence(comparison), "first_wrong": None, "kind": None}
     tap, diagnosis = wrong[0]
-    sentence = f"{short(tap.name)} is the first norm that is wrong. {diagnosis.hint}"
+    hint = diagnosis.hint if diagnosis.hint[:2].isupper() else diagnosis.hint[0].lower() + diagnosis.hint[1:]
+    sentence = f"{short(tap.name)} is the first norm that is wrong. By its figures: {hint}"
     if len(wrong) > 1:
         sentence += f" {len(wrong) - 1} more {'is' if len(wrong) == 2 else 'are'} wrong, too."
     return {"holds": False, "sentence": sentence, "first_wrong": tap.name, "kind": diagnosis.kind}

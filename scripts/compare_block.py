@@ -403,5 +403,14 @@ def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:
 app = typer.Typer(add_completion=False)
 app.command(epilog=EXAMPLES)(main)
 
+
+def _keep_chatter_off_stdout() -> None:
+    """What simulators and ttnn print to file descriptor 1 goes to stderr, up to the process's last word."""
+    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
+    os.dup2(2, 1)
+    sys.stdout = stdout
+
+
 if __name__ == "__main__":
+    _keep_chatter_off_stdout()
     app()
