@@ -179,7 +179,9 @@ def _histogram(axes: Axes, e: _Elements) -> None:
     axes.axvspan(-0.5, 0.5, color=RIGHT, alpha=0.18, lw=0, label="correct rounding")
     for side in (-1, 1):
         axes.axvline(side * (e.bounds.max_ulp + 0.5), color=NEUTRAL, ls=":", label="bound" if side == 1 else None)
-    axes.set(title="error in bfloat16 ULP", xlabel="ULP at the size of the operands", ylim=(0.7, None))
+    axes.set(
+        title="error in bfloat16 ULP", xlabel="ULP at the size of the operands", ylim=(0.7, 6 * max(counts.max(), 1))
+    )
     _logarithmic(axes, "y")
     axes.legend(loc="upper right")
 
