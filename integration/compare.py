@@ -182,6 +182,11 @@ def judge(recording: Recording, bounds: Bounds = Bounds()) -> Comparison:
     return Comparison(recording.tokens, launches, taps, flips, bounds)
 
 
+def short(name: str) -> str:
+    """A norm's name without the modules that it is in."""
+    return name.rsplit(".", 1)[-1]
+
+
 def default_tokens(block: Block) -> int:
     """A few more than the indexer chooses, if it chooses few: with no more tokens than index_topk every key is chosen,
     and the block's output does not depend on k_norm at all. Else 16, for simulators' sake."""
@@ -198,7 +203,7 @@ def _told(replacement: Replacement, tell: Callable[[str], None]) -> Iterator[Non
     def hook(name: str) -> Callable[..., None]:
         def on_forward(*_: object) -> None:
             started.append(name)
-            tell(f"launching {name.rsplit('.', 1)[-1]}, {len(started)} of {count}")
+            tell(f"launching {short(name)}, {len(started)} of {count}")
 
         return on_forward
 

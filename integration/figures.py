@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from integration.block import NormTap
-from integration.compare import Bounds, Comparison, Flips, Tap
+from integration.compare import Bounds, Comparison, Flips, Tap, short
 from integration.diagnosis import applied_weights
 from integration.metrics import fit, scaled_ulps
 from integration.recording import RecordedNorm
@@ -267,10 +267,6 @@ def state(tap: Tap, comparison: Comparison) -> str:
         return "holds" if tap.holds else "shown"
     wrong = {other.name for other in comparison.taps if other.reference == "float64" and other.holds is False}
     return "wrong" if not wrong or tap.name in wrong else "off by its input"
-
-
-def short(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
 
 
 def diagram(comparison: Comparison) -> Figures:

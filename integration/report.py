@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from integration.compare import Comparison, Tap
+from integration.compare import Comparison, Tap, short
 from integration.diagnosis import Diagnosis, diagnose
-from integration.figures import SYMBOLS, diagram, norm_figures, short, state
+from integration.figures import SYMBOLS, diagram, norm_figures, state
 from integration.recording import RecordedNorm, Recording
 
 SCHEMA = 1
