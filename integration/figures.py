@@ -238,7 +238,7 @@ def _weight(axes: Axes, name: str, loaded: torch.Tensor | None, applied: torch.T
     axes.scatter(columns, loaded.double().numpy(), s=2.2 * size, c=NEUTRAL, lw=0, rasterized=True, label="loaded")
     if applied is not None:
         axes.scatter(columns, applied.numpy(), s=size * 0.8, c=SECOND, lw=0, rasterized=True, label="applied (fit)")
-    axes.legend(loc="upper right", ncols=2)
+    axes.legend(loc="upper right", ncols=2, markerscale=(14 / size) ** 0.5)
     _headroom(axes)
 
 
