@@ -61,12 +61,8 @@ def diagnose(norm: RecordedNorm, tap: NormTap, holds: bool) -> Diagnosis:
     width = tap.output.shape[-1]
     x, y = tap.input.reshape(-1, width), tap.output.reshape(-1, width)
     golden, operands = norm.golden(x)
-    finite = y.isfinite().all(-1) & golden.isfinite().all(-1)
-    if not torch.equal(y.isfinite(), golden.isfinite()):
+    if not (y.isfinite() & golden.isfinite()).all():
         return _not_finite(norm, x, y, golden)
-    x, y, golden, operands = x[finite], y[finite], golden[finite], operands[finite]
-    if not len(y):
-        return Diagnosis("not finite", "No token is finite, neither here nor in float64.", "")
     own = _residual(y, golden)
     spread = f"the error is {_times(own)} that of a correct rounding"
     if holds:
@@ -90,15 +86,20 @@ def applied_weights(norm: RecordedNorm, tap: NormTap) -> tuple[torch.Tensor, tor
 
 
 def _not_finite(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> Diagnosis:
-    bad = y.isfinite() != golden.isfinite()
+    bad = ~y.isfinite()
     evidence = (
         f"{int(y.isnan().sum())} NaN and {int(y.isinf().sum())} Inf in the result, {int((~golden.isfinite()).sum())} in"
         f" float64: {_which('token', bad.any(1))}, {_which('column', bad.any(0))}"
     )
     causes = [("its input", x), ("gamma", norm.gamma), ("beta", norm.beta)]
     sources = [name for name, tensor in causes if tensor is not None and not tensor.isfinite().all()]
-    hint = f"{' and '.join(sources)} not finite" if sources else "made on the device: weights and input are finite"
-    return Diagnosis("NaN or Inf", f"NaN or Inf where float64 has none: {hint}.", evidence)
+    if sources:
+        hint = f"There is NaN or Inf in {' and '.join(sources)}."
+    elif golden.isfinite().all():
+        hint = "The device made NaN or Inf of finite weights and input."
+    else:
+        hint = "Finite weights and input overflow, in float64, too."
+    return Diagnosis("NaN or Inf", hint, evidence)
 
 
 def _local(y: torch.Tensor, golden: torch.Tensor, operands: torch.Tensor) -> Diagnosis | None:

@@ -161,7 +161,7 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
     "wrong beta": (K_NORM, lambda n, t: n.norm.golden(t.input, n.gamma, n.beta.flip(0)), "in another order"),  # type: ignore[union-attr]
     "all zero": (Q_NORM, edited(lambda y: y.zero_()), "nothing was written"),
     "not normalized": (Q_NORM, lambda _, t: t.input, "is the input"),
-    "NaN or Inf": (K_NORM, edited(lambda y: y[0, 2].fill_(torch.nan)), "made on the device"),
+    "NaN or Inf": (K_NORM, edited(lambda y: y[0, 2].fill_(torch.nan)), "made NaN or Inf of finite"),
     "bad token": (K_NORM, edited(lambda y: y[0, 5].copy_(y[0, 4])), "token 5 holds the result of token 4"),
     "bad columns": (Q_NORM, edited(lambda y: y[..., -7:].zero_()), "columns 57 to 63 are wrong, the end of the row"),
     "imprecise": (Q_NORM, lambda n, t: n.golden(t.input)[0] * _noise(t, 0.005), "imprecise arithmetic"),
