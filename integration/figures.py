@@ -308,16 +308,17 @@ class _Diagram:
         for end, y in ends or [(begin, self._middle)]:
             self._arrow((end, y), (right + 0.3, self._middle))
         right = self._plain("attention", right + 0.3, 0.86)
-        right = self._add(right, start)
-        start = (right - 0.13, self._middle + 0.13)
+        right = self._add(right, start, self._height - 0.3)
+        start = (right - 0.13, self._middle - 0.13)
         right = self._tap("post_attention_layernorm", right, self._middle)
         if "router scores" in taps:
             right = self._choice("router", right, self._middle)
         right = self._plain("experts" if "router scores" in taps else "MLP", right, 0.75)
-        right = self._add(right, start)
+        right = self._add(right, start, self._middle - 0.62)
         right = self._tap("block output", right, self._middle)
-        self._axes.set(xlim=(-0.1, right + 0.1), ylim=(-0.6, self._height - 0.02))
-        self.figure.set_size_inches(right + 0.2, self._height + 0.58)
+        bottom = min(-0.6, self._middle - 0.75)
+        self._axes.set(xlim=(-0.1, right + 0.1), ylim=(bottom, self._height))
+        self.figure.set_size_inches(right + 0.2, self._height - bottom)
 
     def _tap(self, name: str, left: float, y: float, since: float | None = None) -> float:
         """A box for `name`, an arrow to it from `left` at height `since`; returns its right end."""
@@ -358,15 +359,15 @@ class _Diagram:
         self._axes.text(left + width / 2, self._middle, name, ha="center", va="center")
         return left + width
 
-    def _add(self, left: float, start: tuple[float, float]) -> float:
-        """A plus, and the residual's way to it from `start`, above all boxes."""
+    def _add(self, left: float, start: tuple[float, float], level: float) -> float:
+        """A plus, and the residual's way to it from `start`, along a line at height `level` that no box crosses."""
         left = self._to(left, self._middle)
-        x, top = left + 0.13, self._height - 0.3
-        self._axes.add_patch(Circle((x, self._middle), 0.13, fill=False, ec=NEUTRAL, lw=1.2))
+        x, radius = left + 0.13, 0.13
+        self._axes.add_patch(Circle((x, self._middle), radius, fill=False, ec=NEUTRAL, lw=1.2))
         self._axes.text(x, self._middle, "+", ha="center", va="center")
-        self._axes.plot([start[0], start[0], x], [start[1], top, top], color=NEUTRAL, lw=1)
-        self._arrow((x, top), (x, self._middle + 0.13))
-        return left + 0.26
+        self._axes.plot([start[0], start[0], x], [start[1], level, level], color=NEUTRAL, lw=1)
+        self._arrow((x, level), (x, self._middle + (radius if level > self._middle else -radius)))
+        return left + 2 * radius
 
     def _to(self, left: float, y: float, since: float | None = None) -> float:
         gap = 0.3 if since is None else 0.42
