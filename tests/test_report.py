@@ -364,7 +364,7 @@ def test_page_fits_its_window(pages: dict[str, Path], tmp_path: Path, width: int
 @needs_browser
 def test_page_follows_the_readers_colours(pages: dict[str, Path], tmp_path: Path) -> None:
     probe = "<script>document.title = getComputedStyle(document.body).color +"
-    probe += " getComputedStyle(document.querySelector('svg text')).color</script>"
+    probe += " getComputedStyle(document.querySelector('svg text')).fill</script>"
     page = tmp_path / "probed.html"
     page.write_text((pages["pass"] / "report.html").read_text().replace("</body>", f"{probe}</body>"))
     schemes = [f"--blink-settings=preferredColorScheme={scheme}" for scheme in (0, 1)]
