@@ -3,39 +3,52 @@ itself makes there.
 
 The block runs three times on the same input: HuggingFace's in bfloat16 (the reference), HuggingFace's in float32 on
 the same weights (exact), and in bfloat16 with the chosen norms on the device (result). What the first two differ by is
-the noise floor.
+the noise floor. `collect` runs, `judge` compares: what was collected can be saved and judged by other bounds.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 import ttnn
 
 from integration.block import Block, ChoiceTap, NormTap, Run
 from integration.metrics import Errors, compare
-from integration.replace import FoundNorm, find_norms, replace_norms
+from integration.recording import RecordedNorm, Recording
+from integration.replace import FoundNorm, Replacement, find_norms, replace_norms
 
-# --- Bounds of a norm against float64 on the same input ---
-
-MIN_PCC = 0.9999
-# A correct float32 evaluation falls beside the right bfloat16 value in near-ties alone, and by one ULP. In
-# HuggingFace's order a near-tie of the first rounding moves the product by two (1.0 is rounded to 1.0078, gamma is
-# 1.99), and the third is for the spacing that changes at a power of two.
-MAX_SCALED_ULP = 3.0
-# A value that is off by 2^-20 before it is rounded (float32 keeps 2^-24, sums over a row lose some) falls on the other
-# side of a rounding boundary once in 2^11 bfloat16 elements; 2% leaves room for two of a single stick of 128. A scale
-# that is off by 0.1% changes a quarter of the elements, though none by more than an ULP. A tie may go either way: in
-# HuggingFace's order gamma times a rounded value is one in 2% of the elements, and the packer takes the larger.
-MIN_NEAREST = 0.98
-
-# --- Bound of what follows from norms ---
-
-# Where near-ties came out otherwise, other roundings follow. However far that spreads, the device is one bfloat16
-# evaluation and HuggingFace's another; two that share no rounding error at all differ by sqrt(2) noise floors.
-MAX_FLOORS = 2.0**0.5
-# Of n elements the ratio of two such norms scatters by 1 / sqrt(n): so many times that is allowed on top.
+# Of n elements the ratio of two norms of errors scatters by 1 / sqrt(n): so many times that is allowed on top.
 MAX_SIGMAS = 4.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a tap must keep to. The first three are for a norm against float64 on the same input, the last is for what
+    follows from norms.
+
+    Attributes:
+        min_pcc: least correlation; of what follows from norms, too
+        max_ulp: most scaled ULPs. A correct float32 evaluation falls beside the right bfloat16 value in near-ties
+            alone, and by one ULP. In HuggingFace's order a near-tie of the first rounding moves the product by two (1.0
+            is rounded to 1.0078, gamma is 1.99), and the third is for the spacing that changes at a power of two.
+        min_nearest: least share of elements that no bfloat16 value beats. A value that is off by 2^-20 before it is
+            rounded (float32 keeps 2^-24, sums over a row lose some) falls on the other side of a rounding boundary once
+            in 2^11 elements; 2% leaves room for two of a single stick of 128. A scale that is off by 0.1% changes a
+            quarter of the elements, though none by more than an ULP. A tie may go either way: in HuggingFace's order
+            gamma times a rounded value is one in 2% of the elements, and the packer takes the larger.
+        max_floors: most noise floors. Where near-ties came out otherwise, other roundings follow. However far that
+            spreads, the device is one bfloat16 evaluation and HuggingFace's another; two that share no rounding error
+            at all differ by sqrt(2) noise floors.
+    """
+
+    min_pcc: float = 0.9999
+    max_ulp: float = 3.0
+    min_nearest: float = 0.98
+    max_floors: float = 2.0**0.5
+
+    def holds_for_norm(self, errors: Errors) -> bool:
+        return errors.pcc >= self.min_pcc and errors.scaled <= self.max_ulp and errors.nearest >= self.min_nearest
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Comparison:
     launches: dict[str, int]  # of each norm on the device
     taps: list[Tap]
     flips: list[Flips]
+    bounds: Bounds = field(default_factory=Bounds)
 
     @property
     def holds(self) -> bool:
@@ -106,7 +120,20 @@ def compare_block(
     tokens: int | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compares `block`, a bfloat16 one, with itself with norms on `device`.
+    """Collects and judges by the default bounds; arguments and errors are `collect`'s."""
+    return judge(collect(block, device, norms, isolated, tokens, seed))
+
+
+def collect(
+    block: Block,
+    device: ttnn.Device,
+    norms: Sequence[str] = ("*",),
+    isolated: bool = False,
+    tokens: int | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Recording:
+    """Runs `block`, a bfloat16 one, and the same with norms on `device`.
 
     Args:
         norms: globs of those norms' module names in the layer; see `replace_norms`
@@ -114,26 +141,50 @@ def compare_block(
             so that their errors propagate
         tokens: length of the one sequence; default `default_tokens`
         seed: of the input, N(0, 1) bfloat16
+        tell: is called with what is going on, before it
     Raises:
         NormError: a pattern fits no norm, or a norm can't run on the device
     """
     tokens = tokens or default_tokens(block)
     generator = torch.Generator().manual_seed(seed)
     hidden_states = torch.randn(1, tokens, block.config.hidden_size, generator=generator).to(torch.bfloat16)
+    facts = {
+        "model": block.config.model_type,
+        "layer": block.number,
+        "tokens": tokens,
+        "seed": seed,
+        "isolated": isolated,
+        "index_topk": getattr(block.config, "index_topk", None),
+    }
 
     originals = {norm.name: norm for norm in find_norms(block.layer, include=norms)}
+    tell("reference on the CPU, bfloat16")
     reference = block.run(hidden_states, originals)
-    if isolated:
-        with replace_norms(block.layer, device, include=norms) as replacement:
+    exact = None
+    if not isolated:
+        tell("reference on the CPU, float32")
+        exact = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
+    with replace_norms(block.layer, device, include=norms) as replacement, _told(replacement, tell):
+        if isolated:
             inputs = {name: reference.norm(name).input for name in reference.taps if name in originals}
-            outputs = {name: replacement.norms[name](x) for name, x in inputs.items()}
-            launches = {name: norm.launches for name, norm in replacement.norms.items()}
-        return Comparison(tokens, launches, _isolated(outputs, reference, originals, launches), [])
-    exact = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
-    with replace_norms(block.layer, device, include=norms) as replacement:
-        result = block.run(hidden_states, originals)
+            result = Run({name: NormTap(x, replacement.norms[name](x)) for name, x in inputs.items()}, torch.empty(0))
+        else:
+            result = block.run(hidden_states, originals)
         launches = {name: norm.launches for name, norm in replacement.norms.items()}
-    return Comparison(tokens, launches, *_chained(result, reference, exact, originals, launches))
+    recorded = {name: _recorded(originals[name], launches[name]) for name in launches}
+    return Recording(recorded, reference, exact, result, facts)
+
+
+def judge(recording: Recording, bounds: Bounds = Bounds()) -> Comparison:
+    """Compares what was collected, tap by tap. Needs no device."""
+    launches = {name: norm.launches for name, norm in recording.norms.items()}
+    taps, flips = (_isolated if recording.exact is None else _chained)(recording, bounds)
+    return Comparison(recording.tokens, launches, taps, flips, bounds)
+
+
+def short(name: str) -> str:
+    """A norm's name without the modules that it is in."""
+    return name.rsplit(".", 1)[-1]
 
 
 def default_tokens(block: Block) -> int:
@@ -143,21 +194,47 @@ def default_tokens(block: Block) -> int:
     return index_topk + 4 if index_topk and index_topk <= 32 else 16
 
 
-def _isolated(
-    outputs: dict[str, torch.Tensor], reference: Run, originals: dict[str, FoundNorm], launches: dict[str, int]
-) -> list[Tap]:
+@contextmanager
+def _told(replacement: Replacement, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells of each launch before it, as long as the block lasts."""
+    count = len(replacement.norms)
+    started: list[str] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def on_forward(*_: object) -> None:
+            started.append(name)
+            tell(f"launching {short(name)}, {len(started)} of {count}")
+
+        return on_forward
+
+    handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in replacement.norms.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorded(found: FoundNorm, launches: int) -> RecordedNorm:
+    assert found.norm is not None  # replace_norms refuses what it can't serve
+    weights = dict(found.module.named_parameters())
+    gamma, beta = (weights[name].detach() if name else None for name in (found.norm.gamma, found.norm.beta))
+    return RecordedNorm(found.norm, gamma, beta, launches)
+
+
+def _isolated(recording: Recording, bounds: Bounds) -> tuple[list[Tap], list[Flips]]:
     taps = []
-    for name, output in outputs.items():
-        expected = reference.norm(name)
-        golden, _ = _golden(originals[name], expected.input)
-        taps.append(_against_float64(name, NormTap(expected.input, output), expected, originals[name], launches[name]))
-        taps.append(_against_huggingface(name, output, expected.output, golden, launches[name]))
-    return taps
+    for name in recording.result.taps:
+        norm, tap, expected = recording.norms[name], recording.result.norm(name), recording.reference.norm(name)
+        golden, _ = norm.golden(expected.input)
+        taps.append(_against_float64(name, tap, expected, norm, bounds))
+        taps.append(_against_huggingface(name, tap.output, expected.output, golden, norm.launches, bounds))
+    return taps, []
 
 
-def _chained(
-    result: Run, reference: Run, exact: Run, originals: dict[str, FoundNorm], launches: dict[str, int]
-) -> tuple[list[Tap], list[Flips]]:
+def _chained(recording: Recording, bounds: Bounds) -> tuple[list[Tap], list[Flips]]:
+    result, reference, exact = recording.result, recording.reference, recording.exact
+    assert exact is not None
     taps: list[Tap] = []
     flips: list[Flips] = []
     launched = 0
@@ -165,46 +242,35 @@ def _chained(
     same = exact_same = torch.ones(result.output.shape[:2], dtype=torch.bool)
     for name, tap in result.taps.items():
         if isinstance(tap, NormTap):
-            launched += launches[name]
-            expected, unrounded = reference.norm(name), exact.norm(name)
-            taps.append(_against_float64(name, tap, expected, originals[name], launches[name]))
+            norm, expected, unrounded = recording.norms[name], reference.norm(name), exact.norm(name)
+            launched += norm.launches
+            taps.append(_against_float64(name, tap, expected, norm, bounds))
             tensors = (tap.output, expected.output, unrounded.output)
-            taps.append(_against_huggingface(name, *tensors, launched, same, exact_same))
+            taps.append(_against_huggingface(name, *tensors, launched, bounds, same, exact_same))
         else:
             choice, precise = reference.choice(name), exact.choice(name)
             may = choice.scores.isfinite()
             masks = (may & same.unsqueeze(-1), may & exact_same.unsqueeze(-1))
             tensors = (tap.scores, choice.scores, precise.scores)
-            scores = _against_huggingface(f"{name} scores", *tensors, launched, *masks)
+            scores = _against_huggingface(f"{name} scores", *tensors, launched, bounds, *masks)
             decide = not torch.equal(choice.chosen, may)  # else there was nothing to choose from
             taps.append(scores if decide else replace(scores, holds=None))
             flips.append(_flips(name, tap, choice, precise, launched, same, exact_same))
             same, exact_same = same & ~_flipped(tap, choice), exact_same & ~_flipped(precise, choice)
     tensors = (result.output, reference.output, exact.output)
-    taps.append(_against_huggingface("block output", *tensors, launched, same, exact_same))
+    taps.append(_against_huggingface("block output", *tensors, launched, bounds, same, exact_same))
     if not same.all():
-        taps.append(replace(_against_huggingface("block output, flips too", *tensors, launched), holds=None))
+        everywhere = _against_huggingface("block output, flips too", *tensors, launched, bounds)
+        taps.append(replace(everywhere, holds=None))
     return taps, flips
 
 
-def _golden(norm: FoundNorm, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """HuggingFace's norm in float64, and the size of the terms that were added to make each element: (..., W) both."""
-    computed = norm.norm
-    assert computed is not None  # replace_norms refuses what it can't serve
-    weights = dict(norm.module.named_parameters())
-    gamma, beta = (weights[name].detach() if name else None for name in (computed.gamma, computed.beta))
-    golden = computed.golden(x, gamma, beta)
-    if beta is None:
-        return golden, golden.abs()
-    return golden, (golden - beta.double()).abs() + beta.double().abs()
-
-
-def _against_float64(name: str, tap: NormTap, reference: NormTap, norm: FoundNorm, launches: int) -> Tap:
+def _against_float64(name: str, tap: NormTap, reference: NormTap, norm: RecordedNorm, bounds: Bounds) -> Tap:
     """A norm's output against float64 on its own input; the floor is that of the reference on its own."""
-    errors = compare(tap.output, *_golden(norm, tap.input))
-    floor = compare(reference.output, *_golden(norm, reference.input)).relative_norm
-    accurate = errors.pcc >= MIN_PCC and errors.scaled <= MAX_SCALED_ULP and errors.nearest >= MIN_NEAREST
-    return Tap(name, "float64", tuple(tap.output.shape), errors, floor, launches, accurate and launches > 0)
+    errors = compare(tap.output, *norm.golden(tap.input))
+    floor = compare(reference.output, *norm.golden(reference.input)).relative_norm
+    holds = bounds.holds_for_norm(errors) and norm.launches > 0
+    return Tap(name, "float64", tuple(tap.output.shape), errors, floor, norm.launches, holds)
 
 
 def _against_huggingface(
@@ -213,6 +279,7 @@ def _against_huggingface(
     reference: torch.Tensor,
     exact: torch.Tensor,
     launches: int,
+    bounds: Bounds,
     same: torch.Tensor | None = None,
     exact_same: torch.Tensor | None = None,
 ) -> Tap:
@@ -224,15 +291,25 @@ def _against_huggingface(
     """
     shape = tuple(reference.shape)
     errors, noise = (
-        compare(a, b) if mask is None else compare(a[mask], b[mask]) if mask.any() else None
+        compare(a, b) if mask is None else _compare_where(mask, a, b) if mask.any() else None
         for a, b, mask in ((result, reference, same), (reference, exact, exact_same))
     )
     if errors is None or noise is None:
         return Tap(name, "HuggingFace", shape, errors, torch.nan, launches, False)
     elements = reference.numel() if same is None else reference[same].numel()
-    bound = MAX_FLOORS * (1 + MAX_SIGMAS / elements**0.5) * noise.relative_norm
-    holds = launches > 0 and errors.pcc >= MIN_PCC and errors.relative_norm <= bound
+    bound = bounds.max_floors * (1 + MAX_SIGMAS / elements**0.5) * noise.relative_norm
+    holds = launches > 0 and errors.pcc >= bounds.min_pcc and errors.relative_norm <= bound
     return Tap(name, "HuggingFace", shape, errors, noise.relative_norm, launches, holds)
+
+
+def _compare_where(mask: torch.Tensor, result: torch.Tensor, reference: torch.Tensor) -> Errors:
+    """Where `mask` is set; indices are of the whole tensor."""
+    errors = compare(result[mask], reference[mask])
+    places = mask.nonzero().tolist()  # by the first index of what is compared
+    worst = (*places[errors.worst[0]], *errors.worst[1:])
+    rows = errors.worst_row or errors.worst  # of single elements there are no rows
+    worst_row = (*places[rows[0]], *rows[1:])[: result.ndim - 1]
+    return replace(errors, worst=worst, worst_row=worst_row)
 
 
 def _flips(

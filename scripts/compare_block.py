@@ -1,27 +1,61 @@
 #!/usr/bin/env python3
 """Compare a DeepSeek decoder layer with its norms on a Tenstorrent device and on the CPU.
 
-Exit code: 0 all holds, 1 something fails, 2 bad arguments or weights, 3 no usable device.
+Exit code: 0 all holds, 1 something fails, 2 bad arguments or files, 3 no usable device.
 """
 
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform as python_platform
+import shlex
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from loguru import logger
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from tt_device import PlatformError, find_platform
+from tt_device import Platform, PlatformError, find_platform
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
 
 if TYPE_CHECKING:
-    from integration.compare import Comparison, Tap
+    from integration.recording import Recording
 
 FAILED, BAD_ARGUMENTS, NO_DEVICE = 1, 2, 3
+ROOT = Path(__file__).parents[1]
+# Options of a run; what was recorded is not run again.
+OF_A_RUN = ("layer", "checkpoint", "model", "norms", "isolated", "tokens", "seed", "arch", "save")
+EXAMPLES = """
+Examples:
+
+  compare_block.py --report out
+
+  compare_block.py --checkpoint ~/DeepSeek-V3.2-Exp --tokens 8
+
+One norm, fed what HuggingFace's got:
+
+  compare_block.py --norms k_norm --isolated
+
+Keep the tensors, and judge them again without a device:
+
+  compare_block.py --save run.safetensors
+
+  compare_block.py --load run.safetensors --max-ulp 2
+
+What changed since:
+
+  compare_block.py --report new --baseline old/report.json
+"""
 
 
 class Arch(StrEnum):
@@ -36,6 +70,7 @@ class Model(StrEnum):
 
 
 def main(
+    context: typer.Context,
     layer: Annotated[int, typer.Option(help="Decoder layer; 3 is DeepSeek's first with experts.", min=0)] = 3,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of a DeepSeek checkpoint; default: a small synthetic one.")
@@ -55,49 +90,193 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
     arch: Annotated[Arch | None, typer.Option(help="Of a simulator; default: blackhole.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show a stack trace with an error.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write report.html, report.json and figures there; an earlier report goes.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier report.json: say what changed since. Changes no exit code.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep all tensors of the run in this .safetensors file.")] = None,
+    load: Annotated[
+        Path | None, typer.Option(help="Judge what --save kept: nothing runs, no device and no checkpoint is needed.")
+    ] = None,
+    min_pcc: Annotated[float | None, typer.Option(help="Bounds.min_pcc; default: 0.9999.")] = None,
+    max_ulp: Annotated[float | None, typer.Option(help="Bounds.max_ulp, of a norm; default: 3.")] = None,
+    min_nearest: Annotated[float | None, typer.Option(help="Bounds.min_nearest, of a norm; default: 0.98.")] = None,
+    max_floors: Annotated[
+        float | None, typer.Option(help="Bounds.max_floors, of what follows from norms; default: sqrt(2).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json's content, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone, one line.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show ttnn's messages, and a stack trace with an error.")
+    ] = False,
 ) -> None:
     """Run one decoder layer with HuggingFace's norms and with ours on the device, and compare tap by tap."""
-    logger.remove()
-    logger.add(sys.stderr, format="{message}", level="INFO")
-    try:
-        platform = find_platform(arch)
-        logger.info(f"device: {platform}")
-        weights = _open_checkpoint(checkpoint, model)
-        logger.info(f"checkpoint: {weights.folder}")
-        # Slow to import (torch, transformers, ttnn): after what can be refused without them.
-        from integration.block import Block
-        from integration.compare import compare_block
-        from integration.replace import NormError, find_norms
-
-        block = Block(weights, layer)
-        patterns = [pattern.strip() for pattern in norms.split(",")]
+    _set_up_log(quiet, verbose)
+    if load is not None and (given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]):
+        _stop(ValueError(f"--load judges what was recorded: leave out {', '.join(given)}"), BAD_ARGUMENTS, verbose)
+    # Slow to import (torch, transformers, ttnn): after what can be refused without them.
+    if load is None:
         try:
-            find_norms(block.layer, patterns)  # before the device is opened for nothing
-            logger.info("opening the device and compiling kernels, up to a minute the first time ...")
-            with platform.open() as device:
-                comparison = compare_block(block, device, patterns, isolated, tokens, seed)
-        except NormError as error:
+            platform = find_platform(arch)
+            logger.info(f"device: {platform}")
+            weights = _open_checkpoint(checkpoint, model)
+            logger.info(f"checkpoint: {weights.folder}")
+        except CheckpointError as error:
             _stop(error, BAD_ARGUMENTS, verbose)
-    except CheckpointError as error:
+        except PlatformError as error:
+            _stop(error, NO_DEVICE, verbose)
+    from integration.compare import Bounds, judge
+    from integration.recording import Recording, RecordingError
+    from integration.replace import NormError
+    from integration.report import ReportError, check_folder, read_report, write_report
+    from integration.report import report as report_of
+    from integration.terminal import MIN_WIDTH, print_comparison, verdict_line
+
+    given_bounds = {"min_pcc": min_pcc, "max_ulp": max_ulp, "min_nearest": min_nearest, "max_floors": max_floors}
+    bounds = Bounds(**{name: value for name, value in given_bounds.items() if value is not None})
+    try:
+        # What can be refused is refused before anything runs.
+        earlier = None if baseline is None else read_report(baseline)
+        if report is not None:
+            check_folder(report)
+        if save is not None and not save.parent.is_dir():
+            raise RecordingError(f"{save}: there is no folder {save.parent}: make it first")
+        with _progress(quiet) as tell:
+            if load is None:
+                patterns = [pattern.strip() for pattern in norms.split(",")]
+                recording = _record(weights, layer, platform, patterns, isolated, tokens, seed, tell)
+            else:
+                recording = Recording.load(load)
+            if save is not None:
+                recording.save(save)
+            tell("judging")
+            comparison = judge(recording, bounds)
+            content = report_of(recording, comparison, earlier)
+            if report is not None:
+                tell("drawing the report")
+                write_report(report, content, recording, comparison)
+    except (NormError, CheckpointError, RecordingError, ReportError) as error:
         _stop(error, BAD_ARGUMENTS, verbose)
     except PlatformError as error:
         _stop(error, NO_DEVICE, verbose)
 
-    mode = "each norm fed HuggingFace's input" if isolated else "chained"
-    console = Console(width=max(Console().width, 132))  # a figure that is cut is no figure
-    title = f"{block.config.model_type} layer {layer}, tokens: {comparison.tokens}, {mode}"
-    console.print(_tap_table(title, comparison))
-    if comparison.flips:
-        console.print(_flip_table(comparison))
-    index_topk = getattr(block.config, "index_topk", 0)
-    if not isolated and index_topk >= comparison.tokens:
-        console.print(f"index_topk is {index_topk}: each query attends to all keys, whatever k_norm gives.")
-    for tap in comparison.taps:
-        if tap.holds is False:
-            console.print(_why(tap), highlight=False)
+    if as_json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    elif quiet:
+        print(verdict_line(content))
+    else:
+        console = Console(width=max(Console().width, MIN_WIDTH))
+        print_comparison(console, comparison, content)
+        if report is not None:
+            console.print(f"report: {report / 'report.html'}", highlight=False, soft_wrap=True)
     if not comparison.holds:
         raise typer.Exit(FAILED)
+
+
+def _set_up_log(quiet: bool, verbose: bool) -> None:
+    logger.remove()
+    levels: dict[str | None, str | int | bool] = {"": "WARNING" if quiet else "INFO", "ttnn": "WARNING"}
+    if verbose:
+        levels = {"": "DEBUG"}
+        os.environ.setdefault("TT_LOGGER_LEVEL", "info")  # of ttnn's C++ side
+    logger.add(sys.stderr, format="{message}", level=0, filter=levels)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is going on and for how long, on a terminal. Gives what is to be called with each step."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield logger.debug
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        step = progress.add_task("")
+        yield lambda text: progress.reset(step, description=text)
+
+
+def _record(
+    weights: Checkpoint,
+    layer: int,
+    platform: Platform,
+    patterns: list[str],
+    isolated: bool,
+    tokens: int | None,
+    seed: int,
+    tell: Callable[[str], None],
+) -> "Recording":
+    """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
+    from integration.block import Block
+    from integration.compare import collect
+    from integration.replace import find_norms
+
+    tell("reading the layer")
+    block = Block(weights, layer)
+    find_norms(block.layer, patterns)  # before the device is opened for nothing
+    logger.info("opening the device and compiling kernels, up to a minute the first time ...")
+    tell("opening the device")
+    with platform.open() as device:
+        recording = collect(block, device, patterns, isolated, tokens, seed, tell)
+    return replace(recording, facts=recording.facts | _origin(weights, platform, recording))
+
+
+def _origin(weights: Checkpoint, platform: Platform, recording: "Recording") -> dict[str, Any]:
+    """Facts by which somebody else can run the same."""
+    distributions = ("tt-deepseek-norms", "ttnn", "torch", "transformers", "wolfpine")
+    versions = {name: version for name in distributions if (version := _version(name))}
+    return {
+        "device": str(platform),
+        "backend": platform.backend,
+        "arch": platform.arch,
+        "compiler": str(platform.compiler),
+        "versions": versions | {"python": python_platform.python_version()},
+        "checkpoint": str(weights.folder),
+        "checkpoint_sha256": _fingerprint(weights, recording),
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _fingerprint(weights: Checkpoint, recording: "Recording") -> str:
+    """SHA-256 over config.json, the index if there is one, and the compared norms' weights as loaded, by name: which
+    checkpoint it was, without reading all of it."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors.index.json"):
+        if (weights.folder / name).is_file():
+            digest.update((weights.folder / name).read_bytes())
+    for name, norm in sorted(recording.norms.items()):
+        digest.update(name.encode())
+        for weight in (norm.gamma, norm.beta):
+            if weight is not None:
+                digest.update(weight.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Of the checkout that this file is in, with a + if files differ from it; None outside of one."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        run = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
 
 
 def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
@@ -114,58 +293,6 @@ def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
     return weights
 
 
-def _tap_table(title: str, comparison: "Comparison") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, collapse_padding=True)
-    for column in ("tap", "against"):
-        table.add_column(column, no_wrap=True)
-    for column in ("shape", "PCC", "max abs", "nearest", "ULP", "rel. norm", "floor", "launches"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for tap in comparison.taps:
-        errors = tap.errors
-        figures = ["no token left", "", "", "", ""]
-        if errors:
-            figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", "", ""]
-            figures[3] = f"{errors.scaled:.2f}" if tap.reference == "float64" else ""  # else the operands are unknown
-            figures[4] = f"{errors.relative_norm:.2e}"
-        table.add_row(
-            tap.name.rsplit(".", 1)[-1],
-            tap.reference,
-            "x".join(map(str, tap.shape)),
-            *figures,
-            f"{tap.floor:.2e}",
-            str(tap.launches),
-            _verdict(tap.holds),
-        )
-    return table
-
-
-def _flip_table(comparison: "Comparison") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="tokens that chose another set than HuggingFace's in bfloat16")
-    table.add_column("choice")
-    for column in ("tokens", "device", "float32", "scores had to move by", "float32 moves them by", "launches"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for flips in comparison.flips:
-        figures = (flips.tokens, flips.flipped, flips.floor, f"{flips.needed:.2e}", f"{flips.noise:.2e}")
-        table.add_row(flips.name, *map(str, figures), str(flips.launches), _verdict(flips.holds))
-    return table
-
-
-def _why(tap: "Tap") -> str:
-    name = f"{tap.name} against {tap.reference}"
-    if tap.errors is None:
-        return f"{name}: each token's choices flipped, so there is nothing to compare: take more --tokens"
-    if not tap.launches:
-        return f"{name}: the device ran no launch"
-    result, expected = tap.errors.worst_values
-    return f"{name}: the worst element is {tap.errors.worst}, {result} for {expected}"
-
-
-def _verdict(holds: bool | None) -> str:
-    return "" if holds is None else "[green]holds[/]" if holds else "[red]FAILS[/]"
-
-
 def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:
     if verbose:
         logger.opt(exception=error).error("")
@@ -173,5 +300,17 @@ def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
+app = typer.Typer(add_completion=False)
+app.command(epilog=EXAMPLES)(main)
+
+
+def _keep_chatter_off_stdout() -> None:
+    """What simulators and ttnn print to file descriptor 1 goes to stderr, up to the process's last word."""
+    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
+    os.dup2(2, 1)
+    sys.stdout = stdout
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    _keep_chatter_off_stdout()
+    app()

@@ -1,6 +1,8 @@
 """The comparison of a block: what holds, what it finds, and scripts/compare_block.py as a user runs it."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +25,7 @@ from integration import compare as comparison
 from integration.block import Block, ChoiceTap, NormTap, Run
 from integration.metrics import compare
 from integration.norm import TtNorm
+from integration.recording import Recording
 from integration.replace import Replacement
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
 from scripts.compare_block import main
@@ -279,10 +282,8 @@ def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
     tokens = reference.output.shape[1]
     names = [name for name, tap in reference.taps.items() if isinstance(tap, NormTap)]
     exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
-    originals = {norm.name: norm for norm in find_norms(block.layer, include=names)}
-    launches = dict.fromkeys(names, 1)
-    taps, flips = comparison._chained(result, reference, exact, originals, launches)
-    return comparison.Comparison(tokens, launches, taps, flips)
+    norms = {norm.name: comparison._recorded(norm, launches=1) for norm in find_norms(block.layer, include=names)}
+    return comparison.judge(Recording(norms, reference, exact, result, {}))
 
 
 def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
@@ -385,15 +386,21 @@ def test_default_checkpoint_holds(pytestconfig: pytest.Config) -> None:
     assert "device: " in run.stderr
 
 
-def test_chained_holds(folders: dict[str, Path], pytestconfig: pytest.Config) -> None:
-    arch = pytestconfig.getoption("arch") or "blackhole"
-    run = run_script("--layer", "3", "--checkpoint", folders["v3"], "--model", "v3", "--arch", arch)
+def test_chained_holds(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    arch, saved = pytestconfig.getoption("arch") or "blackhole", tmp_path / "run.safetensors"
+    run = run_script("--layer", "3", "--checkpoint", folders["v3"], "--model", "v3", "--arch", arch, "--save", saved)
     assert run.returncode == 0, run.stderr
     assert "deepseek_v3 layer 3, tokens: 16, chained" in run.stdout
     assert [line.split()[-2:] for line in run.stdout.splitlines() if "block output " in line] == [["4", "holds"]]
     assert [line.split()[0:2] for line in run.stdout.splitlines() if line.startswith("  router  ")] == [
         ["router", "16"]
     ]
+    assert judge_again(saved) == run.stdout, "to the last digit"
+
+
+def judge_again(saved: Path) -> str:
+    """What the script prints of a saved run, where there is no device."""
+    return run_script("--load", saved, TT_METAL_SIMULATOR="/nowhere").stdout
 
 
 def test_broken_weight_fails(tmp_path: Path, pytestconfig: pytest.Config) -> None:
@@ -402,12 +409,15 @@ def test_broken_weight_fails(tmp_path: Path, pytestconfig: pytest.Config) -> Non
     tensors = load_file(shard)
     tensors["model.layers.3.self_attn.indexer.k_norm.weight"][7] = torch.nan
     save_file(tensors, shard, metadata={"format": "pt"})
-    run = run_script(
-        "--checkpoint", folder, "--norms", "k_norm", "--arch", pytestconfig.getoption("arch") or "blackhole"
-    )
+    arch = pytestconfig.getoption("arch") or "blackhole"
+    run = run_script("--checkpoint", folder, "--norms", "k_norm", "--arch", arch, "--json")
     assert run.returncode == 1, run.stderr
-    assert "FAILS" in run.stdout
-    assert "k_norm against float64: the worst element is" in run.stdout
+    content = json.loads(run.stdout)  # which is all that is there, whatever a simulator says
+    assert content["verdict"]["first_wrong"] == K_NORM
+    assert content["verdict"]["sentence"].endswith("there is NaN or Inf in gamma.")
+    assert content["facts"]["arch"] == arch
+    assert re.fullmatch("[0-9a-f]{64}", content["facts"]["checkpoint_sha256"])
+    assert content["facts"]["versions"]["ttnn"]
 
 
 type Invoke = Callable[..., Result]

@@ -73,3 +73,59 @@ def test_float32_results_are_not_rounded() -> None:
     reference = torch.tensor([1.0 + 2.0**-20, 2.0], dtype=torch.float64)
     assert compare(reference.float(), reference).exact == 1.0
     assert compare(torch.tensor([1.0, 2.0]), reference).exact == 0.5
+
+
+def rows() -> torch.Tensor:
+    """(8, 128), far from zero, so that an ULP is an ULP."""
+    return torch.rand(8, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+
+
+def test_scale_and_offset_are_of_the_fit() -> None:
+    errors = compare(rows() * 1.01 + 0.25, rows())
+    assert (errors.scale, errors.offset) == pytest.approx((1.01, 0.25))
+    assert errors.mean_abs == pytest.approx((rows() * 0.01 + 0.25).mean().item())
+
+
+def test_the_worst_row_is_that_of_the_largest_relative_norm() -> None:
+    reference = rows()
+    reference[5] *= 1000
+    result = reference.clone()
+    result[3] *= 1.02
+    result[5] += 1.0  # more, but less of it
+    errors = compare(result, reference)
+    assert errors.worst_row == (3,)
+    assert errors.worst_row_norm == pytest.approx(0.02)
+
+
+def test_the_tail_of_the_ulps() -> None:
+    reference = rows().to(torch.bfloat16)
+    result = reference.clone()
+    result.view(-1)[:10] += 2.0**-6  # two ULPs at 10 of 1,024 elements: 99% are right
+    assert (compare(result, reference).scaled, compare(result, reference).scaled_p99) == (2.0, 0.0)
+    result.view(-1)[:11] = reference.view(-1)[:11] + 2.0**-6
+    assert compare(result, reference).scaled_p99 == 2.0
+
+
+def test_near_zero_counts_as_a_part_of_the_row() -> None:
+    reference = torch.tensor([64.0, 0.0, -64.0, 64.0, -64.0], dtype=torch.float64)
+    result = reference + torch.tensor([0.0, 0.01, 0.0, 0.0, 0.0])
+    least = reference.square().mean().sqrt().item() / 64
+    assert compare(result, reference).max_relative == pytest.approx(0.01 / least)
+
+
+def test_cosine_is_blind_to_scale_alone() -> None:
+    reference = rows() - 1.5
+    assert compare(reference * 3, reference).cosine == pytest.approx(1.0)
+    assert compare(-reference, reference).cosine == pytest.approx(-1.0)
+    assert compare(reference + 10, reference).cosine < 0.5 < compare(reference + 10, reference).pcc
+
+
+def test_nan_and_inf_are_counted_and_left_out_of_the_fit() -> None:
+    result, reference = rows() * 2, rows()
+    result[0, :3] = torch.nan
+    result[1, 0] = torch.inf
+    reference[2, :2] = -torch.inf
+    errors = compare(result, reference)
+    assert (errors.nans, errors.infs, errors.reference_nans, errors.reference_infs) == (3, 1, 0, 2)
+    assert (errors.scale, errors.offset) == pytest.approx((2.0, 0.0))
+    assert math.isinf(errors.worst_row_norm)

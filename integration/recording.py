@@ -1,0 +1,171 @@
+"""What a comparison looks at, kept so that it can be judged again: the tensors of all runs of a block, in one file.
+
+The file is safetensors. Its tensors are `<run>/<tap>/<what>`, as in `result/input_layernorm/output`, and
+`weights/<norm>/gamma` and `beta`; its metadata holds `recording`, a JSON object with "schema": 1, the norms' formulas,
+the order of the taps and the facts of the run.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from integration.block import ChoiceTap, NormTap, Run
+from integration.recognize import Norm
+from weights_tools.files import save_tensors
+
+SCHEMA = 1
+RUNS = ("reference", "exact", "result")
+
+
+class RecordingError(ValueError):
+    """A file that holds no recording, or can't be written. One line."""
+
+
+@dataclass(frozen=True)
+class RecordedNorm:
+    """One norm of the block.
+
+    Attributes:
+        norm: what HuggingFace's module was found to compute
+        gamma, beta: (W,) as loaded, or None where there is none
+        launches: of the device for this norm
+    """
+
+    norm: Norm
+    gamma: torch.Tensor | None
+    beta: torch.Tensor | None
+    launches: int
+
+    def golden(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """HuggingFace's norm of `x` in float64, and the size of the terms that were added to make each element:
+        (..., W) both."""
+        golden = self.norm.golden(x, self.gamma, self.beta)
+        if self.beta is None:
+            return golden, golden.abs()
+        return golden, (golden - self.beta.double()).abs() + self.beta.double().abs()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All that the device and the CPU computed for one comparison.
+
+    Attributes:
+        norms: those on the device, by their module names in the layer
+        reference: HuggingFace's run in bfloat16
+        exact: HuggingFace's run in float32 on the same weights; None if each norm was run alone
+        result: the run with the device's norms; of norms that were run alone no choices, and an empty output
+        facts: of the run, for the reader of a report; what JSON can hold
+    """
+
+    norms: dict[str, RecordedNorm]
+    reference: Run
+    exact: Run | None
+    result: Run
+    facts: dict[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        return self.reference.output.shape[1]
+
+    def save(self, path: Path) -> None:
+        """Writes the file under another name and renames it: it is there as a whole or not at all.
+
+        Raises:
+            RecordingError: it can't be written
+        """
+        tensors = {
+            f"weights/{name}/{kind}": weight
+            for name, norm in self.norms.items()
+            for kind, weight in (("gamma", norm.gamma), ("beta", norm.beta))
+            if weight is not None
+        }
+        for kind, run in self._runs().items():
+            tensors |= {f"{kind}/{name}": tensor for name, tensor in _tensors(run).items()}
+        content = {
+            "schema": SCHEMA,
+            "norms": {name: _formula(norm) for name, norm in self.norms.items()},
+            "runs": {
+                kind: {name: _layout(tap) for name, tap in run.taps.items()} for kind, run in self._runs().items()
+            },
+            "facts": self.facts,
+        }
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+                temporary = Path(folder, path.name)
+                contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+                save_tensors(contiguous, temporary, {"recording": json.dumps(content)})
+                temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise RecordingError(f"{path}: can't write the recording ({error})") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Recording":
+        """
+        Raises:
+            RecordingError: the file can't be read or is no recording of this version
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                content = json.loads((file.metadata() or {}).get("recording", "{}"))
+                if content.get("schema") != SCHEMA:
+                    raise RecordingError(
+                        f"{path}: schema of the recording must be {SCHEMA}, but is {content.get('schema')}:"
+                        " record again with --save"
+                    )
+                tensors = {key: file.get_tensor(key) for key in list(file.keys())}
+            runs = {kind: _run(taps, kind, tensors) for kind, taps in content["runs"].items()}
+            norms = {name: _norm(name, formula, tensors) for name, formula in content["norms"].items()}
+            return cls(norms, runs["reference"], runs.get("exact"), runs["result"], content["facts"])
+        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise RecordingError(f"{path}: can't read it as a recording of --save ({error})") from error
+
+    def _runs(self) -> dict[str, Run]:
+        runs = zip(RUNS, (self.reference, self.exact, self.result), strict=True)
+        return {kind: run for kind, run in runs if run is not None}
+
+
+def _tensors(run: Run) -> dict[str, torch.Tensor]:
+    tensors = {"output": run.output}
+    for name, tap in run.taps.items():
+        if isinstance(tap, NormTap):
+            tensors |= {f"{name}/input": tap.input, f"{name}/output": tap.output}
+        else:
+            tensors |= {f"{name}/scores": tap.scores, f"{name}/chosen": tap.chosen}
+    return tensors
+
+
+def _layout(tap: NormTap | ChoiceTap) -> dict[str, int]:
+    return {} if isinstance(tap, NormTap) else {"groups": tap.groups, "chosen_groups": tap.chosen_groups}
+
+
+def _run(taps: Mapping[str, dict[str, int]], kind: str, tensors: Mapping[str, torch.Tensor]) -> Run:
+    def tap(name: str, layout: dict[str, int]) -> NormTap | ChoiceTap:
+        start = f"{kind}/{name}/"
+        if layout:
+            return ChoiceTap(tensors[start + "scores"], tensors[start + "chosen"], **layout)
+        return NormTap(tensors[start + "input"], tensors[start + "output"])
+
+    return Run({name: tap(name, layout) for name, layout in taps.items()}, tensors[f"{kind}/output"])
+
+
+def _formula(norm: RecordedNorm) -> dict[str, Any]:
+    dtypes = sorted([_name(of_x), _name(of_weights)] for of_x, of_weights in norm.norm.dtypes)
+    return asdict(norm.norm) | {"dtypes": dtypes, "launches": norm.launches}
+
+
+def _norm(name: str, formula: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> RecordedNorm:
+    fields = dict(formula)
+    launches = fields.pop("launches")
+    dtypes = frozenset((getattr(torch, of_x), getattr(torch, of_weights)) for of_x, of_weights in fields["dtypes"])
+    gamma, beta = (tensors.get(f"weights/{name}/{kind}") for kind in ("gamma", "beta"))
+    return RecordedNorm(Norm(**fields | {"dtypes": dtypes}), gamma, beta, launches)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
