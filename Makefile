@@ -22,6 +22,7 @@ compare: setup
 	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH)
 
 test: setup
+	@scripts/setup.sh browser
 	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist worksteal
 
 bench: setup

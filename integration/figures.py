@@ -261,6 +261,52 @@ def _headroom(axes: Axes) -> None:
 BOX_HEIGHT = 0.86
 
 
+def timelines(cycles: list[dict[str, Any]]) -> Figures:
+    """What each CB held in the course of each norm's launch, with the launch's phases behind.
+
+    Args:
+        cycles: `facts["cycles"]` of a recording
+    """
+    with mpl.rc_context(STYLE):
+        svg = {}
+        for launch in cycles:
+            figure = Figure(figsize=(4.7, 2.9))
+            _timeline(figure, launch, (0.135, 0.845))
+            svg[launch["name"]] = _svg(figure, f"{launch['name']}.timeline")
+        sheet = Figure(figsize=(4.9 * len(cycles), 3.1))
+        for place, launch in enumerate(cycles):
+            _timeline(sheet, launch, ((place + 0.14) / len(cycles), 0.82 / len(cycles)))
+        return Figures(svg, _png(sheet))
+
+
+def _timeline(figure: Figure, launch: dict[str, Any], place: tuple[float, float]) -> None:
+    """A lane a CB. place: left and width in the figure."""
+    held = {cb: steps for cb, steps in launch["cbs"].items() if steps}
+    for lane, (cb, steps) in enumerate(held.items()):
+        height = 0.7 / len(held)
+        axes = figure.add_axes((place[0], 0.15 + (len(held) - 1 - lane) * height, place[1], height * 0.82))
+        edge = 0
+        for phase in ("start", "statistics", "normalize", "write"):
+            start, edge = edge, edge + launch["phases"][phase]
+            axes.axvspan(start, edge, color=SECOND, alpha=0.16 if phase in ("statistics", "write") else 0.05, lw=0)
+            if lane == 0 and edge - start > 0.08 * launch["cycles"]:
+                axes.annotate(
+                    phase, ((start + edge) / 2, 1.04), xycoords=("data", "axes fraction"), ha="center", size=7
+                )
+        at, pages = zip(*steps, strict=True)
+        axes.fill_between(
+            [0, *at, launch["cycles"]], [0, *pages, pages[-1]], step="post", color=RIGHT, alpha=0.75, lw=0
+        )
+        axes.set(xlim=(0, launch["cycles"]), ylim=(0, None), ylabel=cb)
+        axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        axes.grid(visible=False)
+        if lane < len(held) - 1:
+            axes.set_xticklabels([])
+        else:
+            axes.set_xlabel("simulated cycles since GO; height: pages in the CB")
+    figure.text(place[0], 0.945, f"{short(launch['name'])}: {launch['cycles']:,} cycles", fontweight="bold", size=9.5)
+
+
 def state(tap: Tap, comparison: Comparison) -> str:
     """Where some norm is wrong for its own input, what else fails may be off by what it was given."""
     if tap.holds is not False:

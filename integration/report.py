@@ -5,6 +5,8 @@
     schema      1
     verdict     holds; sentence; first_wrong: the first norm that is wrong for its own input, or null; kind of its fault
     facts       of the run: model, layer, tokens, seed, isolated, device, versions, checkpoint and its hash, date, ...
+                cycles, if they were counted: of each norm's launch, by wolfpine's cost model, with phases
+                (`tt_device.cycles.Phases`), and for each CB from which cycle on it held how many pages
     bounds      by which was judged
     launches    of each norm on the device
     taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
@@ -30,7 +32,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from integration.compare import Comparison, Tap, short
 from integration.diagnosis import Diagnosis, diagnose
-from integration.figures import SYMBOLS, diagram, norm_figures, state
+from integration.figures import SYMBOLS, diagram, norm_figures, state, timelines
 from integration.recording import RecordedNorm, Recording
 
 SCHEMA = 1
@@ -62,10 +64,14 @@ def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any
         "flips": [dataclasses.asdict(flips) for flips in comparison.flips],
         "norms": [_norm(tap, recording.norms[tap.name], diagnosis) for tap, diagnosis in diagnoses],
         "baseline": baseline and _against_baseline(taps, baseline),
-        "figures": ["block.png", *(f"{tap.name}.png" for tap, _ in diagnoses)],
+        "figures": ["block.png", *(f"{tap.name}.png" for tap, _ in diagnoses), *_cycles_figure(recording)],
     }
     plain: dict[str, Any] = _plain(content)
     return plain
+
+
+def _cycles_figure(recording: Recording) -> list[str]:
+    return ["cycles.png"] if "cycles" in recording.facts else []
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -135,6 +141,11 @@ def _write_page(folder: Path, content: dict[str, Any], recording: Recording, com
         figures = norm_figures(name, recording.norms[name], recording.result.norm(name), comparison.bounds)
         (folder / f"{name}.png").write_bytes(figures.png)
         svg[name] = figures.svg
+    for figure in _cycles_figure(recording):
+        lines = timelines(recording.facts["cycles"])
+        (folder / figure).write_bytes(lines.png)
+        for name, line in lines.svg.items():
+            svg[name]["timeline"] = line
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # setup.sh        makes .venv from requirements.lock, and sees to a RISC-V compiler. `make` calls it before its targets.
+# setup.sh browser  sees to Chromium, in which the tests open the report's page. `make test` calls it.
 # setup.sh lock   writes requirements.lock from pyproject.toml, keeping the versions that still fit.
 #
 # When nothing has changed since it last succeeded, it returns within milliseconds and touches no network.
@@ -42,19 +43,28 @@ has_compiler() {
 }
 
 install_compiler() {
-    local as_root=()
-    if ((EUID != 0)); then
-        as_root=(sudo -n)
-        sudo -n true 2>/dev/null || die "the RISC-V compiler is missing, and only root can install it: type
+    has_root || die "the RISC-V compiler is missing, and only root can install it: type
     sudo apt-get update && sudo apt-get install -y ${RISCV_PACKAGES[*]}
 and run make again"
-    fi
-    say "installing ${RISCV_PACKAGES[*]}"
+    apt_install "${RISCV_PACKAGES[@]}" || die "apt-get could not install ${RISCV_PACKAGES[*]}"
+}
+
+# Without one the browser's tests are skipped, and say so: Ubuntu has Chromium as a snap alone, which containers lack.
+see_to_browser() {
+    if command -v chromium >/dev/null; then return; fi
+    { has_root && apt_install chromium; } || say "no Chromium: the tests that open the report's page will be skipped"
+}
+
+has_root() { ((EUID == 0)) || sudo -n true 2>/dev/null; }
+
+apt_install() {
+    local as_root=()
+    if ((EUID != 0)); then as_root=(sudo -n); fi
+    say "installing $*"
     as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     # A repository that is down need not be the one that has our packages: the install decides.
     "${as_root[@]}" update >&2 9<&- || say "apt-get update failed, trying to install all the same"
-    "${as_root[@]}" install -y --no-install-recommends "${RISCV_PACKAGES[@]}" >&2 9<&- ||
-        die "apt-get could not install ${RISCV_PACKAGES[*]}"
+    "${as_root[@]}" install -y --no-install-recommends "$@" >&2 9<&-
 }
 
 make_venv() {
@@ -135,6 +145,7 @@ die() {
 
 case "${1:-}" in
     "") main ;;
+    browser) see_to_browser ;;
     lock) write_lock ;;
     *) die "unknown argument: $1" ;;
 esac

@@ -1,5 +1,6 @@
 """The comparison of a block: what holds, what it finds, and scripts/compare_block.py as a user runs it."""
 
+import gzip
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from commands.compare_block import main
 from integration import NormError, find_norms, replace_norms
 from integration import compare as comparison
 from integration.block import Block, ChoiceTap, NormTap, Run
@@ -27,8 +29,9 @@ from integration.metrics import compare
 from integration.norm import TtNorm
 from integration.recording import Recording
 from integration.replace import Replacement
+from integration.report import read_report
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
-from scripts.compare_block import main
+from tests.child import wait_for
 from tests.small import SMALL, SMALL_V3
 from weights_tools import Checkpoint, write_synthetic
 
@@ -384,6 +387,34 @@ def test_default_checkpoint_holds(pytestconfig: pytest.Config) -> None:
         assert 0 < float(max_abs) < 0.05
         assert rows[name, "HuggingFace"][-1] == "holds"
     assert "device: " in run.stderr
+
+
+def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """On wolfpine, whatever the other tests run on: it alone has a cost model."""
+    arch, trace, report = pytestconfig.getoption("arch") or "blackhole", tmp_path / "t.json.gz", tmp_path / "report"
+    options = ("--tokens", "4", "--arch", arch, "--trace", trace, "--report", report)
+    run = run_script("--checkpoint", folders["v32"], *options, TT_METAL_SIMULATOR="")
+    assert run.returncode == 0, run.stderr
+    content = read_report(report / "report.json")
+    cycles = {launch["name"]: launch for launch in content["facts"]["cycles"]}
+    assert list(cycles) == [tap["name"] for tap in content["taps"] if tap["reference"] == "float64"], (
+        "the order of runs"
+    )
+    for launch in cycles.values():
+        phases = launch["phases"]
+        assert sum(phases[phase] for phase in ("start", "statistics", "normalize", "write")) == launch["cycles"] > 1000
+    assert cycles[K_NORM]["cbs"]["beta"]
+    assert not cycles["input_layernorm"]["cbs"]["beta"], "an RMSNorm"
+    wait_for(trace.exists, 10)  # the simulator writes it as it ends
+    with gzip.open(trace) as file:
+        assert json.load(file)["traceEvents"]
+
+
+def test_trace_needs_wolfpine(tmp_path: Path) -> None:
+    (tmp_path / "libttsim_bh.so").touch()
+    run = run_script("--trace", tmp_path / "t.gz", TT_METAL_SIMULATOR=str(tmp_path / "libttsim_bh.so"))
+    assert run.returncode == 3
+    assert "error: --trace needs wolfpine, but the device is ttsim" in run.stderr
 
 
 def test_chained_holds(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:

@@ -20,7 +20,7 @@ from weights_tools import Checkpoint, CheckpointError, write_synthetic
 from weights_tools.__main__ import app
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("integration", "micro_ops", "scripts", "tt_device", "weights_tools")
+SHIPPED = ("commands", "integration", "micro_ops", "scripts", "tt_device", "weights_tools")
 
 # ---- No code that could
 

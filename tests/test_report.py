@@ -18,6 +18,7 @@ from loguru import logger
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
+from commands.compare_block import main
 from integration import compare as comparison
 from integration import find_norms
 from integration.block import Block, NormTap
@@ -26,7 +27,6 @@ from integration.diagnosis import diagnose
 from integration.metrics import Errors
 from integration.recording import RecordedNorm, Recording, RecordingError
 from integration.report import ReportError, check_folder, read_report, report, write_report
-from scripts.compare_block import main
 from tests.small import SMALL
 from weights_tools import Checkpoint, write_synthetic
 
@@ -329,6 +329,21 @@ def test_page_says_what_is_wrong(pages: dict[str, Path]) -> None:
     assert "✗ FAILS: dropped beta" in words
     assert "▼ worse at k_norm." in words
     assert "✓ PASS" in (pages["pass"] / "report.html").read_text()
+
+
+def test_page_shows_cycles(recording: Recording, tmp_path: Path) -> None:
+    phases = dict.fromkeys(("compute_waits", "writer_waits"), 7)
+    phases |= {"start": 800, "statistics": 500, "normalize": 0, "write": 434}
+    held = {"input": [(800, 1), (1300, 0)], "gamma": [(900, 1)], "beta": [], "output": [(1400, 1), (1500, 0)]}
+    launch = {"name": K_NORM, "cycles": 1734, "phases": phases, "cbs": held}
+    counted = replace(recording, facts=recording.facts | {"cycles": [launch]})
+    judged = judge(counted)
+    write_report(tmp_path / "out", report(counted, judged), counted, judged)
+    text = re.sub(r"<[^>]*>", " ", (tmp_path / "out" / "report.html").read_text())
+    assert re.search(r"k_norm\s+1,734\s+800\s+500\s+0\s+434\s+7\s+7", text)
+    assert "k_norm: 1,734 cycles" in text, "its timeline"
+    assert (tmp_path / "out" / "cycles.png").read_bytes().startswith(b"\x89PNG")
+    check_folder(tmp_path / "out")
 
 
 def test_folder_holds_data_and_pictures(pages: dict[str, Path]) -> None:

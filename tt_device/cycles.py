@@ -57,6 +57,64 @@ class Launch:
     cores: int
     events: tuple[CbEvent, ...]
 
+    def held(self, cb: int) -> list[tuple[int, int]]:
+        """From which cycle on the CB held how many pages."""
+        counts = {"pushed": 0, "popped": 0}
+        held = []
+        for event in self.events:
+            if event.cb == cb:
+                counts[event.kind] = event.pages
+                held.append((event.cycle, counts["pushed"] - counts["popped"]))
+        return held
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A launch's cycles, split where its circular buffers tell; reads and writes of other rows lie behind.
+
+    Attributes:
+        start: until the first piece of x is in L1
+        statistics: until the first piece of the output is made
+        normalize: until the last one is
+        write: until the end
+        compute_waits: of all, cycles in which there was no x to work on, but should have been
+        writer_waits: of all, cycles after the first output in which there was none to write
+    """
+
+    start: int
+    statistics: int
+    normalize: int
+    write: int
+    compute_waits: int
+    writer_waits: int
+
+    @classmethod
+    def of(cls, launch: Launch, cb_input: int, cb_output: int) -> "Phases":
+        x = [event for event in launch.events if event.cb == cb_input]
+        y = [event for event in launch.events if event.cb == cb_output]
+        pushed_x, pushed_y = ([event.cycle for event in events if event.kind == "pushed"] for events in (x, y))
+        return cls(
+            start=pushed_x[0],
+            statistics=pushed_y[0] - pushed_x[0],
+            normalize=pushed_y[-1] - pushed_y[0],
+            write=launch.cycles - pushed_y[-1],
+            compute_waits=_empty_cycles(x),
+            writer_waits=_empty_cycles(y),
+        )
+
+
+def _empty_cycles(events: list[CbEvent]) -> int:
+    """Cycles between the first push and the last event in which the buffer held nothing."""
+    held = {"pushed": 0, "popped": 0}
+    empty, since = 0, None
+    for event in events:
+        if since is not None and event.kind == "pushed":
+            empty, since = empty + event.cycle - since, None
+        held[event.kind] = event.pages
+        if held["pushed"] == held["popped"]:
+            since = event.cycle
+    return empty
+
 
 class CycleCounter:
     """Reads what the probes write."""

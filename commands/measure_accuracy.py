@@ -1,0 +1,55 @@
+"""Measure the errors of our norms beside ttnn's own, as the table in micro_ops/layernorm/SPEC.md."""
+
+from typing import Annotated, Literal
+
+import torch
+import typer
+from loguru import logger
+
+from tt_device import PlatformError, end_at_interrupt, find_platform
+
+WIDTHS = (32, 64, 128, 256, 512, 1536, 7168)
+NORMS: dict[Literal["LayerNorm", "RMSNorm"], str] = {"LayerNorm": "ttnn.layer_norm", "RMSNorm": "ttnn.rms_norm"}
+DATA = ((0.5, 2.0), (1e4, 64.0))  # offset, standard deviation
+
+
+def main(
+    arch: Annotated[str | None, typer.Option(help="Of a simulator: blackhole or wormhole.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that the device may be silent.")] = 300,
+) -> None:
+    """Print a Markdown table; takes a minute on ttsim, a quarter of an hour on wolfpine."""
+    try:
+        platform = find_platform(arch)
+        logger.info(platform)
+        from integration.peers import Case, Trial
+
+        print("| type | offset | width | norm | exact | within 1 ULP | scaled ULP, max | max abs | relative norm |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        with platform.open(timeout) as device:
+            for dtype in (torch.bfloat16, torch.float32):
+                for offset, std in DATA:
+                    for width in WIDTHS:
+                        start = f"| {str(dtype).removeprefix('torch.')} | {offset:g} | {width} |"
+                        rows = 4 if width > 1024 else 32
+                        for norm, ttnns in NORMS.items():
+                            trial = Trial(Case(norm, rows, width, dtype, offset, std), device)
+                            for name, run in ((f"Tt{norm}", trial.run_ours), (ttnns, trial.run_ttnns)):
+                                e = trial.errors(run())
+                                print(
+                                    f"{start} {name} | {e.exact:.4f} | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g}"
+                                    f" | {e.relative_norm:.1e} |",
+                                    flush=True,
+                                )
+    except PlatformError as error:
+        logger.error(f"error: {error}")
+        raise typer.Exit(3) from error
+
+
+def run() -> None:
+    """The command."""
+    end_at_interrupt()
+    typer.run(main)
+
+
+if __name__ == "__main__":
+    run()
