@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# setup.sh        makes .venv from requirements.lock, and sees to a RISC-V compiler. `make` calls it before its targets.
+# setup.sh          makes .venv from requirements.lock, and sees to a RISC-V compiler. `make` calls it before its targets.
 # setup.sh browser  sees to Chromium, in which the tests open the report's page. `make test` calls it.
-# setup.sh lock   writes requirements.lock from pyproject.toml, keeping the versions that still fit.
+# setup.sh lock     writes requirements.lock from pyproject.toml, keeping the versions that still fit.
 #
 # When nothing has changed since it last succeeded, it returns within milliseconds and touches no network.
 # The package index and certificates that pip is configured for serve uv too; UV_DEFAULT_INDEX and SSL_CERT_FILE
@@ -88,7 +88,7 @@ make_venv() {
 
 write_lock() {
     configure_uv
-    "$UV/bin/uv" pip compile --quiet --universal --python-version 3.12 --generate-hashes --group dev \
+    "$UV/bin/uv" pip compile --quiet --universal --python-version 3.12 --generate-hashes --all-extras --group dev \
         --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def test_lock_names_no_host_and_no_folder() -> None:
 def test_lock_answers_pyproject() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
+    wanted += [line for extra in pyproject["project"]["optional-dependencies"].values() for line in extra]
     wanted += pyproject["build-system"]["requires"]  # the project is built with what the lock installed
     pins = dict(re.findall(r"^([a-z0-9._-]+)==([^ ]+)", LOCK, flags=re.MULTILINE))
     for requirement in map(Requirement, wanted):
@@ -107,3 +109,39 @@ def test_a_killed_set_up_is_in_nobodys_way(finished: Path, count: Callable[[str,
     assert "waiting for another set-up" not in done.stderr
     assert "set-up: fetching uv" in done.stderr
     count("faults: kills of a set-up", 1)
+
+
+def test_a_wheel_holds_all_that_runs(tmp_path: Path, device_arguments: list[str]) -> None:
+    """Kernels, the compiler stand-in, the report's page and ttnn's recorded figures; run from there, not from here."""
+    source, installed = tmp_path / "source", tmp_path / "installed"
+    ignored = shutil.ignore_patterns(".*", "build", "generated", "*.egg-info", "tests", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    kept = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    packages = {path.parent.name for path in source.glob("*/py.typed")}
+    expected = {name for name in kept if name.split("/")[0] in packages and not name.endswith(".md")}
+    assert expected <= {str(path.relative_to(installed)) for path in installed.rglob("*")}
+
+    command = [sys.executable, "-m", "commands.compare_block", "--norms", "k_norm", "--isolated", "--tokens", "1"]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    run = subprocess.run(
+        [*command, "--report", str(tmp_path / "report"), *device_arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "PASS" in run.stdout
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.fixture
+def device_arguments(pytestconfig: pytest.Config) -> list[str]:
+    arch = pytestconfig.getoption("arch")
+    return ["--arch", arch] if arch else []

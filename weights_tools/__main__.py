@@ -254,5 +254,10 @@ def _mention_left_out(checkpoint: Checkpoint) -> None:
         sys.stderr.write(f"{len(checkpoint.left_out)} keys of MTP layers are left out: --mtp shows them\n")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command."""
     app(prog_name="python -m weights_tools")
+
+
+if __name__ == "__main__":
+    run()
