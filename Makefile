@@ -1,4 +1,4 @@
-# make compare   set up, then compare a DeepSeek-V3.2 block's norms on the device with HuggingFace's
+# make compare   set up, then compare a DeepSeek-V3.2 block's norms on the device with HuggingFace's; report/ has the page
 # make test      set up, then run the tests
 # make bench     set up, then measure the norms in simulated cycles
 # make lint      set up, then check style and types
@@ -19,7 +19,7 @@ setup:
 	@scripts/setup.sh
 
 compare: setup
-	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH)
+	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH) --report report
 
 test: setup
 	@scripts/setup.sh browser
@@ -38,5 +38,5 @@ lock:
 	scripts/setup.sh lock
 
 clean:
-	rm -rf .venv build dist generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist generated report *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

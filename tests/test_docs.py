@@ -1,0 +1,88 @@
+"""What the docs tell to type works: each command and each snippet of Python is run, each link leads somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small import SMALL
+from weights_tools import write_synthetic
+
+ROOT = Path(__file__).parents[1]
+DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("micro_ops/**/*.md"))]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command line of an indented block, with its file's name; what a command prints is no command."""
+    found = []
+    for path in DOCS:
+        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        found += [(path.name, line) for line in re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)]
+    return found
+
+
+SNIPPETS = [
+    (path.name, code)
+    for path in DOCS
+    for code in re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stands for DeepSeek's own."""
+    return write_synthetic(tmp_path_factory.mktemp("docs") / "checkpoint", SMALL)
+
+
+def run(arguments: list[str], folder: Path) -> None:
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=550, check=False)
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(("file", "command"), commands(), ids=lambda value: value[:60])
+def test_command(file: str, command: str, checkpoint: Path, tmp_path: Path) -> None:
+    words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+    if words[0] == "make":
+        run([*words, "--dry-run"], ROOT)  # what the targets do is what CI does
+        return
+    assert words[0] == ".venv/bin/python", f"{file}: how is this to be tested?"
+    if words[1:3] == ["-m", "pytest"]:
+        run([sys.executable, *words[1:], "--collect-only", "-q"], ROOT)
+        return
+    made = tmp_path / "made"
+    places = {"~/DeepSeek-V3.2-Exp": str(checkpoint), "~/deepseek-layer3": str(made)}
+    if "make" not in words and str(made) in (places.get(word) for word in words):
+        made.symlink_to(checkpoint)  # what an earlier line of the same file made
+    if words[1].endswith(".py"):
+        words[1] = str(ROOT / words[1])
+    # The full size takes 12 GB.
+    run([sys.executable, *(places.get(word, word) for word in words[1:] if word != "--full")], tmp_path)
+
+
+@pytest.mark.parametrize(("file", "code"), [s for s in SNIPPETS if ".open(" in s[1]], ids=lambda value: value[:20])
+def test_snippet_that_opens_a_device(
+    file: str, code: str, checkpoint: Path, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    arch = pytestconfig.getoption("arch")
+    code = code.replace('find_platform("blackhole")', f"find_platform({arch!r})")
+    program = tmp_path / Path(file).with_suffix(".py").name
+    program.write_text(f"folder = {str(checkpoint)!r}\n{code}")
+    run([sys.executable, str(program)], tmp_path)
+
+
+@pytest.mark.parametrize(("file", "code"), [s for s in SNIPPETS if ".open(" not in s[1]], ids=lambda value: value[:20])
+def test_snippet(file: str, code: str, device: Any, checkpoint: Path) -> None:
+    names = {"folder": checkpoint, "device": device, "x": torch.randn(3, 128).to(torch.bfloat16)}
+    exec(compile(code, file, "exec"), names)  # noqa: S102  (it is our own)
+    assert names["y"].shape == (3, 128)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert "://" in target or (path.parent / target).exists(), target
