@@ -204,10 +204,10 @@ def _suspects(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torc
         return
     gain = ((device - shift) * x_hat).sum(0) / x_hat.square().sum(0)
     loaded = torch.ones_like(gain) if gamma is None else gamma.double() + formula.gamma_offset
-    yield _Suspect("wrong gamma", f"gamma is another one{_order(gain, loaded)}.", x_hat * gain + shift, 2)
+    yield _Suspect("wrong gamma", f"gamma is another one{_relation(gain, loaded)}.", x_hat * gain + shift, 2)
     offsets = (device - unshifted).mean(0)
     yield _Suspect(
-        "wrong beta", f"beta is another one{_order(offsets, shift.expand_as(gain))}.", unshifted + offsets, 2
+        "wrong beta", f"beta is another one{_relation(offsets, shift.expand_as(gain))}.", unshifted + offsets, 2
     )
 
 
@@ -259,10 +259,14 @@ def _fitted_eps(formula: Norm, x: torch.Tensor, y: torch.Tensor, golden: torch.T
     )
 
 
-def _order(fitted: torch.Tensor, loaded: torch.Tensor) -> str:
-    """Whether the fitted values are the loaded ones in another order."""
-    near = (fitted.sort().values - loaded.sort().values).norm() <= 0.02 * loaded.norm()
-    if near and (loaded - loaded.mean()).norm() > 0.02 * loaded.norm():
+def _relation(fitted: torch.Tensor, loaded: torch.Tensor) -> str:
+    """What the fitted values have to do with the loaded ones: a factor, another order, or nothing."""
+    size = loaded.norm()
+    factor = _slope(fitted, loaded)
+    if (fitted - factor * loaded).norm() <= 0.01 * size:  # a fit's noise, and gamma's own rounding to bfloat16
+        return f": about {factor:.4f} times the one loaded"
+    sorted_apart = (fitted.sort().values - loaded.sort().values).norm()
+    if sorted_apart <= 0.02 * size and sorted_apart <= 0.25 * (fitted - loaded).norm():
         return ": the values as loaded, in another order"
     return ""
 

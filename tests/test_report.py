@@ -193,6 +193,18 @@ def test_names_the_kind_of_fault(recording: Recording, kind: str) -> None:
     assert others == ["rounding"], "the other norm is right"
 
 
+def test_a_scaled_gamma_is_not_one_in_another_order(recording: Recording) -> None:
+    """As a kernel gets it: scaled, and rounded to bfloat16, which leaves no one scale of the output."""
+
+    def fault(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
+        assert norm.gamma is not None
+        return norm.norm.golden(tap.input, (norm.gamma.float() * 1.01).to(torch.bfloat16), None)
+
+    wrong = with_output(recording, Q_NORM, fault)
+    sentence = report(wrong, judge(wrong))["verdict"]["sentence"]
+    assert re.search(r"about 1\.0[01]\d\d times the one loaded|is scaled by 1\.0[01]\d\d", sentence), sentence
+
+
 def test_a_norm_that_did_not_run_is_named(recording: Recording) -> None:
     norms = recording.norms | {K_NORM: replace(recording.norms[K_NORM], launches=0)}
     content = report(idle := replace(recording, norms=norms), judge(idle))
