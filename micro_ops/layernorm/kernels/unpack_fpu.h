@@ -290,6 +290,15 @@ inline void select_operand(uint32_t gpr, uint32_t cb) {
     }
 }
 
+// Sections are counted, not named, so they must come back in the order in which they were filled. The SFPU gives those
+// of a group's first passes back, the packer those of its last: before another group begins, the packer must be done.
+inline void wait_for_all_sections() {
+    take<free_sections>();
+    take<free_sections>();
+    give<free_sections, p_stall::NONE>();
+    give<free_sections, p_stall::NONE>();
+}
+
 inline void wait_for_weights(uint32_t cb_gamma, uint32_t cb_beta, uint32_t pages) {
     if constexpr (uses_gamma) {
         llk_wait_tiles(cb_gamma, pages);
@@ -359,6 +368,7 @@ inline void unpack_thread(
         const uint32_t next_count = rows_of_group(first + count, rows);
         const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
         if constexpr (input_float32) {
+            wait_for_all_sections();
             llk_wait_tiles(cb_input, count * steps);
             for (uint32_t i = 0; i < (passes - 1) * steps; ++i) {
                 fill_section<false>(
