@@ -23,6 +23,7 @@ from rich.table import Table
 
 from tt_device import PlatformError, end_at_interrupt
 from tt_device.cycles import CostTable, CycleCounter, Launch, Phases, cost_table, open_counted
+from weights_tools.files import written_whole
 
 if TYPE_CHECKING:
     from integration.metrics import Errors
@@ -156,8 +157,10 @@ def main(
     if output:
         output.mkdir(parents=True, exist_ok=True)
         content = {"arch": arch, "date": _today(), "results": [asdict(result) for result in results]}
-        (output / "bench.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
-        _plot(results, arch, output / "bench.png")
+        with written_whole(output / "bench.json", force=True) as new:
+            new.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        with written_whole(output / "bench.png", force=True) as new:
+            _plot(results, arch, new)
     if not all(result.is_right and result.is_reached for result in results) or not all(held for _, held in growth):
         raise typer.Exit(MISSED)
 
@@ -183,7 +186,8 @@ def _measure_all(pattern: str, arch: str, with_peers: bool) -> tuple[list[Result
             if with_peers:
                 peer = _measure_peer(case, device, counter)
                 recorded.setdefault(arch, {})[str(case)] = peer
-                RECORD.write_text(json.dumps(recorded, indent=2) + "\n")
+                with written_whole(RECORD, force=True) as new:
+                    new.write_text(json.dumps(recorded, indent=2) + "\n")
             results.append(_measure(case, bar, peer, device, counter, Floor.of(case, costs, launch)))
     cycles = {result.case: result.cycles for result in results}
     growth = []
@@ -336,7 +340,7 @@ def _plot(results: list[Result], arch: str, path: Path) -> None:
     axes.set_xlabel(f"simulated cycles from GO to DONE, {arch}, one core (wolfpine's cost model)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
     plt.close(figure)
 
 

@@ -6,7 +6,6 @@ the order of the taps and the facts of the run.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from integration.block import ChoiceTap, NormTap, Run
 from integration.recognize import Norm
-from weights_tools.files import save_tensors
+from weights_tools import CheckpointError
+from weights_tools.files import save_tensors, written_whole
 
 SCHEMA = 1
 RUNS = ("reference", "exact", "result")
@@ -74,7 +74,7 @@ class Recording:
         return self.reference.output.shape[1]
 
     def save(self, path: Path) -> None:
-        """Writes the file under another name and renames it: it is there as a whole or not at all.
+        """Writes the file, which is there as a whole or not at all.
 
         Raises:
             RecordingError: it can't be written
@@ -95,14 +95,12 @@ class Recording:
             },
             "facts": self.facts,
         }
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-                temporary = Path(folder, path.name)
-                contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-                save_tensors(contiguous, temporary, {"recording": json.dumps(content)})
-                temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            raise RecordingError(f"{path}: can't write the recording ({error})") from error
+            with written_whole(path, force=True) as new:
+                save_tensors(contiguous, new, {"recording": json.dumps(content)})
+        except CheckpointError as error:
+            raise RecordingError(str(error)) from error
 
     @classmethod
     def load(cls, path: Path) -> "Recording":

@@ -23,7 +23,6 @@
 import dataclasses
 import json
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from integration.compare import Comparison, Tap, short
 from integration.diagnosis import Diagnosis, diagnose
 from integration.figures import SYMBOLS, diagram, norm_figures, state, timelines
 from integration.recording import RecordedNorm, Recording
+from weights_tools import CheckpointError
+from weights_tools.files import written_whole
 
 SCHEMA = 1
 PAGE, DATA = "report.html", "report.json"
@@ -120,15 +121,11 @@ def write_report(folder: Path, content: dict[str, Any], recording: Recording, co
     check_folder(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            new, old = Path(temporary, "new"), Path(temporary, "old")
+        with written_whole(folder, force=True) as new:
             new.mkdir()
             (new / DATA).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
             _write_page(new, content, recording, comparison)
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-    except OSError as error:
+    except (OSError, CheckpointError) as error:
         raise ReportError(f"{folder}: can't write the report ({error})") from error
 
 

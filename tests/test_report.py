@@ -4,7 +4,9 @@ results are HuggingFace's run with norms that are rounded from float64, or edite
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
@@ -413,6 +415,32 @@ def test_a_report_takes_the_place_of_an_earlier_one(
     assert read_report(folder / "report.json")["verdict"]["holds"]
     assert not (folder / f"{K_NORM}.png").exists(), "nothing of the earlier one is left"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_writer_leaves_goes_with_the_next(
+    recording: Recording, tmp_path: Path, count: Callable[[str, int], None]
+) -> None:
+    folder, saved = tmp_path / "out", tmp_path / "run.safetensors"
+    recording.save(saved)
+    program = f"""
+import os, signal
+from pathlib import Path
+from integration import report
+from integration.compare import judge
+from integration.recording import Recording
+report.norm_figures = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+recording = Recording.load(Path({str(saved)!r}))
+judged = judge(recording)
+report.write_report(Path({str(folder)!r}), report.report(recording, judged), recording, judged)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not folder.exists()
+    assert list(tmp_path.glob(".out.*.partial"))
+    judged = judge(recording)
+    write_report(folder, report(recording, judged), recording, judged)
+    assert sorted(tmp_path.iterdir()) == [folder, saved]
+    count("faults: kills of a report's writer", 1)
 
 
 @pytest.mark.parametrize("kind", ["file", "foreign", "report and more"])
