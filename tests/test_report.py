@@ -345,6 +345,21 @@ def test_page_says_what_is_wrong(pages: dict[str, Path]) -> None:
     assert "✓ PASS" in (pages["pass"] / "report.html").read_text()
 
 
+def test_page_tells_a_wrong_norm_from_one_with_a_wrong_input(recording: Recording, tmp_path: Path) -> None:
+    tap, norm = recording.result.norm(Q_NORM), recording.norms[Q_NORM]
+    generator = torch.Generator().manual_seed(2)
+    disturbed = tap.input + 0.1 * torch.randn(tap.input.shape, generator=generator).to(torch.bfloat16)
+    carried = NormTap(disturbed, norm.golden(disturbed)[0].to(torch.bfloat16))
+    wrong = with_output(recording, K_NORM, without_beta)
+    wrong = replace(wrong, result=replace(wrong.result, taps=wrong.result.taps | {Q_NORM: carried}))
+    judged = judge(wrong)
+    write_report(tmp_path / "out", report(wrong, judged), wrong, judged)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "▲ q_a_layernorm" in page, "in the diagram"
+    assert "✗ k_norm" in page
+    assert len(re.findall(r'<td class="left off-by-its-input">▲ FAILS</td>', page)) == 1, "against HuggingFace's"
+
+
 def test_page_shows_cycles(recording: Recording, tmp_path: Path) -> None:
     phases = dict.fromkeys(("compute_waits", "writer_waits"), 7)
     phases |= {"start": 800, "statistics": 500, "normalize": 0, "write": 434}
