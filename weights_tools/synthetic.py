@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shutil
-import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,6 @@ _INPUT_GAMMA = {  # of the norm before a matrix, by the matrix's name; all other
     "wq_b": _Q_A_GAMMA,
     "kv_b_proj": _KV_A_GAMMA,
 }
-_DRAWN_AT_ONCE = 2**24  # elements: a tenth of a second
 _SHARD_BYTES = 2e9  # one shard's tensors are in memory at once, and as much again in float32 while they are drawn
 
 
@@ -182,14 +180,11 @@ def _draw_shard(specs: Iterable[Spec], seed: int, repeat_experts: bool) -> dict[
     """The shard's content by key. Repeated experts share their memory."""
     sources = {spec: _of_expert_0(spec) if repeat_experts else spec for spec in specs}
     distinct = list(dict.fromkeys(sources.values()))
-    stop = threading.Event()
-    with ThreadPoolExecutor() as pool:  # numpy draws without the interpreter's lock
-        try:
-            drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed, stop), distinct), strict=True))
-        except BaseException:  # Ctrl-C: leaving the pool waits for its threads
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor()  # numpy draws without the interpreter's lock
+    try:
+        drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed), distinct), strict=True))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for no thread: one draws for seconds
     return {spec.key + suffix: tensor for spec, source in sources.items() for suffix, tensor in drawn[source].items()}
 
 
@@ -197,20 +192,12 @@ def _of_expert_0(spec: Spec) -> Spec:
     return spec._replace(key=re.sub(r"\.experts\.\d+\.", ".experts.0.", spec.key))
 
 
-def _draw(spec: Spec, seed: int, stop: threading.Event) -> dict[str, torch.Tensor]:
-    """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8.
-
-    Once `stop` is set it soon returns something else.
-    """
+def _draw(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
+    """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8."""
     mean, std = _spread(spec)
     # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
     generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
-    drawn = np.empty(math.prod(spec.shape), dtype=np.float32)
-    for first in range(0, drawn.size, _DRAWN_AT_ONCE):
-        if stop.is_set():
-            return {}
-        generator.standard_normal(out=drawn[first : first + _DRAWN_AT_ONCE], dtype=np.float32)
-    values = torch.from_numpy(drawn.reshape(spec.shape)).mul_(std).add_(mean)
+    values = torch.from_numpy(generator.standard_normal(spec.shape, dtype=np.float32)).mul_(std).add_(mean)
     if spec.dtype != FLOAT8:
         return {"": values.to(spec.dtype)}
     weight, scale = quantize(values)
