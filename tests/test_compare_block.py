@@ -33,6 +33,7 @@ from integration.report import read_report
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
 from tests.child import wait_for
 from tests.small import SMALL, SMALL_V3
+from tt_device import Platform
 from weights_tools import Checkpoint, write_synthetic
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_block.py"
@@ -369,11 +370,9 @@ def run_script(*arguments: str | Path, **environment: str) -> subprocess.Complet
     )
 
 
-def test_default_checkpoint_holds(pytestconfig: pytest.Config) -> None:
+def test_default_checkpoint_holds(platform: Platform) -> None:
     """All five norms at DeepSeek-V3.2's own widths. Few tokens: on wolfpine a row of 7168 takes seconds."""
-    run = run_script(
-        "--layer", "3", "--isolated", "--tokens", "1", "--arch", pytestconfig.getoption("arch") or "blackhole"
-    )
+    run = run_script("--layer", "3", "--isolated", "--tokens", "1", "--arch", platform.arch)
     assert run.returncode == 0, run.stderr
     rows = {tuple(words[:2]): words for line in run.stdout.splitlines() if len(words := line.split()) > 2}
     widths = {"input_layernorm": 7168, "q_a_layernorm": 1536, "kv_a_layernorm": 512, "k_norm": 128}
@@ -417,8 +416,8 @@ def test_trace_needs_wolfpine(tmp_path: Path) -> None:
     assert "error: --trace needs wolfpine, but the device is ttsim" in run.stderr
 
 
-def test_chained_holds(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    arch, saved = pytestconfig.getoption("arch") or "blackhole", tmp_path / "run.safetensors"
+def test_chained_holds(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
+    arch, saved = platform.arch, tmp_path / "run.safetensors"
     run = run_script("--layer", "3", "--checkpoint", folders["v3"], "--model", "v3", "--arch", arch, "--save", saved)
     assert run.returncode == 0, run.stderr
     assert "deepseek_v3 layer 3, tokens: 16, chained" in run.stdout
@@ -434,13 +433,13 @@ def judge_again(saved: Path) -> str:
     return run_script("--load", saved, TT_METAL_SIMULATOR="/nowhere").stdout
 
 
-def test_broken_weight_fails(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_broken_weight_fails(tmp_path: Path, platform: Platform) -> None:
     folder = write_synthetic(tmp_path / "checkpoint", SMALL)
     shard = folder / "model-00005-of-000006.safetensors"
     tensors = load_file(shard)
     tensors["model.layers.3.self_attn.indexer.k_norm.weight"][7] = torch.nan
     save_file(tensors, shard, metadata={"format": "pt"})
-    arch = pytestconfig.getoption("arch") or "blackhole"
+    arch = platform.arch
     run = run_script("--checkpoint", folder, "--norms", "k_norm", "--arch", arch, "--json")
     assert run.returncode == 1, run.stderr
     content = json.loads(run.stdout)  # which is all that is there, whatever a simulator says
