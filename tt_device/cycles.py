@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,30 +91,23 @@ class Phases:
 
     @classmethod
     def of(cls, launch: Launch, cb_input: int, cb_output: int) -> "Phases":
-        x = [event for event in launch.events if event.cb == cb_input]
-        y = [event for event in launch.events if event.cb == cb_output]
-        pushed_x, pushed_y = ([event.cycle for event in events if event.kind == "pushed"] for events in (x, y))
+        pushed_x, pushed_y = (
+            [event.cycle for event in launch.events if event.cb == cb and event.kind == "pushed"]
+            for cb in (cb_input, cb_output)
+        )
         return cls(
             start=pushed_x[0],
             statistics=pushed_y[0] - pushed_x[0],
             normalize=pushed_y[-1] - pushed_y[0],
             write=launch.cycles - pushed_y[-1],
-            compute_waits=_empty_cycles(x),
-            writer_waits=_empty_cycles(y),
+            compute_waits=_empty_cycles(launch.held(cb_input)),
+            writer_waits=_empty_cycles(launch.held(cb_output)),
         )
 
 
-def _empty_cycles(events: list[CbEvent]) -> int:
+def _empty_cycles(held: list[tuple[int, int]]) -> int:
     """Cycles between the first push and the last event in which the buffer held nothing."""
-    held = {"pushed": 0, "popped": 0}
-    empty, since = 0, None
-    for event in events:
-        if since is not None and event.kind == "pushed":
-            empty, since = empty + event.cycle - since, None
-        held[event.kind] = event.pages
-        if held["pushed"] == held["popped"]:
-            since = event.cycle
-    return empty
+    return sum(until - since for (since, pages), (until, _) in pairwise(held) if pages == 0)
 
 
 class CycleCounter:
