@@ -28,10 +28,13 @@ inline void remember_base(uint32_t gpr, uint32_t cb) {
     sync_regfile_write(gpr);
 }
 
-// Points unpacker 1 at an operand.
-inline void set_source_b(uint32_t gpr) {
-    TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK1);
-    TT_WRCFG(gpr, p_cfg::WRCFG_32b, THCON_SEC1_REG3_Base_address_ADDR32);
+// Points an unpacker at an operand.
+template <uint32_t unpacker>
+inline void set_base(uint32_t gpr) {
+    constexpr bool is_a = unpacker == SrcA;
+    TTI_STALLWAIT(p_stall::STALL_CFG, is_a ? p_stall::UNPACK0 : p_stall::UNPACK1);
+    TT_WRCFG(
+        gpr, p_cfg::WRCFG_32b, is_a ? THCON_SEC0_REG3_Base_address_ADDR32 : THCON_SEC1_REG3_Base_address_ADDR32);
     TTI_NOP;
 }
 
@@ -176,14 +179,14 @@ inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
     set_counter(p_setadc::UNP_B, p_setadc::SET_Y, step);
     set_counter(p_setadc::UNP_B, p_setadc::SET_Z, 0);
-    set_source_b(gamma_base);
+    set_base<SrcB>(gamma_base);
     for (uint32_t r = 0; r < rows; ++r) {
         unpack_piece<SrcA, next_row>();
         unpack_piece<SrcB, 0>();
         multiply_block.replay(piece_blocks);
         done_with_sources();
     }
-    set_source_b(input_base);
+    set_base<SrcB>(input_base);
 }
 
 // Adds up a group, a few pieces at a time.
@@ -278,12 +281,10 @@ inline void leave_unpack_to_dest() {
     unpack_piece<SrcA, 0, false>();
 }
 
-// Points unpacker 0 at an operand.
+// Points unpacker 0 at an operand, which may be of another type than the last.
 template <bool float32>
 inline void select_operand(uint32_t gpr, uint32_t cb) {
-    TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK0);
-    TT_WRCFG(gpr, p_cfg::WRCFG_32b, THCON_SEC0_REG3_Base_address_ADDR32);
-    TTI_NOP;
+    set_base<SrcA>(gpr);
     if constexpr (any_float32 && any_bfloat16) {
         llk_unpack_reconfig_data_format_srca<DST_ACCUM_MODE, p_dim_stride_target::IGNORE>(cb);
         unpack_to<float32>();
@@ -350,7 +351,7 @@ inline void unpack_thread(
     if constexpr (uses_beta) {
         remember_base(beta_base, cb_beta);
     }
-    set_source_b(input_base);
+    set_base<SrcB>(input_base);
     unpack_to<input_float32>();
     select_operand<input_float32>(input_base, cb_input);
 
