@@ -220,6 +220,16 @@ BAD_SHARDS: list[tuple[str, Damage, str]] = [
 ]
 
 
+def one_line_about(path: Path, error: CheckpointError, says: str) -> str:
+    """The error's message, which must be a line that names `path` and holds `says`."""
+    message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert says in message
+    assert message.isprintable()
+    assert len(message) < 600
+    return message
+
+
 @pytest.mark.parametrize(("damage", "name", "says"), [pytest.param(*row, id=what) for what, *row in BAD_FOLDERS])
 def test_a_bad_folder_is_not_opened(
     folder: Path, damage: Damage, name: str, says: str, count: Callable[[str, int], None]
@@ -227,11 +237,7 @@ def test_a_bad_folder_is_not_opened(
     damage(folder)
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder)
-    message = str(caught.value)
-    assert message.startswith(f"{folder / name}: ")
-    assert says in message
-    assert message.isprintable()
-    assert len(message) < 600
+    message = one_line_about(folder / name, caught.value, says)
     for command in (["list", folder], ["verify", folder], ["inspect", folder], ["extract", folder, folder / "out"]):
         assert _run(*command, exit_code=2).stderr == f"error: {message}\n"
     assert not (folder / "out").exists()
@@ -245,11 +251,7 @@ def test_a_bad_shard_is_named(folder: Path, damage: Damage, says: str, count: Ca
     for read in (checkpoint.tensor, checkpoint.weight, checkpoint.dtype):
         with pytest.raises(CheckpointError) as caught:
             read(A)
-        message = str(caught.value)
-        assert message.startswith(f"{folder / SHARD}: ")
-        assert says in message
-        assert message.isprintable()
-        assert len(message) < 600
+        one_line_about(folder / SHARD, caught.value, says)
     for command in (["list", folder], ["inspect", folder], ["extract", folder, folder / "out"]):
         assert _run(*command, exit_code=2).stderr.startswith(f"error: {folder / SHARD}: ")
     assert not (folder / "out").exists()
