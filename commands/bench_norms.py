@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from commands import Arch
 from tt_device import PlatformError, end_at_interrupt
 from tt_device.cycles import CostTable, CycleCounter, Launch, Phases, cost_table, open_counted
 from weights_tools.files import written_whole
@@ -61,11 +61,6 @@ FLOAT32_CASES: list[tuple[Literal["LayerNorm", "RMSNorm"], int, int]] = [
 ]
 # For each row more: from how many rows to how many, of which width, and cycles to reach.
 GROWTH = [(1, 32, 7168, 1350), (32, 64, 128, 90)]
-
-
-class Arch(StrEnum):
-    blackhole = "blackhole"
-    wormhole = "wormhole"
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,12 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from commands import Arch
 from tt_device import Platform, PlatformError, end_at_interrupt, find_platform
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
+from weights_tools.checkpoint import CONFIG, INDEX
 
 if TYPE_CHECKING:
     from integration.recording import Recording
@@ -61,11 +63,6 @@ What changed since:
 
   compare_block.py --report new --baseline old/report.json
 """
-
-
-class Arch(StrEnum):
-    blackhole = "blackhole"
-    wormhole = "wormhole"
 
 
 class Model(StrEnum):
@@ -227,10 +224,7 @@ def _record(
     trace: Path | None,
     tell: Callable[[str], None],
 ) -> "Recording":
-    """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s.
-
-    Cycles are counted if `trace` asks for a timeline, or wolfpine's own TT_SIM_COST_MODEL for its cost model.
-    """
+    """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
     from integration.block import Block
     from integration.compare import collect
     from integration.replace import find_norms
@@ -240,18 +234,24 @@ def _record(
     find_norms(block.layer, patterns)  # before the device is opened for nothing
     logger.info("opening the device and compiling kernels, up to a minute the first time ...")
     tell("opening the device")
-    facts: dict[str, Any] = {}
+    with _opened(platform, trace) as (device, counter):
+        recording = collect(block, device, patterns, isolated, tokens, seed, tell)
+        cycles = {"cycles": _cycles(recording, counter)} if counter else {}
+    return replace(recording, facts=recording.facts | _origin(weights, platform, recording) | cycles)
+
+
+@contextmanager
+def _opened(platform: Platform, trace: Path | None) -> Iterator[tuple[Any, CycleCounter | None]]:
+    """The device; with a counter if `trace` asks for a timeline, or TT_SIM_COST_MODEL for wolfpine's cost model."""
     if platform.backend == "wolfpine" and (trace is not None or os.environ.get("TT_SIM_COST_MODEL") == "1"):
         with (
             environment({} if trace is None else {"TT_SIM_TRACE_PERFETTO": str(trace.absolute())}),
             open_counted(platform.arch) as (_, device, counter),
         ):
-            recording = collect(block, device, patterns, isolated, tokens, seed, tell)
-            facts["cycles"] = _cycles(recording, counter)
+            yield device, counter
     else:
         with platform.open() as device:
-            recording = collect(block, device, patterns, isolated, tokens, seed, tell)
-    return replace(recording, facts=recording.facts | _origin(weights, platform, recording) | facts)
+            yield device, None
 
 
 def _cycles(recording: "Recording", counter: CycleCounter) -> list[dict[str, Any]]:
@@ -292,7 +292,7 @@ def _fingerprint(weights: Checkpoint, recording: "Recording") -> str:
     import torch
 
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors.index.json"):
+    for name in (CONFIG, INDEX):
         if (weights.folder / name).is_file():
             digest.update((weights.folder / name).read_bytes())
     for name, norm in sorted(recording.norms.items()):
