@@ -112,18 +112,6 @@ class Comparison:
         return all(tap.holds is not False for tap in self.taps) and all(flips.holds for flips in self.flips)
 
 
-def compare_block(
-    block: Block,
-    device: ttnn.Device,
-    norms: Sequence[str] = ("*",),
-    isolated: bool = False,
-    tokens: int | None = None,
-    seed: int = 0,
-) -> Comparison:
-    """Collects and judges by the default bounds; arguments and errors are `collect`'s."""
-    return judge(collect(block, device, norms, isolated, tokens, seed))
-
-
 def collect(
     block: Block,
     device: ttnn.Device,

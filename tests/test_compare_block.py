@@ -25,6 +25,7 @@ from commands.compare_block import main
 from integration import NormError, find_norms, replace_norms
 from integration import compare as comparison
 from integration.block import Block, ChoiceTap, NormTap, Run
+from integration.compare import collect, judge
 from integration.metrics import compare
 from integration.norm import TtNorm
 from integration.recording import Recording
@@ -77,7 +78,7 @@ def test_all_norms_hold_on_the_device(
 ) -> None:
     block = Block(Checkpoint(folders[model]), layer)
     calls = count_forwards(block.layer, monkeypatch)
-    result = comparison.compare_block(block, device, isolated=isolated)
+    result = judge(collect(block, device, isolated=isolated))
     assert result.holds, result
     assert result.launches == dict.fromkeys(NORMS[model], 1)
     assert calls == dict.fromkeys(NORMS[model], 1), "the reference runs each original once, the device's run none"
@@ -120,7 +121,7 @@ def count_forwards(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Counter
 
 
 def test_noise_floor_is_of_float32(device: Any, block: Block) -> None:
-    result = comparison.compare_block(block, device, ["k_norm"], tokens=SMALL.index_topk)  # no indexer flips
+    result = judge(collect(block, device, ["k_norm"], tokens=SMALL.index_topk))  # no indexer flips
     x = random_input(SMALL.index_topk)
     rough, exact = block.run(x), Block(block.checkpoint, 3, torch.float32).run(x.float())
     same = ~(rough.choice("router").chosen != exact.choice("router").chosen).any(-1)
@@ -130,13 +131,13 @@ def test_noise_floor_is_of_float32(device: Any, block: Block) -> None:
 
 
 def test_only_the_norms_asked_for(device: Any, block: Block) -> None:
-    result = comparison.compare_block(block, device, ["k_norm"])
+    result = judge(collect(block, device, ["k_norm"]))
     assert result.launches == {K_NORM: 1}
     assert {tap.name for tap in result.taps} >= {K_NORM, "indexer scores", "router scores", "block output"}
     assert not {tap.name for tap in result.taps} & set(V3_NORMS)
     assert block.layer.get_submodule(K_NORM).__class__ is nn.LayerNorm, "the original is back"
     with pytest.raises(NormError, match="'q_norm' matches no norm"):
-        comparison.compare_block(block, device, ["k_norm", "q_norm"])
+        judge(collect(block, device, ["k_norm", "q_norm"]))
 
 
 def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
@@ -205,7 +206,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Te
 def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     name, op = FAULTS[fault]
     inject(monkeypatch, name, op)
-    result = comparison.compare_block(block, device, [name], isolated=True, tokens=4)
+    result = judge(collect(block, device, [name], isolated=True, tokens=4))
     assert result.taps[0].reference == "float64"
     assert result.taps[0].holds == fault.endswith("none"), result.taps[0]
 
@@ -213,7 +214,7 @@ def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.Monke
 def test_names_the_norm_that_is_wrong(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from its output is off, too, but right for its own input."""
     inject(monkeypatch, "input_layernorm", lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.05)))
-    failed = [(tap.name, tap.reference) for tap in comparison.compare_block(block, device).taps if tap.holds is False]
+    failed = [(tap.name, tap.reference) for tap in judge(collect(block, device)).taps if tap.holds is False]
     assert [name for name, reference in failed if reference == "float64"] == ["input_layernorm"]
     assert ("input_layernorm", "HuggingFace") in failed
 
@@ -230,7 +231,7 @@ def test_finds_a_norm_that_did_not_run(
         return replacement
 
     monkeypatch.setattr(comparison, "replace_norms", on_host)
-    result = comparison.compare_block(block, device, ["k_norm"], isolated=isolated)
+    result = judge(collect(block, device, ["k_norm"], isolated=isolated))
     assert [tap.holds for tap in result.taps if tap.name == K_NORM] == [False, False]
 
 
@@ -287,7 +288,7 @@ def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
     names = [name for name, tap in reference.taps.items() if isinstance(tap, NormTap)]
     exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
     norms = {norm.name: comparison._recorded(norm, launches=1) for norm in find_norms(block.layer, include=names)}
-    return comparison.judge(Recording(norms, reference, exact, result, {}))
+    return judge(Recording(norms, reference, exact, result, {}))
 
 
 def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
