@@ -259,11 +259,15 @@ CONTRACTED: dict[str, Terms] = {
     "multiply_add": lambda a, b: (a, b, a),
     "multiply_subtract": lambda a, b: (a, b, -a),
     "subtract_product": lambda a, b: (-a, b, a),
+    "add_negative_product": lambda a, b: (-a, b, a),
+    "sum_of_products": lambda a, b: (b, b, a * b),  # the left product is rounded by itself
     "programmable_constant": lambda a, _: (a, 0.7, 0.7),
     "runtime_float": lambda a, _: (a, RUNTIME_FLOAT, RUNTIME_FLOAT),
     "polynomial_in_a": lambda a, b: (a * -0.25 + 0.5, a, b),
     "conditional_copies": conditional_copies,
 }
+# Wormhole has no instruction that subtracts a product: SFPI makes an SFPMUL, and an SFPMAD that multiplies by -1.
+CONTRACTED_ON_WORMHOLE: dict[str, Terms] = CONTRACTED | {"subtract_product": lambda a, b: (a * b, -1.0, a)}
 OPERATIONS = ["rsqrt", *REFERENCES, *CONTRACTED]
 
 
@@ -326,11 +330,12 @@ def test_operation(operation: str, results: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", CONTRACTED)
-def test_contracted_operation(name: str, results: dict[str, torch.Tensor]) -> None:
+def test_contracted_operation(name: str, results: dict[str, torch.Tensor], platform: Platform) -> None:
     """One rounding of the sum, and 2^-25 of the greater term for the product's lost bits; seen: 2^-26.09. A product
     rounded by itself would be off by 2^-24 in the worst of these lanes."""
     a, b = map(to_vectors, operands())
-    p, q, c = (torch.as_tensor(term, dtype=torch.float32).double() for term in CONTRACTED[name](a, b))
+    terms = (CONTRACTED if platform.arch == "blackhole" else CONTRACTED_ON_WORMHOLE)[name]
+    p, q, c = (torch.as_tensor(term, dtype=torch.float32).double() for term in terms(a, b))
     exact = p * q + c
     half_ulp = torch.exp2(exact.abs().clamp(min=2.0**-126).log2().floor() - 24)
     excess = (to_vectors(results[name]).double() - exact).abs() - half_ulp
@@ -401,12 +406,18 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "runtime" / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
 
 
+# What ttnn's JIT says of language and warnings
+JIT_FLAGS = ["-std=c++17", "-ftt-nttp", "-ftt-constinit", "-ftt-consteval", "-ftt-no-dyninit", "-Wall", "-Werror"]
+JIT_FLAGS += [f"-Wno-error={name}" for name in ("deprecated-declarations", "parentheses", "unused-but-set-variable")]
+JIT_FLAGS += ["-Wno-unused-variable", "-Wno-unused-function"]
+
+
 def compile_for_math_core(
     compiler: Path, folder: Path, code: str, cpu: str = "tt-bh-tensix", path: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     source = folder / "kernel.cpp"
     source.write_text(f'#include "sfpi.h"\nusing namespace sfpi;\n{code}\n')
-    command = [sys.executable, str(compiler), "-O3", "-std=c++17", f"-mcpu={cpu}", "-DCOMPILE_FOR_TRISC=1", "-Wall"]
+    command = [sys.executable, str(compiler), "-O3", f"-mcpu={cpu}", "-DCOMPILE_FOR_TRISC=1", *JIT_FLAGS]
     command += [f"-I{compiler.parents[2] / 'include'}", "-c", str(source), "-o", str(folder / "kernel.o")]
     environment = {**os.environ, "PATH": os.environ["PATH"] if path is None else path}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -463,6 +474,59 @@ def test_blackhole_gets_its_delays(compiler: Path, tmp_path: Path) -> None:
     unseen = {IADD, SHFT, SWAP, SHFT2}
     assert unseen <= set(opcodes)
     assert {before for before, after in pairwise(opcodes) if after in unseen} == {NOP}
+
+
+@pytest.mark.parametrize(
+    ("expression", "blackhole", "wormhole"),
+    [
+        ("a * b + c", [MAD], [MAD]),
+        ("a * b - c", [MAD], [MAD]),
+        ("a + -b * c", [MAD], [MAD]),
+        ("1.0f + -(a * b) * b", [MUL, MAD], [MUL, MAD]),
+        ("a - b * c", [MAD], [MUL, MAD]),
+        ("c + -(a * b)", [MAD], [MUL, ADD]),
+        ("a * b - b * c", [MUL, MAD], [MUL, MAD]),
+    ],
+)
+def test_contracts_what_sfpi_does(
+    compiler: Path, tmp_path: Path, expression: str, blackhole: list[int], wormhole: list[int]
+) -> None:
+    code = f"void f() {{ vFloat a = dst_reg[0], b = dst_reg[1], c = dst_reg[2]; dst_reg[3] = {expression}; }}"
+    for cpu, expected in (("tt-bh-tensix", blackhole), ("tt-wh-tensix", wormhole)):
+        opcodes = tensix_opcodes(compiler, tmp_path, code, cpu)
+        assert [opcode for opcode in opcodes if opcode in (MAD, ADD, MUL)] == expected, cpu
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "void f() { constexpr unsigned n = [] { return 2u; }(); dst_reg[n] = vFloat(dst_reg[0]); }",
+        "consteval unsigned two() { return 2; } void f() { dst_reg[two()] = vFloat(dst_reg[0]); }",
+        "constinit unsigned global = 2; void f(unsigned n) { global = n; }",
+    ],
+)
+def test_takes_the_jits_language(code: str, compiler: Path, tmp_path: Path) -> None:
+    done = compile_for_math_core(compiler, tmp_path, code)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("void f(auto x) { dst_reg[0] = x; }", "use of 'auto' in parameter declaration only available"),
+        ("template <class T> concept C = true;", "'concept' does not name a type"),
+        ("template <class T> requires true void f(T) {}", "'requires'"),
+        (
+            "int f(unsigned n) { for (int i = 0; i < n; ++i) { if (i == 7) return i; } return 0; }",
+            "-Werror=sign-compare",
+        ),
+    ],
+)
+def test_is_as_strict_as_the_jit(code: str, message: str, compiler: Path, tmp_path: Path) -> None:
+    """C++17, and warnings are errors: a card's compiler would not take it either."""
+    done = compile_for_math_core(compiler, tmp_path, code)
+    assert done.returncode != 0
+    assert message in done.stderr, done.stderr
 
 
 NINE_LIVE = """

@@ -79,6 +79,8 @@ void calculate(Operation operation, uint32_t float_bits, int number) {
         case multiply_add: map([](vFloat a, vFloat b) { return a * b + a; }); break;
         case multiply_subtract: map([](vFloat a, vFloat b) { return a * b - a; }); break;
         case subtract_product: map([](vFloat a, vFloat b) { return a - a * b; }); break;
+        case add_negative_product: map([](vFloat a, vFloat b) { return a + -a * b; }); break;
+        case sum_of_products: map([](vFloat a, vFloat b) { return a * b + b * b; }); break;
         case negative_product: map([](vFloat a, vFloat b) { return -(a * b); }); break;
         case accumulate:
             map([](vFloat a, vFloat b) {
@@ -91,7 +93,7 @@ void calculate(Operation operation, uint32_t float_bits, int number) {
             break;
         case polynomial_in_a: map([](vFloat a, vFloat b) { return polynomial(a, b, 0.5f, -0.25f); }); break;
         case constants:
-            map([](vFloat a, vFloat) { return a * 1.0f + 0.1f + vFloat(sFloat16b(3.0f)) + vConstNeg1 + vConst0; });
+            map([](vFloat a, vFloat) { return a * 1.0f + 0.1f + vFloat(sFloat16b(3.0f)) + -1.0f + 0.0f; });
             break;
         case programmable_constant:
             vConstFloatPrgm0 = 0.7f;

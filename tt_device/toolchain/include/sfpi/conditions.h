@@ -10,7 +10,7 @@ namespace impl_ {
 
 struct Condition {};
 template <class T>
-concept Conditional = std::is_base_of_v<Condition, T>;
+constexpr bool is_conditional = std::is_base_of_v<Condition, T>;
 
 // One test of one LREG. SFPSETCC's four tests are two pairs of opposites that differ in bit 2. "Less than zero" is
 // the sign bit: it holds for -0.0 and for a NaN with its sign set.
@@ -71,8 +71,7 @@ struct vBool : impl_::Condition {
     impl_::sfpu_t flag;
 
     vBool() = default;
-    template <impl_::Conditional C>
-        requires(!std::is_same_v<C, vBool>)
+    template <class C, impl_::If<impl_::is_conditional<C> && !std::is_same_v<C, vBool>> = 0>
     sfpi_inline vBool(const C& condition) : flag(impl_::flags(condition, 1)) {}
     sfpi_inline void narrow() const { impl_::Test(flag, SFPSETCC_MOD1_LREG_NE0).narrow(); }
     sfpi_inline impl_::Test opposite() const { return {flag, SFPSETCC_MOD1_LREG_EQ0}; }
@@ -80,15 +79,15 @@ struct vBool : impl_::Condition {
 
 namespace impl_ {
 
-template <Conditional A, Conditional B>
+template <class A, class B, If<is_conditional<A> && is_conditional<B>> = 0>
 sfpi_inline And<A, B> operator&&(A a, B b) {
     return {a, b};
 }
-template <Conditional A, Conditional B>
+template <class A, class B, If<is_conditional<A> && is_conditional<B>> = 0>
 sfpi_inline Or<A, B> operator||(A a, B b) {
     return {a, b};
 }
-template <Conditional A>
+template <class A, If<is_conditional<A>> = 0>
 sfpi_inline auto operator!(A a) {
     return a.opposite();
 }
@@ -106,8 +105,7 @@ sfpi_inline sfpu_t compared(const A& a, const B& b) {
 }
 
 #define SFPI_COMPARE(symbol, mod)                              \
-    template <class A, class B>                                \
-        requires Operands<A, B>                                \
+    template <class A, class B, If<are_operands<A, B>> = 0>    \
     sfpi_inline Test operator symbol(const A& a, const B& b) { \
         return {compared(a, b), mod};                          \
     }
@@ -118,8 +116,7 @@ SFPI_COMPARE(>=, SFPSETCC_MOD1_LREG_GTE0)
 #undef SFPI_COMPARE
 
 // Above zero is "not below, and not zero"; integers do with one test, of a - (b + 1) or b - a.
-template <class A, class B>
-    requires Operands<A, B>
+template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator>(const A& a, const B& b) {
     if constexpr (std::is_same_v<common_t<A, B>, vFloat>) {
         sfpu_t d = compared(a, b);
@@ -130,8 +127,7 @@ sfpi_inline auto operator>(const A& a, const B& b) {
         return Test(compared(b, a), SFPSETCC_MOD1_LREG_LT0);
     }
 }
-template <class A, class B>
-    requires Operands<A, B>
+template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator<=(const A& a, const B& b) {
     return !(a > b);
 }
@@ -140,18 +136,18 @@ sfpi_inline auto operator<=(const A& a, const B& b) {
 
 // A hint that the compared values lie near each other, so that their difference cannot overflow: it never is looked
 // for here.
-template <impl_::Conditional C>
+template <class C, impl_::If<impl_::is_conditional<C>> = 0>
 sfpi_inline C nearby(const C& condition) {
     return condition;
 }
 
 namespace impl_ {
 
-template <Conditional C>
+template <class C, If<is_conditional<C>> = 0>
 sfpi_inline C condition(const C& c) {
     return c;
 }
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline Test condition(const A& a) {
     return {a.get(), SFPSETCC_MOD1_LREG_NE0};
 }

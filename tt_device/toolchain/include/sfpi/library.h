@@ -4,11 +4,11 @@
 namespace sfpi {
 
 // The same bits as another type.
-template <impl_::Vector T, impl_::Lanes A>
+template <class T, class A, impl_::If<impl_::is_vector<T> && impl_::is_lanes<A>> = 0>
 sfpi_inline T as(const A& a) {
     return impl_::to<T>(a);
 }
-template <impl_::Vector T, impl_::Lanes A>
+template <class T, class A, impl_::If<impl_::is_vector<T> && impl_::is_lanes<A>> = 0>
 sfpi_inline T reinterpret(const A& a) {
     return impl_::to<T>(a);
 }
@@ -31,13 +31,13 @@ sfpi_inline vMag exman(const vFloat& v, MantissaMode mode = MantissaMode::Fracti
 sfpi_inline vInt exman8(const vFloat& v) { return vInt(exman(v, MantissaMode::WithUnitBit).get()); }
 sfpi_inline vInt exman9(const vFloat& v) { return vInt(exman(v).get()); }
 
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline vUInt exsgn(const A& v) {
     return as<vUInt>(v) >> 31;
 }
 
 // v with the exponent field that the low 8 bits of `exponent` give (biased).
-template <impl_::Operand E>
+template <class E, impl_::If<impl_::is_operand<E>> = 0>
 sfpi_inline vFloat setexp(const vFloat& v, const E& exponent) {
     if constexpr (impl_::is_integer<E>) {
         return impl_::sfpsetexp<1>(v.get(), impl_::immediate(int(exponent), 0, 255));
@@ -55,7 +55,7 @@ sfpi_inline vFloat addexp(const vFloat& v, int n) {
 }
 
 // v with the mantissa field of `mantissa`'s low 23 bits.
-template <impl_::Operand M>
+template <class M, impl_::If<impl_::is_operand<M>> = 0>
 sfpi_inline vFloat setman(const vFloat& v, const M& mantissa) {
     if constexpr (impl_::is_integer<M>) {
         if (!__builtin_constant_p(mantissa) || mantissa != 0) {
@@ -71,7 +71,7 @@ sfpi_inline vFloat copyman(const vFloat& v, const vFloat& from) {
 }
 
 // v with the sign bit of `sign`: of a vector, or an immediate of 0 or 1.
-template <impl_::Lanes A, impl_::Operand S>
+template <class A, class S, impl_::If<impl_::is_lanes<A> && impl_::is_operand<S>> = 0>
 sfpi_inline auto setsgn(const A& v, const S& sign) {
     using T = impl_::vector_t<A>;
     if constexpr (impl_::is_integer<S>) {
@@ -80,12 +80,12 @@ sfpi_inline auto setsgn(const A& v, const S& sign) {
         return T(impl_::sfpsetsgn_onto<0>(as<impl_::vector_t<S>>(sign).get(), as<T>(v).get()));
     }
 }
-template <impl_::Lanes A, impl_::Lanes S>
+template <class A, class S, impl_::If<impl_::is_lanes<A> && impl_::is_lanes<S>> = 0>
 sfpi_inline auto copysgn(const A& v, const S& from) {
     return setsgn(v, from);
 }
 // v with its sign bit set where the low bit of `sign` is.
-template <impl_::Lanes A, impl_::Vector S>
+template <class A, class S, impl_::If<impl_::is_lanes<A> && impl_::is_vector<S>> = 0>
 sfpi_inline auto setsgn2(const A& v, const S& sign) {
     return setsgn(v, as<vUInt>(sign) << 31);
 }
@@ -118,12 +118,12 @@ sfpi_inline auto is_pos(const vFloat& v) { return as<vInt>(v) >= 0; }
 // ---- Bits
 
 enum class LZMode { All, IgnoreSign };
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline vMag lz(const A& v, LZMode mode = LZMode::All) {  // leading zeros; 32 for 0
     return mode == LZMode::All ? vMag(impl_::sfplz<SFPLZ_MOD1_CC_NONE>(v.get()))
                                : vMag(impl_::sfplz<SFPLZ_MOD1_NOSGN_MASK>(v.get()));
 }
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline vInt lz_nosgn(const A& v) {
     return vInt(lz(v, LZMode::IgnoreSign).get());
 }
@@ -135,7 +135,7 @@ enum class ShiftMode {
     Arithmetic,
 #endif
 };
-template <impl_::Vector A, impl_::Operand B>
+template <class A, class B, impl_::If<impl_::is_vector<A> && impl_::is_operand<B>> = 0>
 sfpi_inline A shft(const A& v, const B& n, ShiftMode mode = ShiftMode::Logical) {
 #if __riscv_xtttensixbh
     if (mode == ShiftMode::Arithmetic) {
@@ -212,9 +212,9 @@ sfpi_inline vSMag int_to_smag(const vInt& v) {
 
 // Rounds a float to bfloat16, float16 or an integer of 8 or 16 bits (clamped), or makes an integer a float. Of a
 // float, -0.0 and subnormals become 0.0, and NaN becomes infinity.
-template <impl_::Vector T, impl_::Lanes A>
+template <class T, class A, impl_::If<impl_::is_vector<T> && impl_::is_lanes<A>> = 0>
 sfpi_inline T convert(const A& v, RoundMode mode = RoundMode::NearestStochastic) {
-    if constexpr (!impl_::Vector<A>) {
+    if constexpr (!impl_::is_vector<A>) {
         return convert<T>(as<impl_::vector_t<A>>(v), mode);
     } else if constexpr (std::is_same_v<T, A>) {
         return v;
@@ -253,20 +253,20 @@ sfpi_inline T convert(const A& v, RoundMode mode = RoundMode::NearestStochastic)
 
 // ---- Order
 
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline void swap(A& a, A& b) {
     impl_::sfpu_t c = a.get(), d = b.get();
     impl_::sfpswap<SFPSWAP_MOD1_SWAP>(c, d);
     a = A(c);
     b = A(d);
 }
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline void vec_swap(A& a, A& b) {
     swap(a, b);
 }
 
 // The lesser and the greater, in the total order of sign and magnitude: -NaN < -inf < ... < -0 < +0 < ... < NaN.
-template <impl_::Lanes A, impl_::Operand B>
+template <class A, class B, impl_::If<impl_::is_lanes<A> && impl_::is_operand<B>> = 0>
 sfpi_inline auto min_max(const A& a, const B& b, std::uint32_t mask = 0) {
     using T = impl_::vector_t<A>;
     static_assert(std::is_base_of_v<vFloat, T> || std::is_base_of_v<vSMag, T>, "SFPSWAP orders signs and magnitudes");
@@ -278,21 +278,21 @@ sfpi_inline auto min_max(const A& a, const B& b, std::uint32_t mask = 0) {
     impl_::sfpswap<SFPSWAP_MOD1_VEC_MIN_MAX>(greater, lesser);
     return std::pair(T(lesser), T(greater));
 }
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline void vec_min_max(A& a, A& b) {
     auto ordered = min_max(a, b);
     a = ordered.first;
     b = ordered.second;
 }
-template <impl_::Lanes A, impl_::Operand B>
+template <class A, class B, impl_::If<impl_::is_lanes<A> && impl_::is_operand<B>> = 0>
 sfpi_inline auto min(const A& a, const B& b) {
     return min_max(a, b).first;
 }
-template <impl_::Lanes A, impl_::Operand B>
+template <class A, class B, impl_::If<impl_::is_lanes<A> && impl_::is_operand<B>> = 0>
 sfpi_inline auto max(const A& a, const B& b) {
     return min_max(a, b).second;
 }
-template <impl_::Lanes A, impl_::Operand B, impl_::Operand C>
+template <class A, class B, class C, impl_::If<impl_::is_lanes<A> && impl_::is_operand<B> && impl_::is_operand<C>> = 0>
 sfpi_inline auto clamp(const A& v, const B& lower, const C& upper) {
     return min(max(v, lower), upper);
 }
@@ -337,7 +337,7 @@ sfpi_inline FloatInt round(const vFloat& x) {
 
 // Transposes the 4x4 matrix of rows: row j of vector i and row i of vector j change places. No vector besides the
 // four can be live across it.
-template <impl_::Vector A>
+template <class A, impl_::If<impl_::is_vector<A>> = 0>
 sfpi_inline void subvec_transp(A& a, A& b, A& c, A& d) {
     impl_::sfpu_t rows[4] = {a.get(), b.get(), c.get(), d.get()};
     impl_::sfptransp(rows[0], rows[1], rows[2], rows[3]);

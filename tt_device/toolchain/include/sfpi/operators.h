@@ -3,9 +3,12 @@
 
 namespace sfpi::impl_ {
 
-// a * b (or its negative) that waits for an addition. SFPI's compiler contracts a product and the sum that takes it
-// into one SFPMAD, and ttnn's kernels count on the bits that this saves. A and B are operands in(): an LREG or the
-// number of a constant register.
+// a * b (or its negative) that waits for an addition. SFPI's compiler makes one SFPMAD, with one rounding, of an SFPMUL
+// and the SFPADD that alone takes its result; of two such factors it takes the right one. Here an expression decides: a
+// product held in a named vector is rounded, which SFPI's compiler would still contract if nothing else read the name.
+// Code whose bits matter adds a product where it is made. A negated product or subtrahend is another instruction on
+// Wormhole, which stands between the two, so that both round; Blackhole's SFPMUL and SFPADD have bits for the sign.
+// A and B are operands in(): an LREG or the number of a constant register.
 template <class A, class B, bool Negative>
 struct Product {
     using vtype = vFloat;
@@ -17,7 +20,13 @@ struct Product {
         return vVal(get());
     }
     sfpi_inline sfpu_t get() const { return product<Negative>(a, b); }
-    sfpi_inline Product<A, B, !Negative> operator-() const { return {a, b}; }
+    sfpi_inline auto operator-() const {
+        if constexpr (signs_are_free) {
+            return Product<A, B, !Negative>{a, b};
+        } else {
+            return vFloat(negated(get()));
+        }
+    }
 };
 
 template <class T>
@@ -26,8 +35,8 @@ template <class A, class B, bool Negative>
 constexpr bool is_product<Product<A, B, Negative>> = true;
 
 // p + c, p - c and c - p for a product p
-template <bool NegateProduct, bool NegateC, class A, class B, bool Negative>
-sfpi_inline vFloat contract(const Product<A, B, Negative>& p, auto c) {
+template <bool NegateProduct, bool NegateC, class A, class B, bool Negative, class C>
+sfpi_inline vFloat contract(const Product<A, B, Negative>& p, C c) {
     return product_plus<Negative != NegateProduct, NegateC>(p.a, p.b, c);
 }
 
@@ -42,8 +51,7 @@ sfpi_inline bool fits_iadd(T value) {
 
 // The operators live here, in the namespace of the vectors' base class, so that they are found for every operand.
 
-template <class A, class B>
-    requires Operands<A, B>
+template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator*(const A& a, const B& b) {
     static_assert(std::is_same_v<common_t<A, B>, vFloat>, "SFPI multiplies floats only");
     auto left = in<vFloat>(a);
@@ -51,15 +59,14 @@ sfpi_inline auto operator*(const A& a, const B& b) {
     return Product<decltype(left), decltype(right), false>{left, right};
 }
 
-template <class A, class B>
-    requires Operands<A, B>
+template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator+(const A& a, const B& b) {
     using T = common_t<A, B>;
     if constexpr (std::is_same_v<T, vFloat>) {
-        if constexpr (is_product<A>) {
-            return contract<false, false>(a, in<T>(b));
-        } else if constexpr (is_product<B>) {
+        if constexpr (is_product<B>) {
             return contract<false, false>(b, in<T>(a));
+        } else if constexpr (is_product<A>) {
+            return contract<false, false>(a, in<T>(b));
         } else {
             return vFloat(sfpadd<0>(in<T>(a), in<T>(b)));
         }
@@ -75,15 +82,14 @@ sfpi_inline auto operator+(const A& a, const B& b) {
     }
 }
 
-template <class A, class B>
-    requires Operands<A, B>
+template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator-(const A& a, const B& b) {
     using T = common_t<A, B>;
     if constexpr (std::is_same_v<T, vFloat>) {
-        if constexpr (is_product<A>) {
-            return contract<false, true>(a, in<T>(b));
-        } else if constexpr (is_product<B>) {
+        if constexpr (is_product<B> && signs_are_free) {
             return contract<true, false>(b, in<T>(a));
+        } else if constexpr (is_product<A>) {
+            return contract<false, true>(a, in<T>(b));
         } else {
             return vFloat(difference(in<T>(a), in<T>(b)));
         }
@@ -97,13 +103,12 @@ sfpi_inline auto operator-(const A& a, const B& b) {
     }
 }
 
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A operator+(const A& a) {
     return a;
 }
 
-template <Lanes A>
-    requires(!is_product<A>)
+template <class A, If<is_lanes<A> && !is_product<A>> = 0>
 sfpi_inline auto operator-(const A& a) {
     using T = arithmetic_type_t<A>;
     if constexpr (std::is_same_v<T, vFloat>) {
@@ -114,8 +119,7 @@ sfpi_inline auto operator-(const A& a) {
 }
 
 #define SFPI_LOGIC(symbol, op)                                                        \
-    template <class A, class B>                                                       \
-        requires Operands<A, B>                                                       \
+    template <class A, class B, If<are_operands<A, B>> = 0>                           \
     sfpi_inline auto operator symbol(const A& a, const B& b) {                        \
         using T = common_t<A, B>;                                                     \
         static_assert(!std::is_same_v<T, vFloat>, "bitwise operators take integers"); \
@@ -127,13 +131,13 @@ SFPI_LOGIC(|, sfpor)
 SFPI_LOGIC(^, sfpxor)
 #undef SFPI_LOGIC
 
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A operator~(const A& a) {
     return A(sfpnot<0>(a.get()));
 }
 
 // Shifts by an amount in 0..31. A right shift keeps the sign of a vInt (Blackhole only).
-template <Vector A, Operand B>
+template <class A, class B, If<is_vector<A> && is_operand<B>> = 0>
 sfpi_inline A operator<<(const A& a, const B& n) {
     if constexpr (is_integer<B>) {
         if (__builtin_constant_p(n)) {
@@ -143,7 +147,7 @@ sfpi_inline A operator<<(const A& a, const B& n) {
     return A(shift<false>(a.get(), to<vInt>(n).get()));
 }
 
-template <Vector A, Operand B>
+template <class A, class B, If<is_vector<A> && is_operand<B>> = 0>
 sfpi_inline A operator>>(const A& a, const B& n) {
     constexpr bool arithmetic = std::is_same_v<A, vInt>;
     if constexpr (is_integer<B>) {
@@ -154,12 +158,11 @@ sfpi_inline A operator>>(const A& a, const B& n) {
     return A(shift<arithmetic>(a.get(), (-to<vInt>(n)).get()));
 }
 
-#define SFPI_ASSIGN(symbol)                               \
-    template <Vector A, class B>                          \
-        requires Operands<A, B>                           \
-    sfpi_inline A& operator symbol##=(A& a, const B& b) { \
-        a = A((a symbol b).get());                        \
-        return a;                                         \
+#define SFPI_ASSIGN(symbol)                                            \
+    template <class A, class B, If<is_vector<A> && is_operand<B>> = 0> \
+    sfpi_inline A& operator symbol##=(A& a, const B& b) {              \
+        a = A((a symbol b).get());                                     \
+        return a;                                                      \
     }
 SFPI_ASSIGN(+)
 SFPI_ASSIGN(-)
@@ -171,21 +174,21 @@ SFPI_ASSIGN(<<)
 SFPI_ASSIGN(>>)
 #undef SFPI_ASSIGN
 
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A& operator++(A& a) {
     return a += 1;
 }
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A& operator--(A& a) {
     return a -= 1;
 }
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A operator++(A& a, int) {
     A before = a;
     a += 1;
     return before;
 }
-template <Vector A>
+template <class A, If<is_vector<A>> = 0>
 sfpi_inline A operator--(A& a, int) {
     A before = a;
     a -= 1;

@@ -186,11 +186,19 @@ sfpi_inline void sfpstore(sfpu_t s, unsigned row, unsigned addr_mode) {
 
 // ---- Arithmetic that the two architectures spell differently
 
-sfpi_inline auto negated(auto x) { return sfpmov<SFPMOV_MOD1_COMPSIGN>(x); }
+// Whether SFPMUL, SFPADD and SFPMAD negate operands by themselves.
+#if __riscv_xtttensixbh
+constexpr bool signs_are_free = true;
+#else
+constexpr bool signs_are_free = false;
+#endif
+
+template <class X>
+sfpi_inline auto negated(X x) { return sfpmov<SFPMOV_MOD1_COMPSIGN>(x); }
 
 // (Negative ? -a : a) * b
-template <bool Negative>
-sfpi_inline sfpu_t product(auto a, auto b) {
+template <bool Negative, class A, class B>
+sfpi_inline sfpu_t product(A a, B b) {
 #if __riscv_xtttensixbh
     return sfpmul<Negative>(a, b);
 #else
@@ -203,8 +211,8 @@ sfpi_inline sfpu_t product(auto a, auto b) {
 }
 
 // (NegativeA ? -a : a) * b + (NegativeC ? -c : c)
-template <bool NegativeA, bool NegativeC>
-sfpi_inline sfpu_t product_plus(auto a, auto b, auto c) {
+template <bool NegativeA, bool NegativeC, class A, class B, class C>
+sfpi_inline sfpu_t product_plus(A a, B b, C c) {
 #if __riscv_xtttensixbh
     return sfpmad<NegativeA | NegativeC << 1>(a, b, c);
 #else
@@ -218,7 +226,8 @@ sfpi_inline sfpu_t product_plus(auto a, auto b, auto c) {
 #endif
 }
 
-sfpi_inline sfpu_t difference(auto a, auto b) {
+template <class A, class B>
+sfpi_inline sfpu_t difference(A a, B b) {
 #if __riscv_xtttensixbh
     return sfpadd<2>(a, b);
 #else
@@ -228,14 +237,17 @@ sfpi_inline sfpu_t difference(auto a, auto b) {
 
 // ---- Integers
 
-sfpi_inline sfpu_t int_add(sfpu_t a, auto b) { return sfpiadd_onto<SFPIADD_MOD1_CC_NONE>(a, b); }
+template <class B>
+sfpi_inline sfpu_t int_add(sfpu_t a, B b) { return sfpiadd_onto<SFPIADD_MOD1_CC_NONE>(a, b); }
 
-sfpi_inline sfpu_t int_sub(auto a, sfpu_t b) {
+template <class A>
+sfpi_inline sfpu_t int_sub(A a, sfpu_t b) {
     return sfpiadd_onto<SFPIADD_MOD1_CC_NONE | SFPIADD_MOD1_ARG_2SCOMP_LREG_DST>(b, a);
 }
 
 // Adds an immediate in -2048..2047.
-sfpi_inline sfpu_t int_add_immediate(auto a, int b) {
+template <class A>
+sfpi_inline sfpu_t int_add_immediate(A a, int b) {
     return sfpiadd<SFPIADD_MOD1_CC_NONE | SFPIADD_MOD1_ARG_IMM>(a, immediate(b));
 }
 

@@ -6,18 +6,22 @@ namespace sfpi {
 
 enum class DataLayout { Default = 0, FSrcB, F32, F16a, F16b, I32, U32, U16, SM32, SM16, M32, LO16, HI16 };
 
+namespace impl_ {
+// A template parameter that leaves the template out of overload resolution unless `Holds` does.
+template <bool Holds>
+using If = std::enable_if_t<Holds, int>;
+}  // namespace impl_
+
 // Scalars of 16 bits: a value for one SFPLOADI. From an integer they take the bit pattern.
 struct sFloat16a {
     std::uint16_t bits;
-    template <class T>
-        requires std::is_integral_v<T>
+    template <class T, impl_::If<std::is_integral_v<T>> = 0>
     sfpi_inline explicit constexpr sFloat16a(T pattern) : bits(std::uint16_t(pattern)) {}
 };
 
 struct sFloat16b {
     std::uint16_t bits;
-    template <class T>
-        requires std::is_integral_v<T>
+    template <class T, impl_::If<std::is_integral_v<T>> = 0>
     sfpi_inline explicit constexpr sFloat16b(T pattern) : bits(std::uint16_t(pattern)) {}
     sfpi_inline explicit constexpr sFloat16b(float value)  // rounds towards zero
         : bits(std::uint16_t(__builtin_bit_cast(std::uint32_t, value) >> 16)) {}
@@ -44,23 +48,25 @@ struct vVal {
 };
 
 template <class T>
-concept Vector = std::is_base_of_v<vVal, T>;
+constexpr bool is_vector = std::is_base_of_v<vVal, T>;
 // What a vector can be read from: Dest, a constant register, a product not yet multiplied.
+template <class T, class = void>
+constexpr bool is_source = false;
 template <class T>
-concept Source = requires { typename T::vtype; };
+constexpr bool is_source<T, std::void_t<typename T::vtype>> = true;
 template <class T>
-concept Scalar = std::is_arithmetic_v<T> || std::is_same_v<T, sFloat16a> || std::is_same_v<T, sFloat16b>;
+constexpr bool is_scalar = std::is_arithmetic_v<T> || std::is_same_v<T, sFloat16a> || std::is_same_v<T, sFloat16b>;
 
 }  // namespace impl_
 
-#define SFPI_VECTOR(Type, Base)                      \
-    sfpi_inline Type() {}                            \
-    Type(const Type&) = default;                     \
-    sfpi_inline Type& operator=(const Type& other) { \
-        impl_::vVal::operator=(other);               \
-        return *this;                                \
-    }                                                \
-    template <impl_::Source S>                       \
+#define SFPI_VECTOR(Type, Base)                            \
+    sfpi_inline Type() {}                                  \
+    Type(const Type&) = default;                           \
+    sfpi_inline Type& operator=(const Type& other) {       \
+        impl_::vVal::operator=(other);                     \
+        return *this;                                      \
+    }                                                      \
+    template <class S, impl_::If<impl_::is_source<S>> = 0> \
     sfpi_inline Type(const S& source) : Base(source.template read<Type>()) {}
 
 struct vFloat : impl_::vVal {
@@ -78,8 +84,7 @@ struct vUInt;
 struct vInt : impl_::vVal {  // two's complement
     SFPI_VECTOR(vInt, impl_::vVal)
     sfpi_inline vInt(impl_::sfpu_t r) : vVal(r) {}
-    template <class T>
-        requires std::is_integral_v<T>
+    template <class T, impl_::If<std::is_integral_v<T>> = 0>
     sfpi_inline vInt(T value) : vVal(impl_::load_immediate(std::uint32_t(value))) {}
     sfpi_inline vInt(const vUInt& other);
 };
@@ -87,8 +92,7 @@ struct vInt : impl_::vVal {  // two's complement
 struct vUInt : impl_::vVal {
     SFPI_VECTOR(vUInt, impl_::vVal)
     sfpi_inline vUInt(impl_::sfpu_t r) : vVal(r) {}
-    template <class T>
-        requires std::is_integral_v<T>
+    template <class T, impl_::If<std::is_integral_v<T>> = 0>
     sfpi_inline vUInt(T value) : vVal(impl_::load_immediate(std::uint32_t(value))) {}
     sfpi_inline vUInt(const vInt& other) : vVal(other.get()) {}
 };
@@ -98,8 +102,7 @@ sfpi_inline vInt::vInt(const vUInt& other) : vVal(other.get()) {}
 struct vSMag : impl_::vVal {  // sign and magnitude
     SFPI_VECTOR(vSMag, impl_::vVal)
     sfpi_inline explicit vSMag(impl_::sfpu_t r) : vVal(r) {}
-    template <class T>
-        requires std::is_integral_v<T>
+    template <class T, impl_::If<std::is_integral_v<T>> = 0>
     sfpi_inline explicit vSMag(T value) : vVal(impl_::load_immediate(std::uint32_t(value))) {}
 };
 
@@ -109,7 +112,7 @@ struct vSMag : impl_::vVal {  // sign and magnitude
         SFPI_VECTOR(Type, Base)                                     \
         sfpi_inline explicit Type(impl_::sfpu_t r) : Base(r) {}     \
         sfpi_inline explicit Type(const Base& wide) : Base(wide) {} \
-        template <impl_::Scalar S>                                  \
+        template <class S, impl_::If<impl_::is_scalar<S>> = 0>      \
         sfpi_inline explicit Type(S value) : Base(value) {}         \
     };
 SFPI_NARROW(vFloat16a, vFloat)
@@ -125,23 +128,23 @@ SFPI_NARROW(vSMag8, vSMag16)
 namespace impl_ {
 
 // The type in which a vector, source or scalar takes part in arithmetic; void for a scalar.
-template <class T>
+template <class T, class = void>
 struct arithmetic_type {
     using type = void;
 };
-template <Vector T>
-struct arithmetic_type<T> {
+template <class T>
+struct arithmetic_type<T, std::enable_if_t<is_vector<T>>> {
     using type = std::conditional_t<
         std::is_base_of_v<vFloat, T>, vFloat,
         std::conditional_t<std::is_base_of_v<vInt, T>, vInt,
                            std::conditional_t<std::is_base_of_v<vSMag, T>, vSMag, vUInt>>>;
 };
-template <Source T>
-struct arithmetic_type<T> {
+template <class T>
+struct arithmetic_type<T, std::enable_if_t<is_source<T>>> {
     using type = typename T::vtype;
 };
 template <class T>
-using arithmetic_type_t = typename arithmetic_type<std::remove_cvref_t<T>>::type;
+using arithmetic_type_t = typename arithmetic_type<std::remove_cv_t<std::remove_reference_t<T>>>::type;
 
 // float wins over integers, signed over unsigned.
 template <class A, class B>
@@ -159,18 +162,18 @@ template <class A, class B>
 using common_t = typename common<A, B>::type;
 
 template <class T>
-concept Lanes = Vector<T> || Source<T>;
+constexpr bool is_lanes = is_vector<T> || is_source<T>;
 template <class T>
-concept Operand = Lanes<T> || Scalar<T>;
+constexpr bool is_operand = is_lanes<T> || is_scalar<T>;
 template <class A, class B>
-concept Operands = Operand<A> && Operand<B> && (Lanes<A> || Lanes<B>);
+constexpr bool are_operands = is_operand<A> && is_operand<B> && (is_lanes<A> || is_lanes<B>);
 
 // Any operand as a vector of type T.
-template <Vector T, Operand A>
+template <class T, class A, If<is_vector<T> && is_operand<A>> = 0>
 sfpi_inline T to(const A& a) {
-    if constexpr (Source<A>) {
+    if constexpr (is_source<A>) {
         return T(a.template read<T>().get());
-    } else if constexpr (Vector<A>) {
+    } else if constexpr (is_vector<A>) {
         return T(a.get());
     } else if constexpr (std::is_same_v<T, vFloat> && std::is_arithmetic_v<A>) {
         return vFloat(float(a));
@@ -181,7 +184,7 @@ sfpi_inline T to(const A& a) {
 
 // A vector is itself; anything read from elsewhere is a vector of its arithmetic type.
 template <class A>
-using vector_t = std::conditional_t<Vector<A>, A, arithmetic_type_t<A>>;
+using vector_t = std::conditional_t<is_vector<A>, A, arithmetic_type_t<A>>;
 
 // LREG 8-15. Reading one costs no instruction where it is an operand of arithmetic.
 template <unsigned Number, class Type>
@@ -199,10 +202,15 @@ struct ConstantRegister {
     }
 };
 
+template <class T>
+constexpr bool is_constant_register = false;
+template <unsigned Number, class Type>
+constexpr bool is_constant_register<ConstantRegister<Number, Type>> = true;
+
 // An operand of arithmetic in type T: the number of its constant register if it is in one, else an LREG.
-template <class T, Operand A>
+template <class T, class A, If<is_operand<A>> = 0>
 sfpi_inline auto in(const A& a) {
-    if constexpr (requires { A::number; }) {
+    if constexpr (is_constant_register<A>) {
         return A::number;
     } else {
         return to<T>(a).get();
@@ -291,7 +299,7 @@ struct DestRegister {
             return vVal(sfpload<dest_format<T, L>()>(row, addr_mode));
         }
     }
-    template <Vector T>
+    template <class T, If<is_vector<T>> = 0>
     sfpi_inline void operator=(const T& value) const {
         if constexpr (dest_format<T, L>() == NO_DEST_FORMAT) {
             refuse_dest_format();
@@ -299,7 +307,7 @@ struct DestRegister {
             sfpstore<dest_format<T, L>()>(value.get(), row, addr_mode);
         }
     }
-    template <Source S>
+    template <class S, If<is_source<S>> = 0>
     sfpi_inline void operator=(const S& source) const {
         *this = typename S::vtype(source);
     }
@@ -323,12 +331,12 @@ struct DestFile {
 
 // A vector in a fixed LREG, as raw TTI_SFP* code wants it: refused.
 struct FixedRegister {
-    template <Vector T>
+    template <class T, If<is_vector<T>> = 0>
     sfpi_inline operator T() const {
         refuse_l_reg();
         return T();
     }
-    template <Vector T>
+    template <class T, If<is_vector<T>> = 0>
     sfpi_inline void operator=(const T&) const {
         refuse_l_reg();
     }
@@ -362,10 +370,10 @@ SFPI_LUT_TABLE(vLut16ss)
 SFPI_LUT_TABLE(vLut16ii)
 #undef SFPI_LUT_TABLE
 
-inline constexpr impl_::ConstantRegister<CREG_IDX_0P837300003, vFloat> vConst0p8373{};
-inline constexpr impl_::ConstantRegister<CREG_IDX_0, vFloat> vConst0{};
-inline constexpr impl_::ConstantRegister<CREG_IDX_1, vFloat> vConst1{};
-inline constexpr impl_::ConstantRegister<CREG_IDX_NEG_1, vFloat> vConstNeg1{};
+[[deprecated("write 0.8373f")]] inline constexpr impl_::ConstantRegister<CREG_IDX_0P837300003, vFloat> vConst0p8373{};
+[[deprecated("write 0.0f")]] inline constexpr impl_::ConstantRegister<CREG_IDX_0, vFloat> vConst0{};
+[[deprecated("write 1.0f")]] inline constexpr impl_::ConstantRegister<CREG_IDX_1, vFloat> vConst1{};
+[[deprecated("write -1.0f")]] inline constexpr impl_::ConstantRegister<CREG_IDX_NEG_1, vFloat> vConstNeg1{};
 inline constexpr impl_::ConstantRegister<CREG_IDX_PRGM1, vFloat> vConstFloatPrgm0{};
 inline constexpr impl_::ConstantRegister<CREG_IDX_PRGM2, vFloat> vConstFloatPrgm1{};
 inline constexpr impl_::ConstantRegister<CREG_IDX_PRGM3, vFloat> vConstFloatPrgm2{};
