@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import ttnn
 
 from micro_ops.layernorm import op as layernorm
@@ -15,6 +17,8 @@ from tt_device import Platform
 
 Count = Callable[[str, int], None]
 Cbs = list[ttnn.CBDescriptor]
+
+TEST_KERNELS = Path(__file__).parent / "kernels"
 
 
 def with_pages(cbs: Cbs, index: int, pages: int) -> Cbs:
@@ -65,21 +69,65 @@ def test_asserts_are_on_in_tests() -> None:
     assert os.environ["TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS"] == os.environ["TT_METAL_LLK_ASSERTS"] == "1"
 
 
+def run_semaphores(device: Any, left: int) -> tuple[bool, bool]:
+    """Runs kernels/semaphores_compute.cpp, which leaves `left` in UNPACK_MATH_DONE.
+
+    Returns: whether 1 is the maximum of MATH_PACK and of PACK_DONE
+    """
+    core = ttnn.CoreCoord(0, 0)
+    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
+    result = upload(torch.zeros(1, 1024, dtype=torch.int32), device)
+    page = ttnn.CBFormatDescriptor(buffer_index=16, data_format=ttnn.uint32, page_size=4096)
+
+    def kernel(name: str, config: Any, arguments: list[int], compile_time: list[int]) -> ttnn.KernelDescriptor:
+        runtime_args = ttnn.RuntimeArgs()
+        runtime_args[0][0] = arguments
+        return ttnn.KernelDescriptor(
+            kernel_source=str(TEST_KERNELS / f"{name}.cpp"),
+            core_ranges=cores,
+            compile_time_args=compile_time,
+            runtime_args=runtime_args,
+            config=config,
+        )
+
+    accessor = [4096, *ttnn.TensorAccessorArgs(result).get_compile_time_args()]
+    program = ttnn.ProgramDescriptor(
+        kernels=[
+            kernel("sfpu_writer", ttnn.WriterConfigDescriptor(), [result.buffer_address(), 1], accessor),
+            kernel("semaphores_compute", ttnn.ComputeConfigDescriptor(), [left], []),
+        ],
+        semaphores=[],
+        cbs=[ttnn.CBDescriptor(total_size=4096, core_ranges=cores, format_descriptors=[page])],
+    )
+    words = ttnn.to_torch(ttnn.generic_op([result, result], program))[0, :2].tolist()
+    return words[0] == 1, words[1] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
+def test_semaphores_are_left_as_the_firmware_sets_them(device: Any, dtype: torch.dtype) -> None:
+    """At zero, or the op before or after would not end, and those that the firmware gives a maximum of 1 at that."""
+    x, gamma, beta = (upload(t, device) for t in (random_input(WIDE, dtype=dtype), *random_weights(WIDE[-1])))
+    LayerNormSingleCore.op(x, gamma, beta)
+    assert run_semaphores(device, left=0) == (True, True)
+    LayerNormSingleCore.op(x, gamma, beta)
+
+
 FAULTS = {
     "none": "",
     "reader": "cbs = with_pages(cbs, 1, 5)",
     "compute": "cbs = with_pages(cbs, 0, 47)",
     "writer": "cbs = with_pages(cbs, 3, 3)",
+    "semaphores": "run_semaphores(device, left=1)",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_kernels_assert_their_contract(start: Start, platform: Platform, count: Count, fault: str) -> None:
-    """One CB of another size than the kernels were made for, and no host that looks."""
+    """One CB of another size than the kernels were made for, and no host that looks; or a semaphore above zero."""
     run = start(
         f"""
         from micro_ops.layernorm import op as layernorm
-        from tests.test_kernel_contract import with_pages
+        from tests.test_kernel_contract import run_semaphores, with_pages
         from tests.test_layernorm import random_input, random_weights, upload
         create = layernorm._create_cb_descriptors
         def create_faulty(*arguments):

@@ -439,8 +439,13 @@ def test_layernorm_edge_cases(device: Any, shape: tuple[int, ...], offset: float
 
 
 @pytest.mark.parametrize(
-    "shape", [ALONE, WIDE, NARROW, (2, 37), (40, 100), (2, 7168)], ids=str
-)  # few are powers of two
+    "shape",
+    [
+        *(ALONE, WIDE, NARROW, (2, 37), (40, 100), (2, 7168)),  # few are powers of two
+        *((1, 1312), (1, 2624), (1, 9024)),  # whose 1 / W needs the residual's one rounding
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("value", [0.0, -3.140625, 1e4])
 def test_constant_rows_give_beta(device: Any, shape: tuple[int, ...], value: float) -> None:
     """Their mean must be the value itself, as a division by W gives it: eps 1e-6 shows any deviation times 1000."""

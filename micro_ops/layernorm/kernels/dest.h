@@ -25,9 +25,13 @@ namespace layernorm {
 
 using namespace ckernel;
 
+constexpr uint32_t dest_rows = 512;
 constexpr uint32_t block_dest_rows = 8;
-constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");      // 4, or 1
-constexpr uint32_t piece_blocks = get_named_compile_time_arg_val("piece_blocks");  // 1 to 4, or 8 of a single row
+constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
+constexpr uint32_t piece_blocks = get_named_compile_time_arg_val("piece_blocks");
+static_assert(group_rows == 1 || group_rows == 4, "SFPTRANSP brings the sums of four rows together, or of one in four");
+static_assert((piece_blocks >= 1 && piece_blocks <= 4) || (piece_blocks == 8 && group_rows == 1),
+              "the replay buffer holds the instructions for 4 blocks, which 8 blocks of a single row replay twice");
 constexpr uint32_t piece_dest_rows = piece_blocks * block_dest_rows;
 constexpr uint32_t dest_tile_rows = 64;
 
@@ -36,7 +40,7 @@ constexpr uint32_t section_tiles = 3;
 constexpr uint32_t section_dest_rows = section_tiles * dest_tile_rows;
 constexpr uint32_t gamma_dest_row = group_rows * piece_dest_rows;  // in a section
 constexpr uint32_t beta_dest_row = gamma_dest_row + piece_dest_rows;
-static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows);
+static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows, "a step of x, gamma and beta exceeds its section");
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
 constexpr uint32_t row_sums_dest_rows = 2 * block_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
@@ -49,6 +53,7 @@ constexpr uint32_t filled = semaphore::FPU_SFPU;
 constexpr uint32_t normalized = semaphore::MATH_PACK;
 constexpr uint32_t free_sections = semaphore::PACK_DONE;
 constexpr uint32_t free_sums = semaphore::UNPACK_MATH_DONE;
+constexpr uint32_t firmware_semaphore_max = 1;  // of MATH_PACK and PACK_DONE; it sets none of the other two
 
 // Waits for something to be handed over, and takes it.
 template <uint32_t what>

@@ -30,6 +30,7 @@ constexpr uint32_t scale_vector(uint32_t row) { return statistics_vector + row; 
 constexpr uint32_t shift_vector(uint32_t row) { return statistics_vector + group_rows + row; }  // -mean / std
 constexpr uint32_t mean_vector = statistics_vector + 2 * group_rows;
 constexpr uint32_t count_vector = mean_vector + 1;  // how many elements each lane's sum has
+static_assert(count_vector < vector_of(dest_rows), "the statistics reach beyond Dest");
 
 // What is given out in place of a row's 1 / std, for tests
 constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
@@ -69,12 +70,12 @@ sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
     return quarter + rotate(quarter);
 }
 
-// 1 / sqrt(x) for normal x: a guess from the exponent, and Newton's steps.
+// 1 / sqrt(x) for normal x: a guess from the exponent, and Newton's steps. Of an infinity or a NaN it makes a NaN.
 sfpi_inline vFloat inverse_sqrt(vFloat x) {
     vFloat y = as<vFloat>(vInt(0x5f3759df) - as<vInt>(as<vUInt>(x) >> 1));
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
-        vFloat residual = 1.0f - (x * y) * y;
+        vFloat residual = 1.0f + -(x * y) * y;
         vFloat next = residual * addexp(y, -1) + y;
         y = next;
     }
@@ -82,7 +83,8 @@ sfpi_inline vFloat inverse_sqrt(vFloat x) {
 }
 
 // `partial_sums(row)` of each row, totalled.
-sfpi_inline vFloat row_totals(auto partial_sums) {
+template <class PartialSums>
+sfpi_inline vFloat row_totals(PartialSums partial_sums) {
     vFloat first = partial_sums(0);
     if constexpr (group_rows == 1) {
         return totals(first, first, first, first);
@@ -110,42 +112,37 @@ sfpi_inline void store_rows(uint32_t vector, vFloat value) {
 
 // The mean is sum / W: a product with a rounded 1 / W can be off by an ULP, which a constant row of 1e4 with eps 1e-6
 // would show as a deviation of order one; a Newton step on the residual makes it a division.
-sfpi_inline vFloat make_mean(auto partial_sums) {
+template <class PartialSums>
+sfpi_inline vFloat make_mean(PartialSums partial_sums) {
     vFloat sum = row_totals(partial_sums);
     vFloat quotient = sum * inverse_width;
-    vFloat residual = sum - quotient * sum_width;
+    vFloat residual = sum + -quotient * sum_width;
     vFloat mean = residual * inverse_width + quotient;
     dst_reg[mean_vector] = mean;
     return mean;
 }
 
-// The variance comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
+// The variance of bfloat16 rows comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
 // first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one exponent, so that
 // all sums are exact integers in units of their last place. The pivot is then too close to the mean for the last
 // correction to cancel.
 sfpi_inline vFloat make_variance() {
-    if constexpr (subtract_mean) {
-        vFloat mean = make_mean([](uint32_t row) {
-            vFloat partial = load_sum(sum_vector(row));
-            dst_reg[sum_vector(row)] = partial;
-            return partial;
-        });
-        vFloat pivot = convert<vFloat16b>(mean, RoundMode::Nearest);
-        store_rows(scale_vector(0), pivot);
-        vFloat total = row_totals([](uint32_t row) {
-            vFloat p = dst_reg[scale_vector(row)];
-            vFloat expected = p * vFloat(dst_reg[count_vector]);
-            vFloat excess = expected - vFloat(dst_reg[sum_vector(row)]);
-            return p * excess + load_sum(square_sum_vector(row));
-        });
-        vFloat mean_again = dst_reg[mean_vector];
-        vFloat offset = mean_again - convert<vFloat16b>(mean_again, RoundMode::Nearest);
-        vFloat doubled = total + total;
-        return doubled * inverse_width - offset * offset;
-    } else {
-        vFloat total = row_totals([](uint32_t row) { return load_sum(square_sum_vector(row)); });
-        return (total + total) * inverse_width;
-    }
+    vFloat mean = make_mean([](uint32_t row) __attribute__((always_inline)) {
+        vFloat partial = load_sum(sum_vector(row));
+        dst_reg[sum_vector(row)] = partial;
+        return partial;
+    });
+    vFloat pivot = convert<vFloat16b>(mean, RoundMode::Nearest);
+    store_rows(scale_vector(0), pivot);
+    vFloat total = row_totals([](uint32_t row) __attribute__((always_inline)) {
+        vFloat p = dst_reg[scale_vector(row)];
+        vFloat excess = p * vFloat(dst_reg[count_vector]) - vFloat(dst_reg[sum_vector(row)]);
+        return p * excess + load_sum(square_sum_vector(row));
+    });
+    vFloat mean_again = dst_reg[mean_vector];
+    vFloat offset = mean_again - convert<vFloat16b>(mean_again, RoundMode::Nearest);
+    vFloat doubled = total + total;
+    return -offset * offset + doubled * inverse_width;
 }
 
 // ---- float32: one partial sum a lane, in the first vector of a row's sums. Then the squares' sums take their place.
@@ -219,21 +216,36 @@ void add_group(uint32_t steps, uint32_t& section, int valid) {
     set_dest_base(0);
 }
 
-inline vFloat float32_sums(uint32_t row) { return vFloat(dst_reg[sum_vector(row)]) + vFloat(dst_reg[sum_vector(row) + 1]); }
-
-// What is kept of a row: 1 / std and -mean / std; of a float32 row the mean itself. A constant row, of which
-// x * (1 / std) - mean * (1 / std) would leave the rounding of the last product, gets zeros.
-sfpi_inline void store_statistics(vFloat variance) {
-    if constexpr (tap == Tap::variance) {
-        store_rows(scale_vector(0), variance);
-        return;
+// A row's partial sums, where there are two.
+struct Float32Sums {
+    sfpi_inline vFloat operator()(uint32_t row) const {
+        return vFloat(dst_reg[sum_vector(row)]) + vFloat(dst_reg[sum_vector(row) + 1]);
     }
-    vFloat scale = inverse_sqrt(variance + epsilon);
+};
+
+// Stores 1 / std of rows whose squares, or squared deviations, add up to `squares`. Epsilon is added by the instruction
+// that multiplies, as SFPI's compiler would have it however it were written.
+sfpi_inline void store_scale(vFloat squares) {
     if constexpr (tap == Tap::mean) {
         store_rows(scale_vector(0), dst_reg[mean_vector]);
-    } else if constexpr (tap == Tap::inverse_std || !subtract_mean || input_float32) {
-        store_rows(scale_vector(0), scale);
+    } else if constexpr (tap == Tap::variance) {
+        store_rows(scale_vector(0), squares * inverse_width);
     } else {
+        store_rows(scale_vector(0), inverse_sqrt(squares * inverse_width + epsilon));
+    }
+}
+
+// Stores 1 / std and -mean / std of bfloat16 rows. A constant row, of which x * (1 / std) - mean * (1 / std) would leave
+// the rounding of the last product, gets zeros.
+sfpi_inline void store_scale_and_shift(vFloat variance) {
+    if constexpr (tap == Tap::mean) {
+        store_rows(scale_vector(0), dst_reg[mean_vector]);
+    } else if constexpr (tap == Tap::variance) {
+        store_rows(scale_vector(0), variance);
+    } else if constexpr (tap == Tap::inverse_std) {
+        store_rows(scale_vector(0), inverse_sqrt(variance + epsilon));
+    } else {
+        vFloat scale = inverse_sqrt(variance + epsilon);
         v_if(variance == 0.0f) { scale = 0.0f; }
         v_endif;
         dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
@@ -242,11 +254,17 @@ sfpi_inline void store_statistics(vFloat variance) {
     }
 }
 
+// Whether `standardize` leaves the multiplication by 1 / std to `scale_and_shift`, whose addition of beta SFPI's compiler
+// would contract with it.
+constexpr bool scales_with_beta = tap == Tap::none && subtract_mean && input_float32 && uses_beta && !gamma_on_sfpu;
+
 sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
     if constexpr (tap == Tap::input) {
         return x;
     } else if constexpr (taps_statistic) {
         return scale;
+    } else if constexpr (scales_with_beta) {
+        return x - shift;
     } else if constexpr (subtract_mean && input_float32) {
         return (x - shift) * scale;
     } else if constexpr (subtract_mean) {
@@ -258,8 +276,10 @@ sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat shift) {
     }
 }
 
-sfpi_inline vFloat scale_and_shift(vFloat y, vFloat gamma, vFloat beta) {
-    if constexpr (gamma_on_sfpu && uses_beta) {
+sfpi_inline vFloat scale_and_shift(vFloat y, vFloat scale, vFloat gamma, vFloat beta) {
+    if constexpr (scales_with_beta) {
+        return y * scale + beta;
+    } else if constexpr (gamma_on_sfpu && uses_beta) {
         return y * gamma + beta;
     } else if constexpr (gamma_on_sfpu) {
         return y * gamma;
@@ -287,8 +307,8 @@ void normalize_two_rows(uint32_t section) {
         vFloat y_b = standardize(x_b, scale_b, shift_b);
         vFloat gamma = load_if(gamma_on_sfpu, gamma_vector + v, y_a);
         vFloat beta = load_if(uses_beta, beta_vector + v, y_a);
-        vFloat z_a = scale_and_shift(y_a, gamma, beta);
-        vFloat z_b = scale_and_shift(y_b, gamma, beta);
+        vFloat z_a = scale_and_shift(y_a, scale_a, gamma, beta);
+        vFloat z_b = scale_and_shift(y_b, scale_b, gamma, beta);
         dst_reg[at_a] = z_a;
         dst_reg[at_b] = z_b;
     }
@@ -306,8 +326,8 @@ sfpi_inline void normalize_one_row(uint32_t section, vFloat scale, vFloat shift)
         vFloat gamma_b = load_if(gamma_on_sfpu, gamma_vector + v + 1, y_b);
         vFloat beta_a = load_if(uses_beta, beta_vector + v, y_a);
         vFloat beta_b = load_if(uses_beta, beta_vector + v + 1, y_b);
-        vFloat z_a = scale_and_shift(y_a, gamma_a, beta_a);
-        vFloat z_b = scale_and_shift(y_b, gamma_b, beta_b);
+        vFloat z_a = scale_and_shift(y_a, scale, gamma_a, beta_a);
+        vFloat z_b = scale_and_shift(y_b, scale, gamma_b, beta_b);
         dst_reg[v] = z_a;
         dst_reg[v + 1] = z_b;
     }
@@ -335,7 +355,8 @@ inline void configure_sfpu() {
     set_dest_base(0);
 }
 
-sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, auto normalize_section) {
+template <class NormalizeSection>
+sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, NormalizeSection normalize_section) {
     for (uint32_t step = 0; step < steps; ++step) {
         take<filled>();
         normalize_section();
@@ -349,14 +370,20 @@ sfpi_inline void make_statistics(uint32_t steps, uint32_t& section, int valid) {
     if constexpr (input_float32) {
         if constexpr (subtract_mean) {
             add_group<false>(steps, section, valid);
-            store_rows(shift_vector(0), make_mean(float32_sums));
+            store_rows(shift_vector(0), make_mean(Float32Sums{}));
         }
         add_group<true>(steps, section, valid);
-        store_statistics(row_totals(float32_sums) * inverse_width);
+        store_scale(row_totals(Float32Sums{}));
     } else {
         set_dest_base(0);
         take<filled>();
-        store_statistics(make_variance());
+        if constexpr (subtract_mean) {
+            store_scale_and_shift(make_variance());
+        } else {
+            vFloat total = row_totals(
+                [](uint32_t row) __attribute__((always_inline)) { return load_sum(square_sum_vector(row)); });
+            store_scale(total + total);
+        }
         give<free_sums, p_stall::WAIT_SFPU>();
     }
 }
@@ -371,7 +398,11 @@ inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bi
     vConstFloatPrgm2 = scalar(epsilon_bits);
     store_counts(count_bits, count_remainder);
 
-    // Everyone else waits for one of these, so that this comes first.
+    // The other threads wait for one of these: they would not, were it above zero before.
+    ASSERT(semaphore_read(filled) == 0);
+    ASSERT(semaphore_read(normalized) == 0);
+    ASSERT(semaphore_read(free_sums) == 0);
+    ASSERT(semaphore_read(free_sections) == 0);
     t6_semaphore_init(filled, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(free_sums, 1, semaphore::SEMAPHORE_MAX_VALUE);
@@ -383,9 +414,10 @@ inline void math_thread(uint32_t rows, uint32_t steps, uint32_t inverse_width_bi
         if constexpr (group_rows == 1) {
             vFloat scale = dst_reg[scale_vector(0)];
             vFloat shift = load_if(subtract_mean, shift_vector(0), scale);
-            normalize_steps(steps, section, [&] { normalize_one_row(section, scale, shift); });
+            normalize_steps(
+                steps, section, [&]() __attribute__((always_inline)) { normalize_one_row(section, scale, shift); });
         } else {
-            normalize_steps(steps, section, [&] {
+            normalize_steps(steps, section, [&]() __attribute__((always_inline)) {
                 normalize_two_rows<0>(section);
                 if (rows - first > 2) {
                     normalize_two_rows<2>(section);

@@ -25,6 +25,8 @@ constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t max_parts = 4;
 constexpr uint32_t input_trid = 1, weights_trid = input_trid + max_parts, group_trid = weights_trid + max_parts;
+static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID);
+static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");
 
 // Reads the next part of a stick, if there is any left.
 struct Stick {

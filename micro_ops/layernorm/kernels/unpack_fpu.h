@@ -6,6 +6,11 @@
 // bfloat16 passes SrcA and SrcB unchanged, and the FPU adds to float32 in Dest. x^2 takes the four fidelity phases,
 // each an exact product of parts of x, so that the sums are rounded as float32 sums are and no more. So does x * gamma
 // where gamma_on_fpu: x then lies in Dest multiplied.
+//
+// Phase 0, which multiplies the leading bits, comes last. The FPU takes an exponent of 255 for any other: infinities
+// and NaNs are numbers from 2^128 on. Their product, or one beyond 2^128, becomes an infinity in Dest, but a later phase
+// of it whose bits are all zero would shift that out by its own, greater exponent, and leave zero. So an infinity, a NaN
+// or a square that overflows makes its row's sum of x^2 an infinity, whatever is added before or after.
 #pragma once
 
 #include "dest.h"
@@ -17,8 +22,8 @@ namespace layernorm {
 // What UNPACR adds to its operand's address counters: a row of the ring, or a piece.
 constexpr uint32_t next_row = 0b0001, next_piece = 0b0100;
 
-// FPU address modes
-constexpr uint32_t stay = ADDR_MOD_0, next_block = ADDR_MOD_1, next_phase = ADDR_MOD_2, next_sources = ADDR_MOD_3;
+// FPU address modes, of which Wormhole's instructions can name four. The phase counts modulo 4.
+constexpr uint32_t next_block = ADDR_MOD_0, next_phase = ADDR_MOD_1, next_sources = ADDR_MOD_2, next_product = ADDR_MOD_3;
 
 // General purpose registers that hold what the unpacker's base register takes for an operand
 constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
@@ -53,11 +58,15 @@ inline void configure_unpack(uint32_t steps) {
 }
 
 inline void configure_fpu() {
-    addr_mod_t{}.set(stay);
     addr_mod_t{.srca = {.incr = block_dest_rows}, .dest = {.incr = block_dest_rows}}.set(next_block);
     addr_mod_t{.fidelity = {.incr = 1}}.set(next_phase);
-    addr_mod_t{.srca = {.incr = block_dest_rows}, .srcb = {.incr = block_dest_rows}, .fidelity = {.clr = 1}}.set(
-        next_sources);
+    addr_mod_t{.srca = {.incr = block_dest_rows}, .srcb = {.incr = block_dest_rows}}.set(next_sources);
+    addr_mod_t{
+        .srca = {.incr = block_dest_rows},
+        .srcb = {.incr = block_dest_rows},
+        .dest = {.incr = block_dest_rows},
+        .fidelity = {.incr = 1}}
+        .set(next_product);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_ABD_F);
 }
 
@@ -88,7 +97,8 @@ inline void done_with_sources() { TTI_SETRWC(p_setrwc::CLR_AB, 0, 0, 0, 0, p_set
 // What is done again and again is recorded in the replay buffer: a RISC-V core would not issue it fast enough.
 struct Sequence {
     uint32_t first, length;
-    void record(auto issue) const {
+    template <class Issue>
+    void record(Issue issue) const {
         lltt::record(first, length);
         issue();
     }
@@ -102,9 +112,9 @@ struct Sequence {
 constexpr uint32_t replays = piece_blocks > 4 ? 2 : 1;  // of the FPU's sequences, for a piece
 constexpr uint32_t replayed_blocks = piece_blocks / replays;
 constexpr Sequence unpack_sources{0, 2};
-constexpr Sequence add_blocks{2, replayed_blocks*(4 + subtract_mean)};
+constexpr Sequence add_blocks{2, replayed_blocks * 5};
 constexpr Sequence copy_blocks{add_blocks.first + add_blocks.length, replayed_blocks};
-constexpr Sequence multiply_block{copy_blocks.first + copy_blocks.length, gamma_on_fpu ? 5 : 0};
+constexpr Sequence multiply_block{copy_blocks.first + copy_blocks.length, gamma_on_fpu ? 4 : 0};
 static_assert(multiply_block.first + multiply_block.length <= 32, "the replay buffer holds 32 instructions");
 
 inline void record_sequences() {
@@ -113,13 +123,11 @@ inline void record_sequences() {
         unpack_piece<SrcA, next_piece>();
         unpack_piece<SrcB, next_piece>();
     });
-    // The sources into a row's sums: 2 x, and x^2 in four phases
+    // The sources into a row's sums: 2 x, and x^2 in phases 1, 2, 3 and 0. ELWADD wants phase 0, and leaves 1 behind.
     add_blocks.record([] {
 #pragma GCC unroll 4
         for (uint32_t b = 0; b < replayed_blocks; ++b) {
-            if constexpr (subtract_mean) {
-                TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, stay, 0);
-            }
+            TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, 0);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, block_dest_rows);
@@ -133,14 +141,13 @@ inline void record_sequences() {
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_block, 0);
         }
     });
-    // SrcA times SrcB added to Dest
+    // SrcA times SrcB added to Dest, in phases 1, 2, 3 and 0; it wants phase 1, and leaves it behind.
     if constexpr (gamma_on_fpu) {
         multiply_block.record([] {
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, 0);
-            TTI_INCRWC(0, block_dest_rows, 0, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_product, 0);
         });
     }
 }
@@ -183,9 +190,13 @@ inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
     for (uint32_t r = 0; r < rows; ++r) {
         unpack_piece<SrcA, next_row>();
         unpack_piece<SrcB, 0>();
+        if (r == 0) {  // to phase 1, by a sum that nobody reads, where a gamma for the SFPU would lie
+            TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, gamma_dest_row);
+        }
         multiply_block.replay(piece_blocks);
         done_with_sources();
     }
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
     set_base<SrcB>(input_base);
 }
 
@@ -255,8 +266,10 @@ private:
             take<free_sums>();
         }
         set_dest_base(sums_dest_row + row * row_sums_dest_rows);
-        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, stay, 0);
-        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, stay, block_dest_rows);
+        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, 0);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
+        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, block_dest_rows);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
     }
 
     uint32_t cb, steps;
@@ -397,10 +410,13 @@ inline void unpack_thread(
         count = next_count;
         ring_row = next_ring_row;
     }
-    // The next kernel finds the semaphores as this one did: at zero.
+    // The next kernel finds the semaphores as this one did: at zero, and those that the firmware gives a maximum at that.
+    // The packer gave its last section back after all that it took, so nothing is handed over any more.
     take<free_sections>();
     take<free_sections>();
     take<free_sums>();
+    t6_semaphore_init(normalized, 0, firmware_semaphore_max);
+    t6_semaphore_init(free_sections, 0, firmware_semaphore_max);
     if constexpr (any_float32) {
         leave_unpack_to_dest();
     }
