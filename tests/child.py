@@ -11,6 +11,8 @@ from pathlib import Path
 from tt_device import session
 
 REPOSITORY = Path(__file__).parents[1]
+# Before a command: Ctrl-C reaches it even where pytest was started with SIGINT ignored, as by nohup or a script's `&`.
+INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
 class Run:
@@ -35,7 +37,7 @@ finally:
         self.folder = folder
         with (folder.parent / "stdout").open("w") as stdout, (folder.parent / "stderr").open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
+                [*INTERRUPTIBLE, sys.executable, "-c", program],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
                 stdin=subprocess.PIPE,

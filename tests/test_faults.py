@@ -16,7 +16,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.child import REPOSITORY, Run, Start, wait_for
+from tests.child import INTERRUPTIBLE, REPOSITORY, Run, Start, wait_for
 from tests.test_device import DEADLOCK
 from tt_device import guard, session
 
@@ -116,7 +116,7 @@ def test_interrupted_script(script: str, tmp_path: Path, count: Count) -> None:
     """While it opens the device."""
     with (tmp_path / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "scripts" / script)],
+            [*INTERRUPTIBLE, sys.executable, str(REPOSITORY / "scripts" / script)],
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             text=True,
@@ -129,6 +129,17 @@ def test_interrupted_script(script: str, tmp_path: Path, count: Count) -> None:
         finally:
             process.kill()
     assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize(
+    ("started", "status", "printed"), [("--default-signal=INT", -signal.SIGINT, ""), ("--ignore-signal=INT", 0, "on")]
+)
+def test_a_command_in_the_background_is_not_interrupted(started: str, status: int, printed: str) -> None:
+    """A shell starts `command &` of a script with SIGINT ignored."""
+    program = "import signal, tt_device; tt_device.end_at_interrupt(); signal.raise_signal(signal.SIGINT); print('on')"
+    command = ["env", started, sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
 
 
 def test_interrupted_launch(start: Start, count: Count) -> None:
@@ -148,9 +159,9 @@ def test_interrupted_launch(start: Start, count: Count) -> None:
 
 def test_interrupted_tool(tmp_path: Path, count: Count) -> None:
     """weights_tools, while it writes."""
-    command = [sys.executable, "-m", "weights_tools", "make", str(tmp_path / "made"), "--full", "--layers", "3"]
+    tool = [sys.executable, "-m", "weights_tools", "make", str(tmp_path / "made"), "--full", "--layers", "3"]
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        [*INTERRUPTIBLE, *tool], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
             wait_for(lambda: bool(list(tmp_path.glob(".made.*"))))
