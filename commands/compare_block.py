@@ -91,7 +91,7 @@ def main(
         typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
-    arch: Annotated[Arch | None, typer.Option(help="Of a simulator; default: blackhole.")] = None,
+    arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write report.html, report.json and figures there; an earlier report goes.")
     ] = None,

@@ -5,16 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tt_device import Platform
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_norms.py"
 
 
-def test_counts_a_warm_launch(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
-    arch = pytestconfig.getoption("arch") or "blackhole"
+    arch = platform.arch
     run = subprocess.run(
         [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path],
         capture_output=True,

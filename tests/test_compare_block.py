@@ -389,9 +389,9 @@ def test_default_checkpoint_holds(platform: Platform) -> None:
     assert "device: " in run.stderr
 
 
-def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
-    arch, trace, report = pytestconfig.getoption("arch") or "blackhole", tmp_path / "t.json.gz", tmp_path / "report"
+    arch, trace, report = platform.arch, tmp_path / "t.json.gz", tmp_path / "report"
     options = ("--tokens", "4", "--arch", arch, "--trace", trace, "--report", report)
     run = run_script("--checkpoint", folders["v32"], *options, TT_METAL_SIMULATOR="")
     assert run.returncode == 0, run.stderr

@@ -38,6 +38,19 @@ def test_lock_answers_pyproject() -> None:
     assert len(re.findall(r"^\S+==.* \\\n    --hash=sha256:", LOCK, flags=re.MULTILINE)) == len(pins)
 
 
+@pytest.mark.parametrize(("arch", "options"), [("", []), ("wormhole", ["--arch", "wormhole"])])
+@pytest.mark.parametrize("target", ["compare", "test", "bench"])
+def test_make_asks_for_no_chip_of_its_own(target: str, arch: str, options: list[str]) -> None:
+    """Else a simulator of the other chip is refused: TT_METAL_SIMULATOR=libttsim_wh.so make compare."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("ARCH", "MAKEFLAGS")}
+    environment |= {"ARCH": arch} if arch else {}
+    made = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    words = made.stdout.splitlines()[-1].split()
+    assert [word for i, word in enumerate(words) if "--arch" in words[max(i - 1, 0) : i + 1]] == options
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A folder that looks as set-up leaves it."""
