@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.child import PATIENCE
 from tt_device import Platform
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
 
@@ -18,7 +19,7 @@ def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
         [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

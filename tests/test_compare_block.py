@@ -32,7 +32,7 @@ from integration.recording import Recording
 from integration.replace import Replacement
 from integration.report import read_report
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
-from tests.child import wait_for
+from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
 from tt_device import Platform
 from weights_tools import Checkpoint, write_synthetic
@@ -366,7 +366,7 @@ def run_script(*arguments: str | Path, **environment: str) -> subprocess.Complet
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -405,7 +405,7 @@ def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, platform:
         assert sum(phases[phase] for phase in ("start", "statistics", "normalize", "write")) == launch["cycles"] > 1000
     assert cycles[K_NORM]["cbs"]["beta"]
     assert not cycles["input_layernorm"]["cbs"]["beta"], "an RMSNorm"
-    wait_for(trace.exists, 10)  # the simulator writes it as it ends
+    wait_for(trace.exists)  # the simulator writes it as it ends
     with gzip.open(trace) as file:
         assert json.load(file)["traceEvents"]
 
