@@ -470,13 +470,27 @@ def invoke() -> Iterator[Invoke]:
         (("--layer", "three"), "Invalid value for '--layer'"),
         (("--checkpoint", "/no/such/folder"), "/no/such/folder: no such checkpoint folder"),
         (("--arch", "grayskull"), "Invalid value for '--arch'"),
-        (("--norms", "k_norm,q_norm"), "'q_norm' matches no norm"),
+        (("--norms", "k_norm,"), "--norms '' matches no norm of layer 3"),
     ],
 )
 def test_bad_arguments_exit_2(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2, result.stderr
     assert message in result.stderr
+
+
+def test_a_norm_that_is_not_there_is_named_at_once() -> None:
+    """Before transformers and ttnn are imported, which takes ten seconds and more."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", SCRIPT, "--norms", "k_norm,q_norm"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "error: --norms 'q_norm' matches no norm of layer 3, which has input_layernorm, self_attn." in run.stderr
+    assert not re.search(r"\| +(transformers|ttnn)$", run.stderr, re.MULTILINE)
 
 
 def test_model_must_be_the_checkpoints(invoke: Invoke, folders: dict[str, Path]) -> None:

@@ -124,7 +124,13 @@ def test_card_needs_sfpi(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     identity.write_text("0xb140\n")
     monkeypatch.setattr(tt_device.platform, "DEV", bare / "dev")
     monkeypatch.setattr(tt_device.platform, "SYS", bare / "sys")
-    assert find_platform().backend == "wolfpine"
+    without = find_platform()
+    assert without.backend == "wolfpine"
+    assert str(without).endswith(f" (not card {bare}/dev/0: SFPI, its compiler, is not in {bare}/no sfpi)")
+    (bare / "libttsim_wh.so").touch()
+    with monkeypatch.context() as named:
+        named.setenv("TT_METAL_SIMULATOR", str(bare / "libttsim_wh.so"))
+        assert str(find_platform()).endswith(f" (not card {bare}/dev/0: SFPI, its compiler, is not in {bare}/no sfpi)")
 
     compiler = bare / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
     compiler.parent.mkdir(parents=True)

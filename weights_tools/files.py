@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -48,6 +49,20 @@ def written_whole(target: Path, *, force: bool) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(f"{target}: can't be written ({error})") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Makes `folder`, with its parents, and a file in it that goes at once: for what takes long before it writes.
+
+    Raises:
+        CheckpointError: it can't be written
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"{folder}: can't be written ({error})") from error
 
 
 def exists_already(target: Path) -> CheckpointError:
