@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -115,20 +115,51 @@ def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_killed_set_up_is_in_nobodys_way(finished: Path, count: Callable[[str, int], None]) -> None:
-    """Killed while it fetches, from an index that takes the call and never answers."""
+def test_a_cache_that_cannot_be_written_is_one_line(finished: Path) -> None:
     (finished / ".venv/made-from").unlink()
-    with socket.create_server(("127.0.0.1", 0)) as index:
-        environment = _environment(finished) | {"PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
-        with subprocess.Popen([str(finished / "scripts/setup.sh")], env=environment, start_new_session=True) as killed:
-            index.settimeout(PATIENCE)
-            index.accept()
-            os.killpg(killed.pid, signal.SIGKILL)
+    (finished.parent / "cache").touch()
+    done = _set_up(finished)
+    assert done.returncode == 1
+    folder = finished.parent / "cache" / "tt-deepseek-norms"
+    assert f"set-up: can't write in {folder}: set XDG_CACHE_HOME to a folder that can be written" in done.stderr
+
+
+def test_a_terminated_set_up_leaves_nothing_half_fetched(finished: Path) -> None:
+    (finished / ".venv/made-from").unlink()
+    with _fetching(finished) as terminated:
+        os.killpg(terminated.pid, signal.SIGTERM)
+        terminated.wait(PATIENCE)
+    assert not list((finished.parent / "cache").rglob("uv-*"))
+
+
+def test_a_link_to_the_folder_is_no_other_place(finished: Path) -> None:
+    link = finished.with_name("link")
+    link.symlink_to(finished)
+    done = _set_up(link)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_killed_set_up_is_in_nobodys_way(finished: Path, count: Callable[[str, int], None]) -> None:
+    """Killed while it fetches."""
+    (finished / ".venv/made-from").unlink()
+    with _fetching(finished) as killed:
+        os.killpg(killed.pid, signal.SIGKILL)
     wait_for(lambda: _is_unlocked(finished))  # pip has the lock, too, until it is gone
     done = _set_up(finished)
     assert "waiting for another set-up" not in done.stderr
     assert "set-up: fetching uv" in done.stderr
     count("faults: kills of a set-up", 1)
+
+
+@contextmanager
+def _fetching(folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """A set-up whose index has taken its call, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(PATIENCE)
+        environment = _environment(folder) | {"PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
+        with subprocess.Popen([str(folder / "scripts/setup.sh")], env=environment, start_new_session=True) as process:
+            index.accept()
+            yield process
 
 
 def _is_unlocked(folder: Path) -> bool:
