@@ -5,10 +5,9 @@
 # make lock      write requirements.lock from pyproject.toml, keeping the versions that still fit
 # make clean     remove .venv and all that tools left in this folder
 #
-# ARCH=wormhole chooses the chip; the default is blackhole.
+# ARCH=wormhole chooses the chip; by default it is what the device is, and Blackhole where wolfpine is the device.
 
-ARCH ?= blackhole
-export ARCH
+arch = $(if $(ARCH),--arch $(ARCH))
 
 .PHONY: help setup compare test bench lint lock clean
 
@@ -19,14 +18,14 @@ setup:
 	@scripts/setup.sh
 
 compare: setup
-	.venv/bin/python scripts/compare_block.py --layer 3 --arch $(ARCH) --report report
+	.venv/bin/python scripts/compare_block.py --layer 3 $(arch) --report report
 
 test: setup
 	@scripts/setup.sh browser
-	.venv/bin/python -m pytest tests/ --numprocesses 2 --dist worksteal
+	.venv/bin/python -m pytest tests/ $(arch) --numprocesses 2 --dist worksteal
 
 bench: setup
-	.venv/bin/python scripts/bench_norms.py --arch $(ARCH)
+	.venv/bin/python scripts/bench_norms.py $(arch)
 
 lint: setup
 	.venv/bin/ruff check .

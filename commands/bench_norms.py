@@ -1,6 +1,6 @@
 """Measure our norms in simulated cycles, beside ttnn's own and beside the floor that the cost model sets.
 
-Exit code: 0 every bar is reached, 1 one is missed or a result is wrong, 2 bad arguments, 3 no usable device.
+Exit code: 0 every bar is reached, 1 one is missed or a result is wrong, 2 bad arguments or files, 3 no usable device.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import torch
 import typer
@@ -23,7 +23,8 @@ from rich.table import Table
 from commands import Arch
 from tt_device import PlatformError, end_at_interrupt
 from tt_device.cycles import CostTable, CycleCounter, Launch, Phases, cost_table, open_counted
-from weights_tools.files import written_whole
+from weights_tools import CheckpointError
+from weights_tools.files import check_writable, written_whole
 
 if TYPE_CHECKING:
     from integration.metrics import Errors
@@ -138,26 +139,37 @@ def main(
     logger.add(sys.stderr, format="{message}", level="INFO")
     console = Console(width=max(Console().width, 150))
     try:
+        if output:
+            check_writable(output)
+        if peers:
+            check_writable(RECORD.parent)
         results, growth = _measure_all(pattern, arch, peers)
     except PlatformError as error:
-        logger.error(f"error: {error}")
-        raise typer.Exit(NO_DEVICE) from error
+        _stop(error, NO_DEVICE)
+    except CheckpointError as error:
+        _stop(error, BAD_ARGUMENTS)
     if not results:
-        logger.error(f"error: no case matches {pattern!r}")
-        raise typer.Exit(BAD_ARGUMENTS)
+        _stop(f"no case matches {pattern!r}", BAD_ARGUMENTS)
     console.print(_speed(results, arch))
     console.print(_where(results))
     for line, reached in growth:
         console.print(line if reached else f"[red]{line}[/]", highlight=False)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         content = {"arch": arch, "date": _today(), "results": [asdict(result) for result in results]}
-        with written_whole(output / "bench.json", force=True) as new:
-            new.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        with written_whole(output / "bench.png", force=True) as new:
-            _plot(results, arch, new)
+        try:
+            with written_whole(output / "bench.json", force=True) as new:
+                new.write_text(json.dumps(content, indent=2, default=str) + "\n")
+            with written_whole(output / "bench.png", force=True) as new:
+                _plot(results, arch, new)
+        except CheckpointError as error:
+            _stop(error, BAD_ARGUMENTS)
     if not all(result.is_right and result.is_reached for result in results) or not all(held for _, held in growth):
         raise typer.Exit(MISSED)
+
+
+def _stop(error: object, code: int) -> NoReturn:
+    logger.error(f"error: {error}")
+    raise typer.Exit(code)
 
 
 def _measure_all(pattern: str, arch: str, with_peers: bool) -> tuple[list[Result], list[tuple[str, bool]]]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +31,7 @@ from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
 from weights_tools.checkpoint import CONFIG, INDEX
+from weights_tools.extract import NORMS
 
 if TYPE_CHECKING:
     from integration.recording import Recording
@@ -91,7 +93,7 @@ def main(
         typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
-    arch: Annotated[Arch | None, typer.Option(help="Of a simulator; default: blackhole.")] = None,
+    arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write report.html, report.json and figures there; an earlier report goes.")
     ] = None,
@@ -124,6 +126,7 @@ def main(
     _set_up_log(quiet, verbose)
     if load is not None and (given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]):
         _stop(ValueError(f"--load judges what was recorded: leave out {', '.join(given)}"), BAD_ARGUMENTS, verbose)
+    patterns = [pattern.strip() for pattern in norms.split(",")]
     # Slow to import (torch, transformers, ttnn): after what can be refused without them.
     if load is None:
         try:
@@ -133,7 +136,8 @@ def main(
             logger.info(f"device: {platform}")
             weights = _open_checkpoint(checkpoint, model)
             logger.info(f"checkpoint: {weights.folder}")
-        except CheckpointError as error:
+            _check_norms(weights, layer, patterns)
+        except ValueError as error:
             _stop(error, BAD_ARGUMENTS, verbose)
         except PlatformError as error:
             _stop(error, NO_DEVICE, verbose)
@@ -156,7 +160,6 @@ def main(
                 raise RecordingError(f"{file}: there is no folder {file.parent}: make it first")
         with _progress(quiet) as tell:
             if load is None:
-                patterns = [pattern.strip() for pattern in norms.split(",")]
                 recording = _record(weights, layer, platform, patterns, isolated, tokens, seed, trace, tell)
             else:
                 recording = Recording.load(load)
@@ -227,11 +230,9 @@ def _record(
     """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
     from integration.block import Block
     from integration.compare import collect
-    from integration.replace import find_norms
 
     tell("reading the layer")
     block = Block(weights, layer)
-    find_norms(block.layer, patterns)  # before the device is opened for nothing
     logger.info("opening the device and compiling kernels, up to a minute the first time ...")
     tell("opening the device")
     with _opened(platform, trace) as (device, counter):
@@ -332,6 +333,20 @@ def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
             f"{weights.folder}/config.json: model_type must be {expected!r} for --model {model}, but is {model_type!r}"
         )
     return weights
+
+
+def _check_norms(weights: Checkpoint, layer: int, patterns: list[str]) -> None:
+    """
+    Raises:
+        ValueError: a pattern fits no norm that the checkpoint holds of the layer. Of one that it does not hold, `Block`
+            says so.
+    """
+    prefix = f"model.layers.{layer}."
+    keys = [key for key in weights.keys(prefix) if any(fnmatchcase(key, norm) for norm in NORMS)]
+    names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
+    for pattern in patterns:
+        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # as `find_norms` takes it
+            raise ValueError(f"--norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}")
 
 
 def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:

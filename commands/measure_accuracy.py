@@ -6,6 +6,7 @@ import torch
 import typer
 from loguru import logger
 
+from commands import Arch
 from tt_device import PlatformError, end_at_interrupt, find_platform
 
 WIDTHS = (32, 64, 128, 256, 512, 1536, 7168)
@@ -14,7 +15,7 @@ DATA = ((0.5, 2.0), (1e4, 64.0))  # offset, standard deviation
 
 
 def main(
-    arch: Annotated[str | None, typer.Option(help="Of a simulator: blackhole or wormhole.")] = None,
+    arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the device may be silent.")] = 300,
 ) -> None:
     """Print a Markdown table; takes a minute on ttsim, a quarter of an hour on wolfpine."""

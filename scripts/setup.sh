@@ -17,8 +17,8 @@ RISCV_PACKAGES=(gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf g++) # the 
 
 main() {
     if has_compiler && is_fresh; then return; fi
-    # The lock is this very file, opened for reading: there is no lock file to be left behind.
-    exec 9<scripts/setup.sh
+    # The lock is this very file: there is no lock file to be left behind. NFS locks only what is open for writing.
+    exec 9>>scripts/setup.sh
     if ! flock -n 9; then
         say "waiting for another set-up of this folder"
         flock 9
@@ -28,7 +28,7 @@ main() {
 }
 
 # What .venv is made from, and where: a moved .venv would run the interpreter at its old place.
-sources() { pwd && sha256sum requirements.lock pyproject.toml scripts/setup.sh; }
+sources() { pwd -P && sha256sum requirements.lock pyproject.toml scripts/setup.sh; }
 
 is_fresh() { [[ -x .venv/bin/python && -f $STAMP && $(<"$STAMP") == "$(sources)" ]]; }
 
@@ -70,12 +70,12 @@ apt_install() {
 make_venv() {
     configure_uv
     # No stamp: a first set-up, or one that was interrupted, whose half-installed packages uv would take for whole.
-    if ! [[ -x .venv/bin/python && -f $STAMP && $(head -n 1 "$STAMP") == "$PWD" ]]; then
+    if ! [[ -x .venv/bin/python && -f $STAMP && $(head -n 1 "$STAMP") == "$(pwd -P)" ]]; then
         say "making .venv"
         # The account's pyenv counts even where nothing has put it on PATH, as in CI.
         PATH=$PATH:${PYENV_ROOT:-$(getent passwd "$EUID" | cut -d: -f6)/.pyenv}/shims \
             "$UV/bin/uv" venv --quiet --clear --no-project --python 3.12 .venv ||
-            die "no Python 3.12: install one (apt, pyenv or uv find it) and run make again"
+            die "uv could not make .venv: if no Python 3.12 is there, install one (apt or pyenv) and run make again"
     fi
     rm -f "$STAMP"
     say "installing the packages of requirements.lock (about 3 GB to download the first time)"
@@ -126,14 +126,14 @@ pip_setting() { "$1" -m pip config list | sed -n "s/^[^=]*\.$2='\(.*\)'\$/\1/p" 
 fetch_uv() {
     local partial
     say "fetching uv $UV_VERSION"
-    mkdir -p "$(dirname "$UV")"
-    partial=$(mktemp -d "$UV.XXXXXX")
-    if ! PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "$1" -m pip install --quiet --no-deps \
-        --target "$partial" "uv==$UV_VERSION" >&2; then
-        rm -rf "$partial"
+    { mkdir -p "$(dirname "$UV")" && partial=$(mktemp -d "$UV.XXXXXX"); } ||
+        die "can't write in $(dirname "$UV"): set XDG_CACHE_HOME to a folder that can be written and run make again"
+    trap "rm -rf ${partial@Q}" EXIT # when this fails or is interrupted, or another folder's set-up was faster
+    # Settings that don't go with --target are taken back.
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_REQUIRE_VIRTUALENV=false PIP_USER=false \
+        "$1" -m pip install --quiet --no-deps --target "$partial" "uv==$UV_VERSION" >&2 ||
         die "pip could not fetch uv $UV_VERSION: is a package index within reach?"
-    fi
-    mv -T "$partial" "$UV" 2>/dev/null || rm -rf "$partial" # another folder's set-up was faster
+    mv -T "$partial" "$UV" 2>/dev/null || true
 }
 
 say() { printf 'set-up: %s\n' "$*" >&2; }

@@ -1,6 +1,7 @@
 """Processes of their own, for tests of how a process that opens a device ends."""
 
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,9 @@ from pathlib import Path
 from tt_device import session
 
 REPOSITORY = Path(__file__).parents[1]
+PATIENCE = 300  # seconds, so that a test that waits for ever fails; on a busy machine nothing takes as long
+# Before a command: Ctrl-C reaches it even where pytest was started with SIGINT ignored, as by nohup or a script's `&`.
+INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
 class Run:
@@ -35,9 +39,9 @@ finally:
         self.folder = folder
         with (folder.parent / "stdout").open("w") as stdout, (folder.parent / "stderr").open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
+                [*INTERRUPTIBLE, sys.executable, "-c", program],
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "10", **environment},
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TT_DEVICE_TIMEOUT": "120", **environment},
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
@@ -54,7 +58,7 @@ finally:
         self.process.stdin.flush()
 
     def end(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     @property
     def stdout(self) -> str:
@@ -77,8 +81,15 @@ finally:
 Start = Callable[..., Run]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0, period: float = 0.1) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], period: float = 0.1) -> None:
+    """Looks each `period` seconds."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s"
         time.sleep(period)
+
+
+def children_page_faults() -> int:
+    """Of all children of this process that have ended, compilers among them: no process runs without one, so the count
+    stands still exactly while none does."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

@@ -1,6 +1,5 @@
 """One device a session, for every test that asks for it; pytest's header says which. Counts of cases, at the end."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,8 +14,7 @@ from tt_device import Platform, PlatformError, find_platform
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("device")
-    arch = os.environ.get("ARCH") or None
-    group.addoption("--arch", default=arch, help="blackhole or wormhole (default: $ARCH, else what the device is)")
+    group.addoption("--arch", help="blackhole or wormhole (default: what the device is)")
     group.addoption("--soak", type=float, default=60, help="seconds for test_memory.py to make its 10,000 calls in")
     group.addoption("--device-timeout", type=float, help="seconds after which a silent device counts as hung")
 

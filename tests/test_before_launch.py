@@ -4,7 +4,7 @@
 """
 
 import math
-import resource
+import subprocess
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 
 from integration import TtLayerNorm
 from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
+from tests.child import PATIENCE, children_page_faults
 from tests.test_layernorm import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
 
 Count = Callable[[str, int], None]
@@ -27,8 +28,13 @@ SHAPE = (4, 128)
 def state(device: Any) -> tuple[Any, ...]:
     """What an upload, an allocation, a compilation or a launch would change."""
     buffers = sorted((b.address, b.buffer_type) for b in ttnn._ttnn.reports.get_buffers(device))
-    compiled = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    return buffers, device.num_program_cache_entries(), compiled
+    return buffers, device.num_program_cache_entries(), children_page_faults()
+
+
+def test_a_compiler_would_be_seen() -> None:
+    before = children_page_faults()
+    subprocess.run(["true"], check=True, timeout=PATIENCE)
+    assert children_page_faults() > before
 
 
 @pytest.fixture(scope="module")

@@ -5,21 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.child import PATIENCE
+from tt_device import Platform
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_norms.py"
 
 
-def test_counts_a_warm_launch(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
-    arch = pytestconfig.getoption("arch") or "blackhole"
+    arch = platform.arch
     run = subprocess.run(
         [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
@@ -36,9 +36,22 @@ def test_counts_a_warm_launch(tmp_path: Path, pytestconfig: pytest.Config) -> No
 
 
 def test_unknown_case_exits_2() -> None:
-    run = subprocess.run([sys.executable, SCRIPT, "GroupNorm*"], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, SCRIPT, "GroupNorm*"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert run.returncode == 2
     assert "no case matches 'GroupNorm*'" in run.stderr
+
+
+def test_a_folder_that_cannot_be_written_exits_2_before_a_device_opens(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--output", tmp_path / "file" / "out"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert run.returncode == 2, run.stderr
+    assert (
+        run.stderr
+        == f"error: {tmp_path}/file/out: can't be written ([Errno 20] Not a directory: '{tmp_path}/file/out')\n"
+    )
 
 
 def test_reads_launches_as_they_end(tmp_path: Path) -> None:

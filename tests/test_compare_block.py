@@ -32,7 +32,7 @@ from integration.recording import Recording
 from integration.replace import Replacement
 from integration.report import read_report
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
-from tests.child import wait_for
+from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
 from tt_device import Platform
 from weights_tools import Checkpoint, write_synthetic
@@ -366,7 +366,7 @@ def run_script(*arguments: str | Path, **environment: str) -> subprocess.Complet
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -389,9 +389,9 @@ def test_default_checkpoint_holds(platform: Platform) -> None:
     assert "device: " in run.stderr
 
 
-def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
-    arch, trace, report = pytestconfig.getoption("arch") or "blackhole", tmp_path / "t.json.gz", tmp_path / "report"
+    arch, trace, report = platform.arch, tmp_path / "t.json.gz", tmp_path / "report"
     options = ("--tokens", "4", "--arch", arch, "--trace", trace, "--report", report)
     run = run_script("--checkpoint", folders["v32"], *options, TT_METAL_SIMULATOR="")
     assert run.returncode == 0, run.stderr
@@ -405,7 +405,7 @@ def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, pytestcon
         assert sum(phases[phase] for phase in ("start", "statistics", "normalize", "write")) == launch["cycles"] > 1000
     assert cycles[K_NORM]["cbs"]["beta"]
     assert not cycles["input_layernorm"]["cbs"]["beta"], "an RMSNorm"
-    wait_for(trace.exists, 10)  # the simulator writes it as it ends
+    wait_for(trace.exists)  # the simulator writes it as it ends
     with gzip.open(trace) as file:
         assert json.load(file)["traceEvents"]
 
@@ -470,13 +470,27 @@ def invoke() -> Iterator[Invoke]:
         (("--layer", "three"), "Invalid value for '--layer'"),
         (("--checkpoint", "/no/such/folder"), "/no/such/folder: no such checkpoint folder"),
         (("--arch", "grayskull"), "Invalid value for '--arch'"),
-        (("--norms", "k_norm,q_norm"), "'q_norm' matches no norm"),
+        (("--norms", "k_norm,"), "--norms '' matches no norm of layer 3"),
     ],
 )
 def test_bad_arguments_exit_2(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2, result.stderr
     assert message in result.stderr
+
+
+def test_a_norm_that_is_not_there_is_named_at_once() -> None:
+    """Before transformers and ttnn are imported, which takes ten seconds and more."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", SCRIPT, "--norms", "k_norm,q_norm"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "error: --norms 'q_norm' matches no norm of layer 3, which has input_layernorm, self_attn." in run.stderr
+    assert not re.search(r"\| +(transformers|ttnn)$", run.stderr, re.MULTILINE)
 
 
 def test_model_must_be_the_checkpoints(invoke: Invoke, folders: dict[str, Path]) -> None:

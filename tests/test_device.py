@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tt_device.platform
-from tests.child import Start, wait_for
+from tests.child import PATIENCE, Start, wait_for
 from tt_device import Platform, PlatformError, find_platform, guard, runtime_root, session
 
 # A kernel on the core that writes, waiting for a page that nobody reads in.
@@ -34,7 +34,8 @@ DEADLOCK = """
     buffer = ttnn.CBDescriptor(total_size=2048, core_ranges=cores, format_descriptors=[page])
     x = ttnn.from_torch(torch.ones(1, 32, dtype=torch.bfloat16), device=device)
     program = ttnn.ProgramDescriptor(kernels=[kernel], semaphores=[], cbs=[buffer])
-    for _ in range(2):  # a launch waits for the one before it
+    for launch in ("first launch", "second launch"):  # which waits for the first
+        print(launch, flush=True)
         ttnn.generic_op([x, x], program)
 """
 ROUND_TRIP = """
@@ -123,7 +124,13 @@ def test_card_needs_sfpi(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     identity.write_text("0xb140\n")
     monkeypatch.setattr(tt_device.platform, "DEV", bare / "dev")
     monkeypatch.setattr(tt_device.platform, "SYS", bare / "sys")
-    assert find_platform().backend == "wolfpine"
+    without = find_platform()
+    assert without.backend == "wolfpine"
+    assert str(without).endswith(f" (not card {bare}/dev/0: SFPI, its compiler, is not in {bare}/no sfpi)")
+    (bare / "libttsim_wh.so").touch()
+    with monkeypatch.context() as named:
+        named.setenv("TT_METAL_SIMULATOR", str(bare / "libttsim_wh.so"))
+        assert str(find_platform()).endswith(f" (not card {bare}/dev/0: SFPI, its compiler, is not in {bare}/no sfpi)")
 
     compiler = bare / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
     compiler.parent.mkdir(parents=True)
@@ -167,7 +174,7 @@ def test_one_platform_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     message = rf"this one opened \({re.escape(str(wormhole))}\), and can't open \({re.escape(str(blackhole))}\)"
     with pytest.raises(PlatformError, match=message), blackhole.open():
         pass
-    no_guard.wait()
+    no_guard.wait(PATIENCE)
 
 
 # --- A device that is well ---
@@ -213,25 +220,25 @@ def test_simulator_that_dies_at_start(start: Start, tmp_path: Path, platform: Pl
 @pytest.mark.parametrize(
     ("sent", "body", "verdict"),
     [
-        (signal.SIGKILL, ROUND_TRIP, "the simulator ended (exit status 137) before the device was closed"),
+        (signal.SIGKILL, ROUND_TRIP, r"the simulator ended \(exit status 137\) before the device was closed"),
         # ttnn gives up the GIL in both, and the first is not called by way of ttnn's Python.
         (
             signal.SIGSTOP,
             "import ttnn; ttnn.from_torch(torch.ones(1, 32), device=device).cpu()",
-            "the device has not answered for 6 s (limit 6 s)",
+            r"the device has not answered for \d+ s \(limit 15 s\)",
         ),
-        (signal.SIGSTOP, DEADLOCK, "the device has not answered for 6 s (limit 6 s)"),
+        (signal.SIGSTOP, DEADLOCK, r"the device has not answered for \d+ s \(limit 15 s\)"),
     ],
     ids=["killed", "stopped", "stopped-in-launch"],
 )
 def test_simulator_that_fails_in_the_middle(start: Start, sent: signal.Signals, body: str, verdict: str) -> None:
-    run = start(body, TT_METAL_SIMULATOR="", TT_DEVICE_TIMEOUT="6")
+    run = start(body, TT_METAL_SIMULATOR="", TT_DEVICE_TIMEOUT="15")
     run.wait_until_open()
     simulator, folder = run.simulator, run.run_folder
     os.kill(simulator, sent)
     run.go_on()
     assert run.end() == 3, run.stderr
-    assert verdict in run.stderr
+    assert re.search(verdict, run.stderr)
     assert re.search(r'Stack \(most recent call first\):\n(  File .*\n)*  File "<string>", line \d+', run.stderr)
     wait_for(lambda: not folder.exists())
     assert not guard._is_simulator_of(folder, simulator)
@@ -253,7 +260,7 @@ def test_deadlocked_kernel(start: Start, platform: Platform) -> None:
         assert "the kernels on the device are deadlocked" in run.stderr
         assert "BRISC: oscillating" in run.stderr
     else:
-        assert "the device has not answered for 10 s" in run.stderr
+        assert re.search(r"the device has not answered for \d+ s \(limit 10 s\)", run.stderr)
 
 
 def test_killed_process_leaves_no_simulator(start: Start) -> None:
@@ -276,7 +283,7 @@ def test_sweeps_what_a_killed_guard_left(tmp_path: Path) -> None:
     orphan = subprocess.Popen(["sleep", "100"], env={"TT_DEVICE_RUN": str(dead)}, start_new_session=True)
     (dead / "simulator.pid").write_text(f"{orphan.pid}\n")
     fresh, _ = session._new_run_folder(tmp_path)
-    assert orphan.wait(10) == -signal.SIGKILL
+    assert orphan.wait(PATIENCE) == -signal.SIGKILL
     assert sorted(path for path in tmp_path.iterdir() if path.is_dir()) == sorted([alive, fresh])
     os.close(lock)
 
@@ -332,7 +339,7 @@ def test_tells_one_long_ttnn_call_from_many() -> None:
         waits = []
         for _ in range(2):
             done = pool.submit(names["call"])
-            entered.get()
+            entered.get(timeout=PATIENCE)
             waits.append([session._waits_in_ttnn() for _ in range(3)])
             leave.put(None)
             done.result()

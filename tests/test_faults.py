@@ -16,7 +16,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.child import REPOSITORY, Run, Start, wait_for
+from tests.child import INTERRUPTIBLE, PATIENCE, REPOSITORY, Run, Start, wait_for
 from tests.test_device import DEADLOCK
 from tt_device import guard, session
 
@@ -58,15 +58,15 @@ STAGES: dict[str, Callable[[Run, Path], bool]] = {
 def test_killed_at_each_stage_the_next_run_works(start: Start, tmp_path: Path, count: Count) -> None:
     """One cache, empty at first, is handed from one killed run to the next."""
     cache = tmp_path / "tt-deepseek-norms"
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "TT_METAL_RUNTIME_ROOT": "", "TT_DEVICE_TIMEOUT": "120"}
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "TT_METAL_RUNTIME_ROOT": ""}
     for stage, is_reached in STAGES.items():
         run = start(NORM, **environment)
         run.go_on()
-        wait_for(partial(_is_at, run, cache, is_reached), 120, period=0.002)
+        wait_for(partial(_is_at, run, cache, is_reached), period=0.002)
         assert run.process.poll() is None, (stage, run.stderr)
         folders = [folder for folder in cache.glob("runs/*") if folder.is_dir()]
         run.process.kill()
-        run.process.wait()
+        run.process.wait(PATIENCE)
         wait_for(partial(_are_let_go, folders))
         count("faults: kills of a run", 1)
     run = start(NORM, **environment)
@@ -88,12 +88,12 @@ def _are_let_go(folders: list[Path]) -> bool:
 
 
 def test_two_at_once_with_an_empty_cache(start: Start, tmp_path: Path, count: Count) -> None:
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "TT_METAL_RUNTIME_ROOT": "", "TT_DEVICE_TIMEOUT": "120"}
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "TT_METAL_RUNTIME_ROOT": ""}
     runs = [start(NORM, **environment) for _ in range(2)]
     for run in runs:
         run.go_on()
     for run in runs:
-        assert run.process.wait(240) == 0, run.stderr
+        assert run.end() == 0, run.stderr
         count("faults: runs at once that worked", 1)
     wait_for(lambda: is_finished(tmp_path / "tt-deepseek-norms"))
 
@@ -105,7 +105,7 @@ def interrupt(process: "subprocess.Popen[str]", count: Count) -> None:
     """Sends SIGINT; the process must end within 5 s, and as a shell reports it with 130."""
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
-    status = process.wait(30)
+    status = process.wait(PATIENCE)
     assert time.monotonic() - sent <= 5.0
     assert (128 - status if status < 0 else status) == INTERRUPTED
     count("faults: Ctrl-C", 1)
@@ -116,7 +116,7 @@ def test_interrupted_script(script: str, tmp_path: Path, count: Count) -> None:
     """While it opens the device."""
     with (tmp_path / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "scripts" / script)],
+            [*INTERRUPTIBLE, sys.executable, str(REPOSITORY / "scripts" / script)],
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             text=True,
@@ -131,16 +131,25 @@ def test_interrupted_script(script: str, tmp_path: Path, count: Count) -> None:
     assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.parametrize(
+    ("started", "status", "printed"), [("--default-signal=INT", -signal.SIGINT, ""), ("--ignore-signal=INT", 0, "on")]
+)
+def test_a_command_in_the_background_is_not_interrupted(started: str, status: int, printed: str) -> None:
+    """A shell starts `command &` of a script with SIGINT ignored."""
+    program = "import signal, tt_device; tt_device.end_at_interrupt(); signal.raise_signal(signal.SIGINT); print('on')"
+    command = ["env", started, sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
+
+
 def test_interrupted_launch(start: Start, count: Count) -> None:
     """Python sees nothing of it, since ttnn holds the GIL."""
-    body = "import tt_device\ntt_device.end_at_interrupt()\nprint('launching', flush=True)\n" + dedent(DEADLOCK)
-    run = start(body, TT_DEVICE_TIMEOUT="50")
+    run = start("import tt_device\ntt_device.end_at_interrupt()\n" + dedent(DEADLOCK))
     run.wait_until_open()
     folder = run.run_folder
     simulator = guard._read_pid(folder)
     run.go_on()
-    wait_for(lambda: "launching" in run.stdout)
-    time.sleep(1.0)  # it waits in the second launch by now
+    wait_for(lambda: "second launch" in run.stdout)
     interrupt(run.process, count)
     wait_for(lambda: not folder.exists())
     assert simulator is None or not guard._is_simulator_of(folder, simulator)
@@ -148,9 +157,9 @@ def test_interrupted_launch(start: Start, count: Count) -> None:
 
 def test_interrupted_tool(tmp_path: Path, count: Count) -> None:
     """weights_tools, while it writes."""
-    command = [sys.executable, "-m", "weights_tools", "make", str(tmp_path / "made"), "--full", "--layers", "3"]
+    tool = [sys.executable, "-m", "weights_tools", "make", str(tmp_path / "made"), "--full", "--layers", "3"]
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        [*INTERRUPTIBLE, *tool], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
             wait_for(lambda: bool(list(tmp_path.glob(".made.*"))))
@@ -173,7 +182,7 @@ def in_namespace(mount: str, program: str, folder: Path) -> "subprocess.Complete
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -139,7 +139,6 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
         print(layernorm.LayerNormSingleCore.op(*tensors).cpu())
         """,
         kernel_asserts=True,
-        TT_DEVICE_TIMEOUT="50",
     )
     run.go_on()
     status = run.end()

@@ -1,7 +1,6 @@
 """The LayerNorm micro-op, by the steps of its plan. Device tests run the real kernels and look at what they wrote."""
 
 import math
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from integration.metrics import Errors, compare
 from micro_ops.layernorm import op as layernorm
 from micro_ops.layernorm.op import LayerNormSingleCore, Tap
+from tests.child import children_page_faults
 
 EPSILON = 1e-6  # DeepSeek's
 
@@ -123,28 +123,6 @@ def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) 
     assert sizes.rows == math.prod(shape[:-1])
     assert (sizes.steps - 1) * sizes.piece < shape[-1] <= sizes.steps * sizes.piece
     assert sizes.piece * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
-
-
-@pytest.mark.usefixtures("device")  # what knows the size of its L1
-@pytest.mark.parametrize(("shape", "rows"), [((32 * 2**20, 128), 32 * 2**20), ((4, 1024, 1024, 7168), 2**22)])
-def test_index_arithmetic_of_large_tensors(shape: tuple[int, ...], rows: int) -> None:
-    """More rows than a simulator goes through: what the kernels count in 32 bits must fit."""
-    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
-    assert sizes.rows == rows < 2**31
-
-
-@pytest.mark.usefixtures("device")  # what knows the size of its L1
-@WAYS
-def test_cb_configuration(shape: tuple[int, ...]) -> None:
-    sizes, cbs = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
-    pages = {cb.format_descriptors[0].buffer_index: cb.format_descriptors[0].page_size for cb in cbs}
-    assert pages == {0: 2 * sizes.piece, 1: 2 * sizes.piece, 2: 2 * sizes.piece, 3: 2048}
-    size_of = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in cbs}
-    row = 2 * sizes.steps * sizes.piece
-    assert size_of == {0: 4 * sizes.group_rows * row, 1: row, 2: row, 3: 8 * 2048}
-    without_weights = layernorm._create_cb_descriptors(layernorm._core_grid(), sizes, ttnn.float32, None, None)
-    doubled = {cb.format_descriptors[0].buffer_index: cb.total_size for cb in without_weights}
-    assert doubled == {index: 2 * size_of[index] for index in (0, 3)}
 
 
 @WAYS
@@ -485,19 +463,14 @@ def test_program_cache(device: Any) -> None:
         errors = errors_of(run(device, x, gamma, beta), x, gamma, beta)
         assert errors.scaled <= 1.0, errors
         entries.append(device.num_program_cache_entries())
-        compilers.append(_compiler_seconds())
+        compilers.append(children_page_faults())
     assert len(set(entries[1:])) == 1, entries
     assert len(set(compilers[1:])) == 1, compilers
-
-
-def _compiler_seconds() -> float:
-    """CPU time of the compilers that this process has run: it stands still while nothing is compiled."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
 def test_epsilon_is_no_part_of_the_program(device: Any) -> None:
     x, (gamma, beta) = random_input(NARROW, std=1e-3, offset=0.0), random_weights(NARROW[-1])
     run(device, x, gamma, beta, epsilon=1e-6)
-    before = device.num_program_cache_entries(), _compiler_seconds()
+    before = device.num_program_cache_entries(), children_page_faults()
     assert errors_of(run(device, x, gamma, beta, 1e-2), x, gamma, beta, 1e-2).scaled <= 1.0
-    assert (device.num_program_cache_entries(), _compiler_seconds()) == before
+    assert (device.num_program_cache_entries(), children_page_faults()) == before

@@ -1,10 +1,11 @@
 """Ten thousand calls leave the device's memory and the host's where they were after the first hundred."""
 
+import ctypes
 import gc
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,7 @@ from integration import TtLayerNorm, TtRMSNorm
 from tests.test_layernorm import random_input
 
 CALLS, WARM = 10_000, 100
-# A leak of 100 bytes a call would come to this much. Seen on ttsim after 10,000 calls: nothing at all; with ttnn's
-# inspector on, 17 MB.
-MAX_RSS_GROWTH = 1e6  # bytes
+SMALLEST_CHUNK = 32  # bytes: what malloc takes for one byte, so that no leak in each call is smaller
 
 
 def device_state(device: Any) -> tuple[Any, ...]:
@@ -29,10 +28,20 @@ def device_state(device: Any) -> tuple[Any, ...]:
     return buffers, used, device.num_program_cache_entries()
 
 
-def resident() -> int:
-    """Bytes."""
+class MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = (("figures", ctypes.c_size_t * 10),)
+
+
+def host_state() -> tuple[int, int]:
+    """Bytes that malloc has given out and not got back, of this process; and objects that Python holds. Unlike resident
+    memory, which grows by pages and shrinks when it likes, they are counted to the byte and to the object."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = MallocInfo
+    _, _, _, _, mapped, _, _, in_arenas, _, _ = libc.mallinfo2().figures
+    return mapped + in_arenas, sys.getallocatedblocks()
 
 
 def test_calls_leave_nothing_behind(
@@ -44,7 +53,7 @@ def test_calls_leave_nothing_behind(
     inputs = [random_input((1, 32)), random_input((5, 32))]
     expected: dict[int, torch.Tensor] = {}
     end = time.monotonic() + pytestconfig.getoption("soak")
-    before, started = device_state(device), resident()
+    before, started = device_state(device), host_state()
     calls = 0
     for calls in range(1, CALLS + 1):
         if calls % 50 == 0:
@@ -59,11 +68,13 @@ def test_calls_leave_nothing_behind(
             assert torch.equal(y, expected.setdefault(kind, y))
         del y
         if calls == WARM:
-            before, started = device_state(device), resident()
-        if calls > WARM and time.monotonic() > end:
+            before, started = device_state(device), host_state()
+        if calls >= 2 * WARM and time.monotonic() > end:
             break
     ttnn.synchronize_device(device)
     assert device_state(device) == before
-    assert resident() - started <= MAX_RSS_GROWTH
+    more_bytes, more_objects = (now - then for now, then in zip(host_state(), started, strict=True))
+    assert more_bytes < SMALLEST_CHUNK * (calls - WARM)
+    assert more_objects < calls - WARM
     assert sum(norm.launches for norm in norms) == calls
     count("memory: calls that left nothing behind", calls)

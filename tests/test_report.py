@@ -29,6 +29,7 @@ from integration.diagnosis import diagnose
 from integration.metrics import Errors
 from integration.recording import RecordedNorm, Recording, RecordingError
 from integration.report import ReportError, check_folder, read_report, report, write_report
+from tests.child import PATIENCE
 from tests.small import SMALL
 from weights_tools import Checkpoint, write_synthetic
 
@@ -389,7 +390,9 @@ def in_chromium(page: Path, *options: str) -> str:
     """The page's document after its scripts have run; without a sandbox, which there is none of as root."""
     command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"]
     options = ("--window-size=1280,900", "--virtual-time-budget=10000", *options)
-    run = subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    run = subprocess.run(
+        [*command, *options, page.as_uri()], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     return run.stdout
 
 
@@ -448,7 +451,9 @@ recording = Recording.load(Path({str(saved)!r}))
 judged = judge(recording)
 report.write_report(Path({str(folder)!r}), report.report(recording, judged), recording, judged)
 """
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not folder.exists()
     assert list(tmp_path.glob(".out.*.partial"))

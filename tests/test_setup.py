@@ -1,5 +1,6 @@
 """Set-up: the lock serves from any mirror and answers pyproject.toml; a finished set-up costs nothing."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,14 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests.child import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -38,6 +41,19 @@ def test_lock_answers_pyproject() -> None:
     assert len(re.findall(r"^\S+==.* \\\n    --hash=sha256:", LOCK, flags=re.MULTILINE)) == len(pins)
 
 
+@pytest.mark.parametrize(("arch", "options"), [("", []), ("wormhole", ["--arch", "wormhole"])])
+@pytest.mark.parametrize("target", ["compare", "test", "bench"])
+def test_make_asks_for_no_chip_of_its_own(target: str, arch: str, options: list[str]) -> None:
+    """Else a simulator of the other chip is refused: TT_METAL_SIMULATOR=libttsim_wh.so make compare."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("ARCH", "MAKEFLAGS")}
+    environment |= {"ARCH": arch} if arch else {}
+    made = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    words = made.stdout.splitlines()[-1].split()
+    assert [word for i, word in enumerate(words) if "--arch" in words[max(i - 1, 0) : i + 1]] == options
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A folder that looks as set-up leaves it."""
@@ -53,11 +69,11 @@ def finished(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_finished_set_up_costs_nothing(finished: Path) -> None:
-    start = time.monotonic()
+def test_a_finished_set_up_does_nothing(finished: Path) -> None:
+    """There is no index to ask, and no uv."""
     done = _set_up(finished)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - start < 0.5
+    assert not (finished.parent / "cache").exists()
 
 
 @pytest.mark.parametrize("change", ["requirements.lock", "pyproject.toml", "moved", "no stamp", "no interpreter"])
@@ -94,21 +110,63 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _set_up(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [str(folder / "scripts/setup.sh")]
-    return subprocess.run(command, env=_environment(folder), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=_environment(folder), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(finished: Path) -> None:
+    (finished / ".venv/made-from").unlink()
+    (finished.parent / "cache").touch()
+    done = _set_up(finished)
+    assert done.returncode == 1
+    folder = finished.parent / "cache" / "tt-deepseek-norms"
+    assert f"set-up: can't write in {folder}: set XDG_CACHE_HOME to a folder that can be written" in done.stderr
+
+
+def test_a_terminated_set_up_leaves_nothing_half_fetched(finished: Path) -> None:
+    (finished / ".venv/made-from").unlink()
+    with _fetching(finished) as terminated:
+        os.killpg(terminated.pid, signal.SIGTERM)
+        terminated.wait(PATIENCE)
+    assert not list((finished.parent / "cache").rglob("uv-*"))
+
+
+def test_a_link_to_the_folder_is_no_other_place(finished: Path) -> None:
+    link = finished.with_name("link")
+    link.symlink_to(finished)
+    done = _set_up(link)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_killed_set_up_is_in_nobodys_way(finished: Path, count: Callable[[str, int], None]) -> None:
-    """Killed while it fetches, from an index that takes the call and never answers."""
+    """Killed while it fetches."""
     (finished / ".venv/made-from").unlink()
-    with socket.create_server(("127.0.0.1", 0)) as index:
-        environment = _environment(finished) | {"PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
-        with subprocess.Popen([str(finished / "scripts/setup.sh")], env=environment, start_new_session=True) as killed:
-            index.accept()
-            os.killpg(killed.pid, signal.SIGKILL)
+    with _fetching(finished) as killed:
+        os.killpg(killed.pid, signal.SIGKILL)
+    wait_for(lambda: _is_unlocked(finished))  # pip has the lock, too, until it is gone
     done = _set_up(finished)
     assert "waiting for another set-up" not in done.stderr
     assert "set-up: fetching uv" in done.stderr
     count("faults: kills of a set-up", 1)
+
+
+@contextmanager
+def _fetching(folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """A set-up whose index has taken its call, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(PATIENCE)
+        environment = _environment(folder) | {"PIP_INDEX_URL": f"http://127.0.0.1:{index.getsockname()[1]}/simple"}
+        with subprocess.Popen([str(folder / "scripts/setup.sh")], env=environment, start_new_session=True) as process:
+            index.accept()
+            yield process
+
+
+def _is_unlocked(folder: Path) -> bool:
+    with (folder / "scripts/setup.sh").open() as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def test_a_wheel_holds_all_that_runs(tmp_path: Path, device_arguments: list[str]) -> None:
@@ -117,7 +175,9 @@ def test_a_wheel_holds_all_that_runs(tmp_path: Path, device_arguments: list[str]
     ignored = shutil.ignore_patterns(".*", "build", "generated", "*.egg-info", "tests", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignored)
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True, timeout=PATIENCE
+    )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
@@ -134,6 +194,7 @@ def test_a_wheel_holds_all_that_runs(tmp_path: Path, device_arguments: list[str]
         env=environment,
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stderr

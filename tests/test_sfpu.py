@@ -19,6 +19,7 @@ import pytest
 import torch
 import ttnn
 
+from tests.child import PATIENCE
 from tt_device import Platform, find_platform, runtime_root
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -420,7 +421,7 @@ def compile_for_math_core(
     command = [sys.executable, str(compiler), "-O3", f"-mcpu={cpu}", "-DCOMPILE_FOR_TRISC=1", *JIT_FLAGS]
     command += [f"-I{compiler.parents[2] / 'include'}", "-c", str(source), "-o", str(folder / "kernel.o")]
     environment = {**os.environ, "PATH": os.environ["PATH"] if path is None else path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.parametrize("cpu", ["tt-bh-tensix", "tt-wh-tensix"])
@@ -443,7 +444,7 @@ def tensix_opcodes(compiler: Path, folder: Path, code: str, cpu: str) -> list[in
     assert compile_for_math_core(compiler, folder, code, cpu).returncode == 0
     binary = folder / "kernel.bin"
     objcopy = ["riscv64-unknown-elf-objcopy", "-O", "binary", "-j", ".text", str(folder / "kernel.o"), str(binary)]
-    subprocess.run(objcopy, check=True)
+    subprocess.run(objcopy, check=True, timeout=PATIENCE)
     words = [word for (word,) in struct.iter_unpack("<I", binary.read_bytes())]
     return [(word >> 2 | word << 30) >> 24 & 0xFF for word in words if word & 3 != 3]
 

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import math
+import os
 import re
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +16,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tests.child import INTERRUPTIBLE, REPOSITORY, wait_for
 from tests.small import SMALL, SMALL_V3, TINY
 from weights_tools import Checkpoint, CheckpointError, Geometry, synthetic, write_synthetic
 from weights_tools.architecture import all_tensors
+from weights_tools.files import save_tensors
 from weights_tools.float8 import dequantize, quantize, scale_shape
 
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"
@@ -234,6 +239,21 @@ def test_fewer_layers_leave_the_others_as_they_were(folder: Path, tmp_path: Path
     assert all(torch.equal(short.tensor(key), whole.tensor(key)) for key in short.keys())  # noqa: SIM118
 
 
+def test_files_are_what_the_library_writes(tmp_path: Path) -> None:
+    tensors = {
+        "b.matrix": torch.randn(3, 5),
+        "a.matrix": torch.randn(7, 2),
+        "vector": torch.randn(33).to(torch.bfloat16),
+        "float8": torch.randn(3, 3).to(torch.float8_e4m3fn),
+        "integer scalar": torch.tensor(-3),
+        "no rows": torch.empty(0, 4),
+        'ünd "quoted"\n': torch.ones(1),
+    }
+    save_tensors(tensors, tmp_path / "ours", {})
+    save_file(tensors, tmp_path / "theirs", metadata={"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
 # ---- Whole or not at all
 
 
@@ -241,6 +261,52 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_synthetic(tmp_path / "new", TINY, progress=_interrupt_after(5))
     assert list(tmp_path.iterdir()) == []
+
+
+def interrupt(program: str, is_reached: Callable[[], bool]) -> str:
+    """What `program` prints that gets Ctrl-C once `is_reached`; it has a thread and an exit handler of its own."""
+    caller = f"""
+import atexit, threading, torch
+from dataclasses import replace
+from pathlib import Path
+from weights_tools import Geometry, write_synthetic
+from weights_tools.files import save_tensors
+atexit.register(print, "at exit")
+threading.Thread(target=threading.Event().wait, name="the caller's", daemon=True).start()
+try:
+    {program}
+except KeyboardInterrupt:
+    print("interrupted", sorted(thread.name for thread in threading.enumerate()))
+"""
+    command = [*INTERRUPTIBLE, sys.executable, "-c", caller]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: is_reached() or process.poll() is not None)
+            process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=120)[0]
+        finally:
+            process.kill()
+
+
+INTERRUPTED = "interrupted ['MainThread', \"the caller's\"]\nat exit\n"
+
+
+def test_an_interrupt_while_weights_are_drawn_is_the_callers(tmp_path: Path) -> None:
+    """The first shard is the embedding of the full size, 0.9 G values: no thread draws on, and nothing is left."""
+    program = f"write_synthetic({str(tmp_path / 'new')!r}, replace(Geometry.full('v32'), num_hidden_layers=1))"
+    assert interrupt(program, lambda: bool(list(tmp_path.glob(".new.*")))) == INTERRUPTED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_weights_are_written_is_the_callers(tmp_path: Path) -> None:
+    """A pipe that nobody reads is a disk that takes nothing more."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    program = f"save_tensors({{'zeros': torch.zeros(2**20)}}, Path({str(tmp_path / 'pipe')!r}), {{}})"
+    try:
+        assert interrupt(program, lambda: not select.select([], [pipe], [], 0)[1]) == INTERRUPTED
+    finally:
+        os.close(pipe)
 
 
 def test_an_interrupted_replacement_keeps_the_old(folder: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Platform:
     """The card's character device, ttsim's `.so`, or the folder with the simulator's `run.sh`."""
     ttnn_version: str
     compiler: runtime_root.Compiler
+    unused_card: Path | None = None
+    """The character device of a card that can't be used, because SFPI is missing."""
 
     def __str__(self) -> str:
         name = {
@@ -38,7 +40,10 @@ class Platform:
             "ttsim": f"ttsim {self.location}",
             "wolfpine": f"wolfpine {_version('wolfpine')}",
         }[self.backend]
-        return f"{name}, {self.arch}, ttnn {self.ttnn_version}, compiler: {self.compiler}"
+        banner = f"{name}, {self.arch}, ttnn {self.ttnn_version}, compiler: {self.compiler}"
+        if self.unused_card is None:
+            return banner
+        return f"{banner} (not card {self.unused_card}: SFPI, its compiler, is not in {runtime_root.SYSTEM_SFPI})"
 
     @contextmanager
     def open(self, timeout: float | None = None, *, kernel_asserts: bool = False) -> Iterator[Any]:
@@ -76,15 +81,17 @@ def find_platform(arch: str | None = None) -> Platform:
     compiler = runtime_root.find_compiler()
     backend: Backend
     named = os.environ.get("TT_METAL_SIMULATOR")
-    if compiler.sfpi is not None and (card := _first_card()) is not None:
+    card = _first_card()
+    if card is not None and compiler.sfpi is not None:
         backend, location, found = "card", card, _card_arch(card)
+        card = None
     elif named:
         backend, location, found = _named_simulator(Path(named), arch)
     else:
-        return find_wolfpine(arch)
+        return replace(find_wolfpine(arch), unused_card=card)
     if arch not in (None, found):
         raise PlatformError(f"arch asked for ({arch}) must equal the arch of {location} ({found})")
-    return Platform(backend, found, location, ttnn_version, compiler)
+    return Platform(backend, found, location, ttnn_version, compiler, unused_card=card)
 
 
 def find_wolfpine(arch: str | None = None) -> Platform:

@@ -105,8 +105,12 @@ def end_at_interrupt() -> None:
 
     Python would not see it for as long as a launch lasts, since ttnn holds the GIL. What is left behind, the guard and
     the next run clear away, as after a kill.
+
+    A process that was started with SIGINT ignored, as scripts and nohup start what runs in the background, goes on
+    ignoring it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`python -m weights_tools`: look into a checkpoint, take the norms out of one, check one, make one."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from weights_tools.statistics import statistics
 from weights_tools.synthetic import write_synthetic
 from weights_tools.verify import verify
 
-FAILED, BAD_ARGUMENTS, INTERRUPTED = 1, 2, 130
+FAILED, BAD_ARGUMENTS = 1, 2
 SHOWN_PROBLEMS = 20  # of each kind; --json has all
 
 app = typer.Typer(
@@ -257,12 +256,7 @@ def _mention_left_out(checkpoint: Checkpoint) -> None:
 
 def run() -> None:
     """The command."""
-    try:
-        app(prog_name="python -m weights_tools")
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # all is cleared away, but for threads that draw on, for which Python would wait
-            os._exit(INTERRUPTED)
-        raise
+    app(prog_name="python -m weights_tools")
 
 
 if __name__ == "__main__":

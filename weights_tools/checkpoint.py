@@ -26,7 +26,7 @@ SINGLE = "model.safetensors"
 MOST_LAYERS = 10_000  # more is an error, and what would make a list of them takes all memory
 
 # The types that safetensors writes in its headers. A type that is not here is an error, never a guess.
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -140,11 +140,11 @@ class Checkpoint:
     def dtype(self, key: str) -> torch.dtype:
         """The tensor's type as stored, from its shard's header alone."""
         name = self._entry(key)[1]
-        if name not in _DTYPES:
+        if name not in DTYPES:
             raise CheckpointError(
-                f"{self.folder / self._shard_of[key]}: {key} has dtype {name}, known are {', '.join(_DTYPES)}"
+                f"{self.folder / self._shard_of[key]}: {key} has dtype {name}, known are {', '.join(DTYPES)}"
             )
-        return _DTYPES[name]
+        return DTYPES[name]
 
     def tensor(self, key: str) -> torch.Tensor:
         """The tensor as stored: its shape and dtype, on the CPU, mapped from the file for as long as it lives."""

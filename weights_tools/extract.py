@@ -13,7 +13,7 @@ import torch
 
 from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint
 from weights_tools.errors import CheckpointError
-from weights_tools.files import exists_already, save_tensors, written_whole
+from weights_tools.files import exists_already, pieces, save_tensors, written_whole
 from weights_tools.float8 import SCALE_SUFFIX
 
 NORMS = ("*norm*.weight", "*norm*.bias")
@@ -59,8 +59,10 @@ def extract(
     origins: dict[str, dict[str, str]] = {}
     for key in keys:
         tensors[key] = checkpoint.tensor(key)
-        stored = tensors[key].flatten().view(torch.uint8).numpy()
-        origins[key] = {"shard": checkpoint.shard(key), "sha256": hashlib.sha256(stored.data).hexdigest()}
+        digest = hashlib.sha256()
+        for piece in pieces(tensors[key]):
+            digest.update(piece)
+        origins[key] = {"shard": checkpoint.shard(key), "sha256": digest.hexdigest()}
         progress(len(tensors), len(keys))
     metadata = {
         "source": checkpoint.folder.resolve().name,

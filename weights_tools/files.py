@@ -3,20 +3,26 @@
 import errno
 import fcntl
 import glob
+import json
 import os
 import shutil
+import struct
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, TensorSpec, serialize_file
 
+from weights_tools.checkpoint import DTYPES
 from weights_tools.errors import CheckpointError
 
 _NEW, _OLD, _LOCK = "new", "old", "lock"  # in the folder beside the target
+_PIECE = 8 * 2**20  # bytes
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @contextmanager
@@ -41,8 +47,22 @@ def written_whole(target: Path, *, force: bool) -> Iterator[Path]:
                 _take_place(folder / _NEW, target, force)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"{target}: can't be written ({error})") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Makes `folder`, with its parents, and a file in it that goes at once: for what takes long before it writes.
+
+    Raises:
+        CheckpointError: it can't be written
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"{folder}: can't be written ({error})") from error
 
 
 def exists_already(target: Path) -> CheckpointError:
@@ -50,27 +70,37 @@ def exists_already(target: Path) -> CheckpointError:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """As `safetensors.torch.save_file`, which refuses tensors that share memory, as repeated experts do.
+    """Writes a file as `safetensors.torch.save_file` does, which does not serve here: it refuses tensors that share
+    memory, as repeated experts do, and Ctrl-C waits until it has written all of them.
 
     Args:
-        tensors: contiguous, on the CPU
+        tensors: contiguous, on the CPU, of the dtypes that `Checkpoint` reads
 
     Raises:
-        OSError, safetensors.SafetensorError: it can't be written
+        OSError: it can't be written
     """
-    path.touch()
-    mode = path.stat().st_mode  # what the user's umask gives: safetensors makes files that nobody else can read
-    specs = {
-        key: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tensor.shape,
-            data_ptr=tensor.data_ptr(),
-            data_len=tensor.nbytes,
-        )
-        for key, tensor in tensors.items()
-    }
-    serialize_file(specs, path, metadata={"format": "pt"} | metadata)
-    path.chmod(mode)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | metadata}
+    # The widest elements first, so that each tensor begins at a multiple of its element's size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    end = 0
+    for key, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    # Without a buffer, which an interrupt would leave to be written when the file is closed.
+    with path.open("wb", buffering=0) as file:
+        head = memoryview(struct.pack("<Q", len(text)) + text)
+        for piece in chain([head], *(pieces(tensor) for _, tensor in ordered)):
+            while piece:
+                piece = piece[file.write(piece) :]
+
+
+def pieces(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The bytes of a contiguous tensor on the CPU, 8 MB at a time: Python heeds Ctrl-C between two pieces."""
+    content = tensor.flatten().view(torch.uint8).numpy().data
+    for start in range(0, len(content), _PIECE):
+        yield content[start : start + _PIECE]
 
 
 def _remove_left_behind(target: Path) -> None:

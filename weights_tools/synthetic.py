@@ -11,8 +11,9 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ _INPUT_GAMMA = {  # of the norm before a matrix, by the matrix's name; all other
     "wq_b": _Q_A_GAMMA,
     "kv_b_proj": _KV_A_GAMMA,
 }
-_SHARD_BYTES = 2e9  # one shard's tensors are in memory at once, and as much again in float32 while they are drawn
+_SHARD_BYTES = 2e9  # one shard's tensors are in memory at once
 
 
 def write_synthetic(
@@ -180,11 +181,13 @@ def _draw_shard(specs: Iterable[Spec], seed: int, repeat_experts: bool) -> dict[
     """The shard's content by key. Repeated experts share their memory."""
     sources = {spec: _of_expert_0(spec) if repeat_experts else spec for spec in specs}
     distinct = list(dict.fromkeys(sources.values()))
-    pool = ThreadPoolExecutor()  # numpy draws without the interpreter's lock
-    try:
-        drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed), distinct), strict=True))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for no thread: one draws for seconds
+    stop = Event()
+    with ThreadPoolExecutor() as pool:  # numpy draws without the interpreter's lock
+        try:
+            drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed, stop), distinct), strict=True))
+        except BaseException:  # Ctrl-C, too: the pool waits for its threads, which draw a large tensor for seconds
+            stop.set()
+            raise
     return {spec.key + suffix: tensor for spec, source in sources.items() for suffix, tensor in drawn[source].items()}
 
 
@@ -192,16 +195,28 @@ def _of_expert_0(spec: Spec) -> Spec:
     return spec._replace(key=re.sub(r"\.experts\.\d+\.", ".experts.0.", spec.key))
 
 
-def _draw(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
-    """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8."""
+def _draw(spec: Spec, seed: int, stop: Event) -> dict[str, torch.Tensor]:
+    """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8.
+
+    Raises:
+        CancelledError: `stop` was set; it is looked at before each row of blocks
+    """
     mean, std = _spread(spec)
     # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
     generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
-    values = torch.from_numpy(generator.standard_normal(spec.shape, dtype=np.float32)).mul_(std).add_(mean)
-    if spec.dtype != FLOAT8:
-        return {"": values.to(spec.dtype)}
-    weight, scale = quantize(values)
-    return {"": weight, SCALE_SUFFIX: scale}
+    weight = torch.empty(spec.shape, dtype=spec.dtype)
+    stored = {"": weight}
+    if spec.dtype == FLOAT8:
+        stored[SCALE_SUFFIX] = torch.empty(scale_shape(spec.shape))
+    for number, rows in enumerate(torch.split(weight, BLOCK[0])):
+        if stop.is_set():
+            raise CancelledError
+        values = torch.from_numpy(generator.standard_normal(rows.shape, dtype=np.float32)).mul_(std).add_(mean)
+        if spec.dtype == FLOAT8:
+            rows[:], stored[SCALE_SUFFIX][number] = quantize(values)
+        else:
+            rows[:] = values
+    return stored
 
 
 def _spread(spec: Spec) -> tuple[float, float]:
