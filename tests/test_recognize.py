@@ -1,6 +1,7 @@
 """recognize: what a norm module computes, found by trying it. On the CPU alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm, Qwen3NextRMSNormGated
 from transformers.models.zamba2.modeling_zamba2 import Zamba2RMSNormGated
 
-from integration.recognize import ANY_DTYPES, NotANormError, optional_arguments, recognize
+from integration.recognize import ANY_DTYPES, LARGEST_L1, NotANormError, optional_arguments, recognize, too_wide
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 # torch's own norms take bfloat16 with float32 weights; transformers' RMSNorms give float32 then, as the kernels don't.
@@ -194,7 +195,9 @@ def test_rank_that_the_module_does_not_take_is_no_fault() -> None:
 
 
 def test_width_that_fits_in_bfloat16_alone() -> None:
-    assert recognize(nn.LayerNorm(100_000, dtype=BFLOAT16)).width == 100_000
+    norm = replace(recognize(nn.LayerNorm(64)), width=100_000)
+    assert too_wide(norm, BFLOAT16, LARGEST_L1) == ""
+    assert "need 1622016 bytes" in too_wide(norm, FLOAT32, LARGEST_L1)
 
 
 @pytest.mark.parametrize(
