@@ -1,21 +1,24 @@
 """What `TtLayerNorm` and `TtRMSNorm` share: weights kept in step with the device, and tensors of both kinds through
 the op."""
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 import ttnn
 from torch import nn
 
-from integration.recognize import DTYPES, Norm, NotANormError, recognize
-from micro_ops.layernorm.op import fit_l1
+from integration.recognize import DTYPES, TTNN_DTYPES, Norm, NotANormError, recognize
+from micro_ops.layernorm.op import LayerNormArgumentError, fit_l1
 from weights_tools import Checkpoint, CheckpointError
 
-TTNN_DTYPES = {torch.bfloat16: ttnn.bfloat16, torch.float32: ttnn.float32}
+
+class NormInputError(ValueError):
+    """A norm was called with what the kernels don't compute; the message says what."""
 
 
 class DeviceWeight:
@@ -60,13 +63,14 @@ class TtNorm(nn.Module):
 
     Takes a torch tensor or a ttnn tensor of shape (..., W), bfloat16 or float32, and gives back the same kind, shape
     and dtype. A ttnn tensor must be row-major and interleaved in DRAM. The weights are ordinary Parameters; when they
-    change, they are uploaded anew. There is no backward: it raises.
+    change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too: both
+    raise.
 
     Attributes:
         norm: what is computed
         device: an open device
         launches: how many times the kernels ran for this module
-        fallback: takes a torch tensor that the device can't, or None, which lets the error through
+        fallback: takes a call that the kernels can't, or None, which lets the error through
         fallbacks: how many times it did
     """
 
@@ -82,28 +86,35 @@ class TtNorm(nn.Module):
                 )
         self.register_parameter("weight", None if gamma is None else nn.Parameter(gamma, gamma.requires_grad))
         self.register_parameter("bias", None if beta is None else nn.Parameter(beta, beta.requires_grad))
-        self._take_up(norm, device, {})
+        self._take_up(norm, device, {}, inspect.signature(_plain_forward))
 
     @classmethod
-    def from_torch(cls, layer: nn.Module, device: ttnn.Device, copies: dict[int, DeviceWeight] | None = None) -> Self:
+    def from_torch(cls, layer: nn.Module, device: ttnn.Device) -> Self:
         """The same norm as `layer`, whatever its class: `recognize` finds what it computes.
 
         It shares all that `layer` is made of, Parameters, hooks and attributes: what is done to one (load_state_dict,
-        .to(), a hook) is done to both.
+        .to(), a hook) is done to both. Code that `layer.compile()` made is not taken over.
 
-        Args:
-            copies: what is on the device already, by the id of its Parameter; what is missing is added to it
         Raises:
             NotANormError: the kernels don't compute what `layer` does, or it is the other one of the two norms
         """
-        norm = recognize(layer)
+        return cls.standing_for(layer, recognize(layer), device, {})
+
+    @classmethod
+    def standing_for(cls, layer: nn.Module, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight]) -> Self:
+        """`from_torch` for a `layer` that was recognized as `norm`.
+
+        Args:
+            copies: what is on the device already, by the id of its Parameter; what is missing is added to it
+        """
         if norm.subtract_mean != cls.subtracts_mean:
             kind = "a LayerNorm" if norm.subtract_mean else "an RMSNorm"
             raise NotANormError(f"{type(layer).__name__} is {kind}, which {cls.__name__} does not compute")
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         vars(self).update(vars(layer))
-        self._take_up(norm, device, {} if copies is None else copies)
+        vars(self).pop("_compiled_call_impl", None)  # a call prefers it to forward
+        self._take_up(norm, device, copies, inspect.signature(layer.forward))
         return self
 
     @staticmethod
@@ -136,38 +147,50 @@ class TtNorm(nn.Module):
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
         """The norm of `x`."""
 
-    def forward[T: (torch.Tensor, ttnn.Tensor)](self, x: T) -> T:
-        """
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Takes what the original's forward takes: its tensor by position or name, other arguments at their defaults.
+
         Args:
-            x: (..., W) bfloat16 or float32
+            x: (..., W) bfloat16 or float32, torch or ttnn
         Raises:
-            ValueError: another width or dtype
-            TypeError: neither kind of tensor
+            NormInputError: another width or dtype, a row too wide for L1, or another argument
+            TypeError: neither kind of tensor, or arguments that the original does not take
             LayerNormArgumentError: a ttnn tensor that is not row-major and interleaved in DRAM, or a row too wide
+            RuntimeError: the device is closed
         """
-        if not isinstance(x, torch.Tensor):
-            if not isinstance(x, ttnn.Tensor):
-                raise TypeError(f"x must be a torch or ttnn tensor, but is {type(x).__name__}")
+        x, others = self._arguments(args, kwargs)
+        self._check_open()
+        if isinstance(x, ttnn.Tensor) and not others:
             return self._launch(x)
-        weights = [self._parameters[name] for name in (self.norm.gamma, self.norm.beta) if name]
-        try:
-            y: torch.Tensor = _NoBackward.apply(self._run, x, *weights)
-        except ValueError:
-            if self.fallback is None:
-                raise
+        if not isinstance(x, torch.Tensor | ttnn.Tensor):
+            raise TypeError(f"x must be a torch or ttnn tensor, but is {type(x).__name__}")
+        if reason := others or self._refusal(x):
+            if self.fallback is None or isinstance(x, ttnn.Tensor):
+                raise NormInputError(reason)
             self.fallbacks += 1
-            y = self.fallback(x)
-        return y
+            return self.fallback(*args, **kwargs)
+        weights = [self._parameters[name] for name in (self.norm.gamma, self.norm.beta) if name]
+        return _NoBackward.apply(self._run, x, *weights)
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} is bound to its device, and can't be copied or pickled:"
+            " restore() the model first, or save its state_dict()"
+        )
 
     def extra_repr(self) -> str:
         return f"{self.width}, eps={self.eps}, launches={self.launches}"
 
-    def _take_up(self, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight]) -> None:
+    def _take_up(
+        self, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight], signature: inspect.Signature
+    ) -> None:
         """Sets what is ours, and uploads the weights."""
         self.norm = norm
         self.device = device
         self.launches = self.fallbacks = 0
-        self.fallback: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.fallback: Callable[..., Any] | None = None
+        self._signature = signature
+        self._check_open()
 
         def copy(name: str | None, offset: float) -> DeviceWeight | None:
             return copies.setdefault(id(self._weight(name)), DeviceWeight(device, offset)) if name else None
@@ -180,19 +203,54 @@ class TtNorm(nn.Module):
         assert weight is not None
         return weight
 
-    def _run(self, x: torch.Tensor) -> torch.Tensor:
+    def _check_open(self) -> None:
+        try:
+            ttnn.get_memory_view(self.device, ttnn.BufferType.DRAM)
+        except RuntimeError:
+            raise RuntimeError(
+                f"the device of this {type(self).__name__} is closed: restore() the model before it closes"
+            ) from None
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """The tensor among a call's arguments, and why the kernels can't serve the others, or "".
+
+        Raises:
+            TypeError: the original's forward does not take these arguments
+        """
+        if len(args) == 1 and not kwargs:
+            return args[0], ""
+        first, *_ = parameters = self._signature.parameters
+        given = self._signature.bind(*args, **kwargs).arguments
+        x = given.pop(first, None)
+        if parameters[first].kind == inspect.Parameter.VAR_POSITIONAL:
+            x, *rest = x or (None,)
+            given |= {first: rest} if rest else {}
+        others = [name for name, value in given.items() if not _is_default(value, parameters[name])]
+        return x, f"the kernels compute {first} alone, but {', '.join(others)} was given, too" if others else ""
+
+    def _refusal(self, x: torch.Tensor) -> str:
+        """Why the kernels can't compute the norm of `x`, or ""."""
         weights = next((weight.dtype for weight in self.parameters()), x.dtype)
-        if x.ndim == 0 or x.shape[-1] != self.width or (x.dtype, weights) not in self.norm.dtypes:
-            allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if of_weights == weights})
-            raise ValueError(
+        allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if of_weights == weights})
+        if not allowed:
+            taken = sorted({str(of_weights) for _, of_weights in self.norm.dtypes})
+            return f"the weights must be {' or '.join(taken)}, but are {weights}"
+        if x.ndim == 0 or x.shape[-1] != self.width or str(x.dtype) not in allowed:
+            return (
                 f"x must have shape (..., {self.width}) and dtype {' or '.join(allowed)},"
                 f" but x.shape={tuple(x.shape)} and x.dtype={x.dtype}"
             )
+        weights_dtypes = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
+        try:
+            fit_l1((math.prod(x.shape[:-1]), self.width), TTNN_DTYPES[x.dtype], *weights_dtypes)
+        except LayerNormArgumentError as error:
+            return str(error)
+        return ""
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        weights_dtypes = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
-        fit_l1((rows, self.width), TTNN_DTYPES[x.dtype], *weights_dtypes)  # before x is uploaded
         on_device = _upload(x.detach().cpu().reshape(rows, self.width), self.device)
         y: torch.Tensor = ttnn.to_torch(self._launch(on_device))
         return y.reshape(x.shape).to(x.device)
@@ -213,6 +271,16 @@ class _NoBackward(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, *gradients: torch.Tensor) -> Any:
         raise NotImplementedError("the norms on the device have no backward: they are for inference")
+
+
+def _plain_forward(x: object) -> None:
+    """What a norm takes that stands for no other."""
+
+
+def _is_default(value: object, parameter: inspect.Parameter) -> bool:
+    if parameter.kind == inspect.Parameter.VAR_KEYWORD:
+        return not value
+    return value is parameter.default or (isinstance(value, bool | int | float | str) and value == parameter.default)
 
 
 def _upload(tensor: torch.Tensor, device: ttnn.Device) -> ttnn.Tensor:

@@ -7,27 +7,48 @@ A module is run on the CPU with random weights, and its output is compared with 
 
 First in float32, which tells the formula and which attribute holds eps; then in bfloat16, which tells whether the
 normalized value is rounded before it is multiplied by gamma (Llama and DeepSeek in transformers) or not (torch's own,
-DeepSeek's own).
+DeepSeek's own). What was found must hold for every tensor of `_inputs`, in training mode and out of it, and leave the
+module as it was.
+
+What no trial can tell: a forward that depends on something outside the module (a global, the clock), or that changes at
+a value or number of rows beyond those that were tried.
 """
 
 import copy
+import inspect
 import itertools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+import ttnn
 from torch import nn
 
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.op import (
+    FLOAT32_TINY,
+    LayerNormSingleCore,
+    RMSNormSingleCore,
+    _calculate_sizes,
+    _core_grid,
+    _create_cb_descriptors,
+)
 
 DTYPES = (torch.bfloat16, torch.float32)
 ANY_DTYPES = frozenset(itertools.product(DTYPES, DTYPES))
+TTNN_DTYPES = {torch.bfloat16: ttnn.bfloat16, torch.float32: ttnn.float32}
+# Attributes that every module has, and what compile() sets: forward computes the same whatever they are.
+INTERNAL = vars(nn.Module()).keys() | {"_compiled_call_impl"}
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+LARGEST_L1 = 1536 * 1024  # bytes of a Blackhole core's; a Wormhole core has 1464 * 1024
 # In float32 a right formula is within 1e-6 of float64 and a wrong one, or an eps that is 1% off, farther than 1e-3.
 MAX_RELATIVE_NORM = 1e-4
 # In bfloat16 the right order of rounding differs in near-ties alone, the wrong one in a quarter of the elements.
 MIN_EXACT = 0.97
 PROBE_ELEMENTS = 4096  # at least; enough to tell a quarter from nothing
+MANY_ROWS, MANY_ELEMENTS = 2048, 2**18  # of the largest probe: as many rows as neither limit forbids
+# Of rows, beside sqrt(eps), where eps tells. A row of zeros gives beta; above 1e16 a sum of squares leaves float32.
+MAGNITUDES = (0.0, 1.0, 1e4, 1e8, 1e16)
 
 
 class NotANormError(ValueError):
@@ -71,33 +92,102 @@ class Norm:
 
 
 def recognize(module: nn.Module) -> Norm:
-    """What `module` computes.
+    """What `module` computes, called with one tensor.
 
     Raises:
         NotANormError: nothing that the kernels compute, or nothing that could be made sure of
     """
-    if next(module.children(), None) is not None:
-        raise NotANormError("it has submodules")
-    if "forward" in vars(module):
-        raise NotANormError("its forward is patched on the instance, and would be lost")
+    _check_that_forward_runs(module)
     width = _width(module)
     gamma, beta = _weight_names(module)
-    norm = _formula(module, width, gamma, beta)
-    reason = ""
-    for weights in DTYPES:  # bfloat16 first, which settles the order
-        try:
-            order = _rounds_before_gamma(module, norm, weights)
-        except NotANormError as error:
-            reason = reason or str(error)
-            continue
-        if weights == torch.bfloat16 or order == norm.round_before_gamma:
-            norm = replace(norm, round_before_gamma=order, dtypes=norm.dtypes | {(torch.bfloat16, weights)})
     dtypes = {parameter.dtype for parameter in module.parameters()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         raise NotANormError(f"its weights are {_join(dtypes)}, but all must be bfloat16, or all float32")
+    with torch.random.fork_rng(devices=[]):  # a dropout would take the model's random numbers
+        norm = _formula(module, width, gamma, beta)
+        _check_everywhere(module, norm, torch.float32, torch.float32)
+        reason = ""
+        for weights in DTYPES:  # bfloat16 first, which settles the order
+            try:
+                order = _rounds_before_gamma(module, norm, weights)
+                _check_everywhere(module, replace(norm, round_before_gamma=order), torch.bfloat16, weights)
+            except NotANormError as error:
+                reason = reason or str(error)
+                continue
+            if weights == torch.bfloat16 or order == norm.round_before_gamma:
+                norm = replace(norm, round_before_gamma=order, dtypes=norm.dtypes | {(torch.bfloat16, weights)})
     if not dtypes <= {weights for _, weights in norm.dtypes}:
         raise NotANormError(reason)
+    if norm.eps < FLOAT32_TINY:
+        raise NotANormError(f"its eps, {norm.eps:g}, is below {FLOAT32_TINY:g}, the smallest normal float32")
+    if reason := too_wide(norm, dtypes.pop() if dtypes else None, LARGEST_L1):
+        raise NotANormError(reason)
     return norm
+
+
+def optional_arguments(module: nn.Module) -> tuple[str, ...]:
+    """Names of what its forward takes beside the tensor."""
+    _, *others = inspect.signature(module.forward).parameters.values()
+    return tuple(parameter.name for parameter in others if parameter.kind not in VARIADIC)
+
+
+def too_wide(norm: Norm, weights: torch.dtype | None, available: int) -> str:
+    """Why `available` bytes of L1 can't hold a row of any type that goes with weights of type `weights`, or "".
+
+    Args:
+        weights: None if there are none
+    """
+    needed = []
+    for x, of_weights in norm.dtypes:
+        if weights in (None, of_weights):
+            gamma = torch.float32 if norm.gamma_offset else of_weights  # an offset is added in float32
+            needed.append(_l1_bytes(norm, x, gamma, of_weights))
+    if min(needed) <= available:
+        return ""
+    return f"rows of {norm.width} elements need {min(needed)} bytes of L1, but a core has {available} at most"
+
+
+def _l1_bytes(norm: Norm, x: torch.dtype, gamma: torch.dtype, beta: torch.dtype) -> int:
+    """What the op's circular buffers take for single rows of type `x`."""
+    cbs = _create_cb_descriptors(
+        _core_grid(),
+        _calculate_sizes((norm.width,), 1),
+        TTNN_DTYPES[x],
+        TTNN_DTYPES[gamma] if norm.gamma else None,
+        TTNN_DTYPES[beta] if norm.beta else None,
+    )
+    return sum(cb.total_size for cb in cbs)
+
+
+def _check_that_forward_runs(module: nn.Module) -> None:
+    """That a call of `module` runs its class's forward on one tensor, and nothing else.
+
+    Raises:
+        NotANormError: it does not
+    """
+    cls = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise NotANormError("it is compiled by TorchScript, whose code can't be replaced: replace the norms first")
+    if "_orig_mod" in module._modules:
+        raise NotANormError(
+            "torch.compile wraps it, and would go on running what it compiled: compile it in place, by its compile(),"
+            " or after the replacement"
+        )
+    if nn.utils.parametrize.is_parametrized(module):
+        raise NotANormError("its weights are parametrized")
+    if next(module.children(), None) is not None:
+        raise NotANormError("it has submodules")
+    patched = vars(module).keys() & {"forward", "_call_impl", "_wrapped_call_impl"}
+    if patched:
+        raise NotANormError(f"its {patched.pop()} is patched on the instance, and would be lost")
+    for name in ("__call__", "_call_impl", "_wrapped_call_impl"):
+        if getattr(cls, name) is not getattr(nn.Module, name):
+            raise NotANormError(f"its class overrides {name}, which would be lost")
+    if cls.forward is nn.Module.forward:
+        raise NotANormError("it has no forward")
+    first, *others = inspect.signature(module.forward).parameters.values()
+    if needed := [p.name for p in others if p.default is p.empty and p.kind not in VARIADIC]:
+        raise NotANormError(f"its forward needs {', '.join(needed)} beside {first.name}")
 
 
 def _width(module: nn.Module) -> int:
@@ -134,8 +224,9 @@ def _formula(module: nn.Module, width: int, gamma: str | None, beta: str | None)
     candidates = _eps_candidates(module)
     if not candidates:
         raise NotANormError("it keeps no number between 0 and 1 that could be its eps")
+    probe = _probe(module, torch.float32)
     for eps in candidates:
-        probe, x = _probe(module, torch.float32), _probe_input(width, eps)
+        x = _ordinary_input(width, eps)
         y = _run(probe, x).double()
         for subtract_mean, offset in itertools.product((True, False), (0.0, 1.0) if gamma else (0.0,)):
             if beta and not subtract_mean:
@@ -144,15 +235,14 @@ def _formula(module: nn.Module, width: int, gamma: str | None, beta: str | None)
                 width, eps, subtract_mean, gamma, beta, offset, False, frozenset([(torch.float32, torch.float32)])
             )
             expected = norm.golden(x, *_weights(probe, norm))
-            # Row by row: the small ones must not hide behind the others.
-            if ((y - expected).norm(dim=-1) <= MAX_RELATIVE_NORM * expected.norm(dim=-1)).all():
+            if _worst_row(y, expected) <= MAX_RELATIVE_NORM:
                 return norm
     raise NotANormError(f"it is no LayerNorm or RMSNorm over the last dimension with eps {_join(candidates)}")
 
 
 def _rounds_before_gamma(module: nn.Module, norm: Norm, weights: torch.dtype) -> bool:
     """Which order of rounding the module keeps to, with bfloat16 input and weights of type `weights`."""
-    probe, x = _probe(module, weights), _probe_input(norm.width, norm.eps).to(torch.bfloat16)
+    probe, x = _probe(module, weights), _ordinary_input(norm.width, norm.eps).to(torch.bfloat16)
     y = _run(probe, x)
     shares = {}
     for order in (False,) if norm.subtract_mean or not norm.gamma else (False, True):
@@ -167,39 +257,145 @@ def _rounds_before_gamma(module: nn.Module, norm: Norm, weights: torch.dtype) ->
     return best
 
 
+def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights: torch.dtype) -> None:
+    """That `module` computes `norm` of input of type `dtype`, with weights of type `weights`, whatever the input's
+    rank, rows and magnitude, in both modes, and keeps nothing between calls.
+
+    A rank that it does not take is no fault.
+
+    Raises:
+        NotANormError: it does not
+    """
+    probe = _probe(module, weights)
+    before = _state(probe)
+    for what, x in _inputs(norm.width, norm.eps, dtype):
+        expected = norm.golden(x, *_weights(probe, norm))
+        for training in (False, True):
+            probe.training = training
+            mode = "training" if training else "inference"
+            try:
+                y = _run(probe, x)
+            except NotANormError:
+                if x.ndim == 3 or training:  # what it took a moment ago, it must take in training, too
+                    raise
+                break
+            if not _agrees(y, expected):
+                raise NotANormError(
+                    f"in {mode}, it gives {what} of shape {tuple(x.shape)} {x.dtype} other values than a"
+                    f" {'LayerNorm' if norm.subtract_mean else 'RMSNorm'} with eps {norm.eps:g}"
+                )
+    changed = [name for name, value in _state(probe).items() if name not in before or not _same(before[name], value)]
+    if changed:
+        raise NotANormError(f"its forward changes its {', '.join(changed)}, on which its next result may depend")
+
+
+def _agrees(y: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether `y` (..., W) is `expected` (float64), NaN where that is, up to y's roundings."""
+    if not torch.equal(y.isnan(), expected.isnan()):
+        return False
+    y, exact, expected = y.nan_to_num(), expected.to(y.dtype).nan_to_num(), expected.nan_to_num()
+    if y.dtype == torch.float32:
+        return _worst_row(y.double(), expected) <= MAX_RELATIVE_NORM
+    # An element more for narrow rows, of which a single near-tie is a large share.
+    others = int((y != exact).sum())
+    return others <= 1 + (1 - MIN_EXACT) * y.numel() and _worst_row(y.double(), expected) <= 2.0**-7
+
+
+def _worst_row(y: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest relative norm of a row's error: small rows must not hide behind large ones."""
+    error, size = (y - expected).norm(dim=-1), expected.norm(dim=-1)
+    return torch.where(error == 0, 0.0, error / size).max().item()  # a row that must be 0 has size 0
+
+
 def _weights(probe: nn.Module, norm: Norm) -> list[torch.Tensor | None]:
     return [None if name is None else probe.get_parameter(name) for name in (norm.gamma, norm.beta)]
 
 
 def _probe(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A twin of `module` for inference, with random weights of its own: its are often all ones, which tell nothing."""
+    """A twin of `module` for inference, with random weights of its own: its are often all ones, which tell nothing.
+
+    What forward might change of the twin is not the module's: buffers and plain containers are copies.
+    """
     generator = torch.Generator().manual_seed(0)
     probe = copy.copy(module)
-    probe.__dict__["training"] = False
-    probe.__dict__["_parameters"] = module._parameters | {
-        name: nn.Parameter(torch.randn(parameter.shape, generator=generator).to(dtype), requires_grad=False)
+    vars(probe).update({name: copy.deepcopy(value) for name, value in vars(module).items() if _is_container(value)})
+    probe._buffers = {name: None if kept is None else kept.clone() for name, kept in module._buffers.items()}
+    probe._parameters = module._parameters | {
+        name: nn.Parameter(_randn(*parameter.shape, generator=generator).to(dtype), requires_grad=False)
         for name, parameter in module.named_parameters()
     }
+    probe.training = False
     return probe
 
 
-def _probe_input(width: int, eps: float) -> torch.Tensor:
+def _is_container(value: object) -> bool:
+    return type(value) in (list, dict, set)  # nn.Module's own are OrderedDicts, and dicts that are replaced next
+
+
+def _state(probe: nn.Module) -> dict[str, object]:
+    """All that forward could keep for its next call, but in an object of a class that is not known here; copied."""
+    plain = (bool, int, float, str, tuple, torch.Tensor, type(None))
+    kept = {name: value for name, value in vars(probe).items() if name not in INTERNAL}
+    return {
+        name: copy.deepcopy(value)
+        for name, value in (kept | probe._buffers).items()
+        if isinstance(value, plain) or _is_container(value)
+    }
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    return bool(a == b)
+
+
+def _ordinary_input(width: int, eps: float) -> torch.Tensor:
     """(2, rows, W) float32: rows about as large as sqrt(eps), where eps tells, and rows of order one."""
     rows = max(3, PROBE_ELEMENTS // width)
-    x = torch.randn(2, rows, width, generator=torch.Generator().manual_seed(1)) + 0.5
-    return x * torch.tensor([eps**0.5, 1.0]).reshape(2, 1, 1)
+    return _rows(width, [eps**0.5] * rows + [1.0] * rows).reshape(2, rows, width)
+
+
+def _inputs(width: int, eps: float, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors (..., W) with what they are: ranks 1 to 5, one row and many, rows of one magnitude and of all."""
+    magnitudes = (eps**0.5, *MAGNITUDES)
+    for magnitude in magnitudes:
+        what = f"rows of magnitude {magnitude:g}"
+        for shape in ((width,), (2, 3, width)):
+            rows = 1 if len(shape) == 1 else 6
+            yield what, _rows(width, [magnitude] * rows).reshape(shape).to(dtype)
+    many = max(1, min(MANY_ROWS, MANY_ELEMENTS // width))
+    for dimensions in ((1,), (7,), (many,), (1, 1), (7, 1), (2, 3, 2), (2, 1, 3, 2)):
+        rows = int(torch.Size(dimensions).numel())
+        mixed = [magnitudes[row % len(magnitudes)] for row in range(1, rows + 1)]
+        yield "a tensor", _rows(width, mixed).reshape(*dimensions, width).to(dtype)
+    bad = _rows(width, [1.0] * 3)
+    bad[1, width // 2] = torch.nan
+    yield "a row with a NaN, in a tensor", bad.to(dtype)
+
+
+def _rows(width: int, magnitudes: list[float]) -> torch.Tensor:
+    """(rows, W) float32, a row for each magnitude."""
+    x = _randn(len(magnitudes), width, generator=torch.Generator().manual_seed(1)) + 0.5
+    return x * torch.tensor(magnitudes, dtype=torch.float32, device="cpu").unsqueeze(-1)
+
+
+def _randn(*shape: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")  # whatever the defaults are
 
 
 @torch.no_grad()
 def _run(probe: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    given = x.clone()
     try:
         with warnings.catch_warnings(action="ignore"):
-            y = type(probe).forward(probe, x)  # not by call: hooks are for the model's own runs
+            y = type(probe).forward(probe, given)  # not by call: hooks are for the model's own runs
     except Exception as error:
         raise NotANormError(f"its forward fails on a tensor of shape {tuple(x.shape)}: {error}") from error
-    if not isinstance(y, torch.Tensor) or (y.shape, y.dtype) != (x.shape, x.dtype):
-        got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, torch.Tensor) else type(y).__name__
-        raise NotANormError(f"it gives {got} for a tensor of {tuple(x.shape)} {x.dtype}")
+    if not isinstance(y, torch.Tensor) or (y.shape, y.dtype, y.device) != (x.shape, x.dtype, x.device):
+        got = f"{tuple(y.shape)} {y.dtype} on {y.device}" if isinstance(y, torch.Tensor) else type(y).__name__
+        raise NotANormError(f"it gives {got} for a tensor of {tuple(x.shape)} {x.dtype} on {x.device}")
+    if not torch.equal(given.view(torch.uint8), x.view(torch.uint8)):
+        raise NotANormError("its forward changes its input")
     return y
 
 

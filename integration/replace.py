@@ -7,12 +7,13 @@
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from io import StringIO
 from typing import Self
 
+import torch
 import ttnn
 from rich import box
 from rich.console import Console
@@ -21,7 +22,7 @@ from torch import nn
 
 from integration.layernorm import TtLayerNorm
 from integration.norm import DeviceWeight, TtNorm
-from integration.recognize import Norm, NotANormError, recognize
+from integration.recognize import INTERNAL, Norm, NotANormError, optional_arguments, recognize, too_wide
 from integration.rmsnorm import TtRMSNorm
 
 type Pattern = str | re.Pattern[str]
@@ -38,9 +39,11 @@ class FoundNorm:
     Attributes:
         names: its dotted names; more than one if the module is in several places
         module: itself
-        norm: what it computes; None if the kernels can't stand in for it
+        norm: what it computes, called with one tensor; None if the kernels can't stand in for it
         reason: why they can't, else ""
         tied_to: names of other modules that hold a Parameter of its
+        optional: what its forward takes beside the tensor; the kernels compute nothing with it
+        holds: for a module that is called a norm and made of other ones, their names; they are replaced, it is not
     """
 
     names: tuple[str, ...]
@@ -48,6 +51,8 @@ class FoundNorm:
     norm: Norm | None
     reason: str
     tied_to: tuple[str, ...]
+    optional: tuple[str, ...]
+    holds: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -59,8 +64,15 @@ class FoundNorm:
         return next((int(part) for part in self.name.split(".") if part.isdigit()), None)
 
     @property
-    def is_replaced(self) -> bool:
-        return isinstance(self.module, TtNorm)
+    def supported(self) -> str:
+        """The plan's last column."""
+        if isinstance(self.module, TtNorm):
+            return "replaced"
+        if self.holds:
+            return f"it holds {_abridged(list(self.holds), 2)}"
+        if self.reason:
+            return f"no: {self.reason}"
+        return f"yes, without {', '.join(self.optional)}" if self.optional else "yes"
 
 
 class NormPlan(list[FoundNorm]):
@@ -70,17 +82,18 @@ class NormPlan(list[FoundNorm]):
         table = _table("name", "class", "width", "eps", "dtype", "bias", "layer", "shared with", "supported")
         for found in self:
             norm = found.norm
-            dtypes = {str(weight.dtype).removeprefix("torch.") for weight in found.module.parameters()}
+            weights = found.module.parameters(recurse=not found.holds)
+            dtypes = {str(weight.dtype).removeprefix("torch.") for weight in weights}
             table.add_row(
                 found.name,
-                type(found.module).__name__,
+                class_name(found.module),
                 str(norm.width) if norm else "",
                 f"{norm.eps:g}" if norm else "",
                 ", ".join(sorted(dtypes)),
                 ("yes" if norm.beta else "no") if norm else "",
                 "" if found.layer is None else str(found.layer),
                 ", ".join((*found.names[1:], *found.tied_to)),
-                "replaced" if found.is_replaced else f"no: {found.reason}" if found.reason else "yes",
+                found.supported,
             )
         return table
 
@@ -96,7 +109,10 @@ def find_norms(
     layers: int | Iterable[int] | None = None,
 ) -> NormPlan:
     """The norms below `model` that the arguments select: every module that computes a LayerNorm or RMSNorm, whatever
-    its class, and every other one whose class is called a norm, with the reason why the kernels can't replace it.
+    its class, and every other one that is torch's LayerNorm or RMSNorm or whose class is called a norm, with the reason
+    why the kernels can't replace it.
+
+    Whether a row fits L1 is told for the chip that has most of it; `replace_norms` tells it for its device.
 
     Args:
         include, exclude: globs, which match a whole name or its tail ("k_norm" is "*.k_norm", too), or compiled regular
@@ -127,7 +143,7 @@ def find_norms(
         "exclude", _as_list(exclude), _matches_name
     )
     if class_globs := _as_list(classes):
-        chosen &= matching("class", class_globs, lambda found, glob: fnmatchcase(type(found.module).__name__, glob))
+        chosen &= matching("class", class_globs, lambda found, glob: fnmatchcase(class_name(found.module), glob))
     if layers is not None:
         numbers = [layers] if isinstance(layers, int) else layers
         chosen &= matching("layer", numbers, lambda found, number: found.layer == number)
@@ -156,10 +172,10 @@ class Replacement:
             for found in plan:
                 if isinstance(found.module, TtNorm):
                     self.norms[found.name] = found.module
-                elif found.norm is None:
+                elif found.norm is not None:
+                    self._replace(model, found, found.norm, device, copies, fallback)
+                elif not found.holds:
                     self._count_calls(found)
-                else:
-                    self._replace(model, found, device, copies, fallback)
         except BaseException:
             self.restore()
             raise
@@ -187,21 +203,28 @@ class Replacement:
         return _text(self.__rich__())
 
     def _replace(
-        self, model: nn.Module, found: FoundNorm, device: ttnn.Device, copies: dict[int, DeviceWeight], fallback: bool
+        self,
+        model: nn.Module,
+        found: FoundNorm,
+        norm: Norm,
+        device: ttnn.Device,
+        copies: dict[int, DeviceWeight],
+        fallback: bool,
     ) -> None:
         original = found.module
-        norm = _class_for(found).from_torch(original, device, copies)
-        norm.fallback = original.forward if fallback else None
+        cls: type[TtNorm] = TtLayerNorm if norm.subtract_mean else TtRMSNorm
+        replacement = cls.standing_for(original, norm, device, copies)
+        replacement.fallback = original.forward if fallback else None
 
         def put_back() -> None:
-            original.training = norm.training
+            original.training = replacement.training
             for name in found.names:
                 model.set_submodule(name, original)
 
         self._undo.append(put_back)
         for name in found.names:
-            model.set_submodule(name, norm)
-        self.norms[found.name] = norm
+            model.set_submodule(name, replacement)
+        self.norms[found.name] = replacement
 
     def _count_calls(self, found: FoundNorm) -> None:
         def count(*_: object) -> None:
@@ -236,31 +259,80 @@ def replace_norms(
         ValueError: a weight can't be uploaded. Nothing stays replaced.
     """
     plan = find_norms(model, include, exclude, classes, layers)
-    reasons = [f"{found.name} ({type(found.module).__name__}): {found.reason}" for found in plan if found.reason]
-    if reasons and not fallback:
-        raise NormError(f"can't replace {_abridged(reasons)}: exclude them, or ask for a fallback")
     elsewhere = [found.name for found in plan if isinstance(found.module, TtNorm) and found.module.device != device]
     if elsewhere:
         raise NormError(f"{_abridged(elsewhere)} run on another device: restore them first")
+    plan = _fitting(plan)
+    reasons = [f"{found.name} ({class_name(found.module)}): {found.reason}" for found in plan if found.reason]
+    if reasons and not fallback:
+        raise NormError(f"can't replace {_abridged(reasons)}: exclude them, or ask for a fallback")
     return Replacement(model, plan, device, fallback)
+
+
+def class_name(module: nn.Module) -> str:
+    """Of what a user wrote: TorchScript and torch.compile put a class of their own around it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
+    return type(_unwrapped(module)).__name__
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What torch.compile has wrapped, or the module itself."""
+    return dict(module.named_children()).get("_orig_mod", module)
+
+
+def _fitting(plan: NormPlan) -> NormPlan:
+    """`plan` with what only an open device tells, and what only the whole selection does."""
+    available = ttnn.get_max_worker_l1_unreserved_size()
+    selected = {name for found in plan if not found.holds for name in found.names}
+    checked = NormPlan()
+    for found in plan:
+        reason = found.reason
+        if found.norm and not isinstance(found.module, TtNorm):
+            weights = next((weight.dtype for weight in found.module.parameters()), None)
+            reason = too_wide(found.norm, weights, available)
+        elif left := [name for name in found.holds if name not in selected]:
+            reason = f"it holds {_abridged(left)}, which are not selected"
+        checked.append(replace(found, norm=None if reason else found.norm, reason=reason))
+    return checked
 
 
 def _all_norms(model: nn.Module) -> list[FoundNorm]:
     places: dict[nn.Module, list[str]] = {}
     holders: dict[int, list[str]] = {}  # of a Parameter, by its id
     for name, module in model.named_modules(remove_duplicate=False):
-        if name and next(module.children(), None) is None:
+        if name and not _is_in_wrapper(model, name):
             places.setdefault(module, []).append(name)
     for module, names in places.items():
-        for parameter in module.parameters():
+        for parameter in module.parameters(recurse=False):
             holders.setdefault(id(parameter), []).append(names[0])
-    norms = []
+    inlined = _inlined(model)
+    seen: dict[Hashable, tuple[Norm | None, str]] = {}
+    norms: list[FoundNorm] = []
     for module, names in places.items():
-        norm, reason = _recognized(module)
-        if norm or "norm" in type(module).__name__.lower():
-            tied = (name for parameter in module.parameters() for name in holders[id(parameter)] if name != names[0])
-            norms.append(FoundNorm(tuple(names), module, norm, reason, tuple(dict.fromkeys(tied))))
-    return norms
+        if inlined & set(names):
+            norm, reason = None, "a traced graph has taken its code into its own"
+            listed = all(parameter.ndim == 1 for parameter in module.parameters())  # its class is lost
+        else:
+            key = _configuration(module) or id(module)
+            norm, reason = seen[key] = seen.get(key) or _recognized(module)
+            listed = norm is not None or _is_called_norm(module)
+        if listed:
+            tied = (
+                name for parameter in module.parameters() for name in holders.get(id(parameter), ()) if name != names[0]
+            )
+            optional = optional_arguments(module) if norm and not isinstance(module, TtNorm) else ()
+            norms.append(FoundNorm(tuple(names), module, norm, reason, tuple(dict.fromkeys(tied)), optional, ()))
+    return [_with_parts(found, norms) if found.module._modules else found for found in norms]
+
+
+def _with_parts(found: FoundNorm, norms: list[FoundNorm]) -> FoundNorm:
+    """`found`, which has submodules; those of them that are `norms` will do, unless it is torch's own."""
+    below = tuple(f"{name}." for name in found.names)
+    holds = tuple(part.name for part in norms if any(name.startswith(below) for name in part.names))
+    if isinstance(found.module, nn.LayerNorm | nn.RMSNorm) or not holds:
+        return found
+    return replace(found, reason="", tied_to=(), holds=holds)
 
 
 def _recognized(module: nn.Module) -> tuple[Norm | None, str]:
@@ -273,8 +345,46 @@ def _recognized(module: nn.Module) -> tuple[Norm | None, str]:
     return norm, ""
 
 
-def _class_for(found: FoundNorm) -> type[TtNorm]:
-    return TtLayerNorm if found.norm and found.norm.subtract_mean else TtRMSNorm
+def _configuration(module: nn.Module) -> Hashable:
+    """What decides how a module computes, values of its weights left out: modules for which this is equal are one norm.
+    None if it can't be told by comparing: there are buffers or submodules, or an attribute of its is an object.
+    """
+    own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
+    if isinstance(module, TtNorm | torch.jit.ScriptModule) or module._buffers or module._modules:
+        return None
+    if not all(_is_plain(value) for value in own.values()):
+        return None
+    weights = tuple((name, None if p is None else (p.shape, p.dtype)) for name, p in module._parameters.items())
+    return type(module), repr(sorted(own.items())), weights
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(element) for element in value)
+    return value is None or type(value) in (bool, int, float, str, torch.dtype)
+
+
+def _is_called_norm(module: nn.Module) -> bool:
+    return isinstance(_unwrapped(module), nn.LayerNorm | nn.RMSNorm) or "norm" in class_name(module).lower()
+
+
+def _is_in_wrapper(model: nn.Module, name: str) -> bool:
+    """Whether it is a module without submodules that torch.compile has wrapped: the wrapper stands for it."""
+    parent, _, last = name.rpartition(".")
+    return last == "_orig_mod" and parent != "" and not model.get_submodule(name)._modules
+
+
+def _inlined(model: nn.Module) -> set[str]:
+    """Names of modules with weights that are below a traced graph and that it does not call."""
+    names = set()
+    for place, graph in model.named_modules():
+        if isinstance(graph, torch.fx.GraphModule):
+            called = {f"{node.target}." for node in graph.graph.nodes if node.op == "call_module"}
+            for name, module in graph.named_modules():
+                is_called = any(f"{name}.".startswith(target) for target in called)
+                if module._parameters and not is_called:
+                    names.add(f"{place}.{name}" if place else name)
+    return names
 
 
 def _matches_name(found: FoundNorm, pattern: Pattern) -> bool:
@@ -287,8 +397,8 @@ def _as_list[P: (Pattern, str)](patterns: P | Iterable[P]) -> list[P]:
     return [patterns] if isinstance(patterns, str | re.Pattern) else list(patterns)
 
 
-def _abridged(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+def _abridged(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _table(*columns: str) -> Table:

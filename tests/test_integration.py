@@ -1,5 +1,8 @@
 """TtLayerNorm as a module: what it takes and gives, its weights on the device, and what it refuses."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from integration import TtLayerNorm
 from integration.metrics import compare
 from micro_ops.layernorm.op import LayerNormSingleCore
 from tests.small import SMALL
+from tt_device import Platform
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 WIDTH = 128  # index_head_dim
@@ -161,3 +165,31 @@ def test_refuses_weights_that_do_not_fit(device: Any, folder: Path) -> None:
         TtLayerNorm.from_torch(nn.LayerNorm((2, 64)), device)
     with pytest.raises(CheckpointError, match="must hold weight and bias, but holds weight"):
         TtLayerNorm.from_checkpoint(folder, "model.layers.3.input_layernorm", device)
+
+
+def test_closed_device_is_one_line(platform: Platform, tmp_path: Path) -> None:
+    program = f"""
+import torch
+from integration import TtLayerNorm, replace_norms
+from tt_device import find_platform
+
+with find_platform({platform.arch!r}).open() as device:
+    norm = TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device)
+calls = (
+    lambda: norm(torch.ones(2, 64)),
+    lambda: TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device),
+    lambda: replace_norms(torch.nn.Sequential(torch.nn.LayerNorm(64, elementwise_affine=False)), device, fallback=True),
+)
+for call in calls:
+    try:
+        call()
+    except RuntimeError as error:
+        print("refused:", error)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    line = "refused: the device of this TtLayerNorm is closed: restore() the model before it closes"
+    assert [each for each in done.stdout.splitlines() if each.startswith(("refused", " ---"))] == [line] * 3

@@ -1,18 +1,22 @@
 """recognize: what a norm module computes, found by trying it. On the CPU alone."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3RMSNorm
+from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1RMSNormGated
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.nemotron.modeling_nemotron import NemotronLayerNorm1P
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm, Qwen3NextRMSNormGated
+from transformers.models.zamba2.modeling_zamba2 import Zamba2RMSNormGated
 
-from integration.recognize import ANY_DTYPES, NotANormError, recognize
+from integration.recognize import ANY_DTYPES, LARGEST_L1, NotANormError, optional_arguments, recognize, too_wide
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 # torch's own norms take bfloat16 with float32 weights; transformers' RMSNorms give float32 then, as the kernels don't.
@@ -68,6 +72,11 @@ def patched() -> nn.Module:
     return module
 
 
+class LayerNormSubclass(nn.LayerNorm):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs) + 1
+
+
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
@@ -79,15 +88,126 @@ def patched() -> nn.Module:
         (nn.Linear(64, 64), "one shape"),
         (nn.ReLU(), "neither a weight nor a normalized_shape"),
         (OlmoLayerNorm(64), "neither a weight"),
-        (Qwen3NextRMSNormGated(64), "missing 1 required positional argument: 'gate'"),
+        (Qwen3NextRMSNormGated(64), "needs gate beside hidden_states"),
         (NemotronLayerNorm1P(64).to(BFLOAT16), r"rounds otherwise.* 8\d\.\d% of its elements"),  # gamma + 1 in bfloat16
         (patched(), "forward is patched"),
+        (LayerNormSubclass(64), "its class overrides __call__"),
+        (torch.nn.utils.parametrizations.weight_norm(nn.LayerNorm(64), dim=None), "its weights are parametrized"),
+        (nn.LayerNorm(100_000), r"rows of 100000 elements need 1622016 bytes of L1, but a core has 1572864 at most"),
+        (nn.LayerNorm(64, eps=1e-40), "its eps, 1e-40, is below 1.17549e-38, the smallest normal float32"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_says_why_not(module: nn.Module, reason: str) -> None:
     with pytest.raises(NotANormError, match=reason):
         recognize(module)
+
+
+class AlmostNorm(nn.LayerNorm):
+    """A LayerNorm but for `change`, which is given it, the input and the LayerNorm's output."""
+
+    def __init__(self, change: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], keeps: object = 0) -> None:
+        super().__init__(64)
+        self.change = change
+        self.keeps = keeps
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.change(self, x, super().forward(x))
+
+
+def count_in_attribute(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    module.keeps += 1
+    return y if module.keeps < 1000 else 2 * y
+
+
+def count_in_list(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    module.keeps.append(1)
+    return y if len(module.keeps) < 1000 else 2 * y
+
+
+def count_in_buffer(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    module.calls += 1
+    return y if module.calls < 1000 else 2 * y
+
+
+def clear_input(_: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    x.zero_()
+    return y
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda m, _, y: nn.functional.dropout(y, 0.1, m.training), "in training, it", id="dropout"),
+        pytest.param(lambda m, _, y: 2 * y if m.training else y, "in training, it gives", id="training"),
+        pytest.param(lambda _, x, y: x if x.ndim == 1 else y, r"shape \(64,\)", id="rank 1"),
+        pytest.param(lambda _, x, y: 2 * y if x.ndim == 2 else y, r"shape \(1, 64\)", id="rank 2"),
+        pytest.param(lambda _, x, y: 2 * y if x.ndim == 4 else y, r"shape \(2, 3, 2, 64\)", id="rank 4"),
+        pytest.param(lambda _, x, y: 2 * y if x.ndim == 5 else y, r"shape \(2, 1, 3, 2, 64\)", id="rank 5"),
+        pytest.param(lambda _, x, y: 2 * y if x.shape[:-1].numel() == 1 else y, r"shape \(64,\)", id="one row"),
+        pytest.param(lambda _, x, y: 2 * y if len(x) > 1000 else y, r"shape \(2048, 64\)", id="many rows"),
+        pytest.param(lambda _, x, y: 2 * y if len(x) == 7 else y, r"shape \(7, 64\)", id="batch"),
+        pytest.param(lambda _, x, y: y - y.mean(-2, True) if x.ndim > 3 else y, "other values", id="mixes rows"),
+        pytest.param(lambda _, x, y: y.clamp(-3, 3) if (x.abs() > 1e15).any() else y, "1e[+]16", id="clamps large"),
+        pytest.param(lambda _, x, y: x if (x == 0).all() else y, "rows of magnitude 0", id="zeros"),
+        pytest.param(lambda _, __, y: y.nan_to_num(), "a row with a NaN", id="hides NaN"),
+        pytest.param(clear_input, "its forward changes its input", id="changes its input"),
+        pytest.param(count_in_attribute, "its forward changes its keeps", id="counts in an attribute"),
+        pytest.param(count_in_list, "its forward changes its keeps", id="counts in a list"),
+        pytest.param(count_in_buffer, "its forward changes its calls", id="counts in a buffer"),
+    ],
+)
+def test_refuses_what_is_a_norm_at_times_only(change: Any, reason: str) -> None:
+    module = AlmostNorm(change, keeps=[] if change is count_in_list else 0)
+    with pytest.raises(NotANormError, match=reason):
+        recognize(module)
+    assert module.keeps in (0, []), "the module itself was changed"
+    assert module.calls == 0
+
+
+class Clamped(nn.Module):
+    """An RMSNorm of what it clamps."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(64))
+        self.eps = 1e-6
+        self.limit = limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        clamped = x.float().clamp(-self.limit, self.limit)
+        return (clamped * torch.rsqrt(clamped.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
+
+
+@pytest.mark.parametrize("limit", [10.0, 65504.0, 1e12])
+def test_refuses_clamped_input(limit: float) -> None:
+    with pytest.raises(NotANormError, match="rows of magnitude 1"):
+        recognize(Clamped(limit))
+
+
+def test_rank_that_the_module_does_not_take_is_no_fault() -> None:
+    def three_dimensions(_: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert x.ndim == 3
+        return y
+
+    assert recognize(AlmostNorm(three_dimensions)).subtract_mean
+
+
+def test_width_that_fits_in_bfloat16_alone() -> None:
+    norm = replace(recognize(nn.LayerNorm(64)), width=100_000)
+    assert too_wide(norm, BFLOAT16, LARGEST_L1) == ""
+    assert "need 1622016 bytes" in too_wide(norm, FLOAT32, LARGEST_L1)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [(nn.LayerNorm(64), ()), (FalconH1RMSNormGated(64), ("gate",)), (Zamba2RMSNormGated(64, 64), ("gate",))],
+    ids=lambda value: type(value).__name__,
+)
+def test_tells_optional_arguments(module: nn.Module, names: tuple[str, ...]) -> None:
+    recognize(module)
+    assert optional_arguments(module) == names
 
 
 def test_leaves_the_module_alone() -> None:

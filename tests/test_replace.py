@@ -1,14 +1,18 @@
 """find_norms and replace_norms: any model's norms, found by what they compute and replaced in place."""
 
+import copy
+import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import ttnn
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -16,6 +20,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
 from integration.metrics import compare
+from integration.norm import NormInputError
 from tests.small import SMALL, SMALL_V3
 from weights_tools import Geometry, default_checkpoint, write_synthetic
 
@@ -146,6 +151,58 @@ def test_model_without_norms_is_an_error() -> None:
         find_norms(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
 
 
+class Centered(nn.LayerNorm):
+    """No norm by its name, and none that the kernels know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * 2
+
+
+class PairNorm(nn.Module):
+    """Called a norm, and made of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(64), nn.LayerNorm(64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+class Gated(nn.LayerNorm):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        y = super().forward(x) * scale
+        return y if gate is None else y * gate
+
+
+def parametrized() -> nn.Module:
+    module = nn.LayerNorm(64)
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", nn.Identity())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "listed"),
+    [
+        (Centered(64), {"0": "no: it is no LayerNorm or RMSNorm"}),
+        (parametrized(), {"0": "no: its weights are parametrized"}),
+        (torch.compile(nn.LayerNorm(64), backend="eager"), {"0": "no: torch.compile wraps it"}),
+        (torch.jit.script(nn.LayerNorm(64)), {"0": "no: it is compiled by TorchScript"}),
+        (torch.fx.symbolic_trace(Layer()), {"0.before": "no: a traced graph has taken its code", "0.after": "yes"}),
+        (Gated(64), {"0": "yes, without gate, scale"}),
+        (PairNorm(), {"0": "it holds 0.first, 0.second", "0.first": "yes", "0.second": "yes"}),
+        (nn.LayerNorm(64, eps=1e-40), {"0": "no: its eps, 1e-40, is below"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_whatever_is_a_norm_is_listed(module: nn.Module, listed: dict[str, str]) -> None:
+    plan = find_norms(nn.Sequential(module))
+    assert [found.name for found in plan] == list(listed)
+    for found, start in zip(plan, listed.values(), strict=True):
+        assert found.supported.startswith(start), found.supported
+        assert found.supported[:40] in str(plan)
+
+
 # --- The replacement ---
 
 
@@ -241,6 +298,86 @@ def test_follows_weights_kept_as_distance_from_one(device: Any) -> None:
         assert replaced.norms["0"].launches == 1
 
 
+@pytest.mark.parametrize("compiled", ["norm", "layer", "model"])
+@torch.no_grad()
+def test_compiled_code_does_not_go_on_running(device: Any, model: Model, compiled: str) -> None:
+    part = {"norm": model.final, "layer": model.layers[0], "model": model}[compiled]
+    part.compile(backend="eager")
+    x = random_input(3, 64)
+    expected = model(x)  # compiles it
+    with replace_norms(model, device) as replaced:
+        y = model(x)
+        assert {name: norm.launches for name, norm in replaced.norms.items()} == dict.fromkeys(NAMES, 1)
+        assert compare(y, expected).relative_norm <= 2.0**-7, "one ULP"
+    assert torch.equal(model(x), expected)
+    assert {norm.launches for norm in replaced.norms.values()} == {1}, "restored"
+
+
+def test_norm_in_a_wrapper_is_not_replaced(device: Any) -> None:
+    model = nn.Sequential(torch.compile(nn.LayerNorm(64), backend="eager"), nn.LayerNorm(64)).to(BFLOAT16)
+    with pytest.raises(NormError, match=r"can't replace 0 \(LayerNorm\): torch.compile wraps it"):
+        replace_norms(model, device)
+    with replace_norms(model, device, fallback=True) as replaced:
+        model(random_input(2, 64))
+        assert replaced.left == {"0": 1}
+        assert replaced.norms["1"].launches == 1
+
+
+def test_replaces_what_a_norm_is_made_of(device: Any) -> None:
+    model = nn.Sequential(PairNorm()).to(BFLOAT16)
+    with replace_norms(model, device) as replaced:
+        model(random_input(2, 64))
+        assert {name: norm.launches for name, norm in replaced.norms.items()} == {"0.first": 1, "0.second": 1}
+    with pytest.raises(NormError, match=r"can't replace 0 \(PairNorm\): it holds 0.second, which are not selected"):
+        replace_norms(model, device, exclude="second")
+
+
+# --- Other arguments ---
+
+
+@pytest.fixture
+def gated() -> nn.Sequential:
+    torch.manual_seed(0)
+    return randomized(nn.Sequential(Gated(64))).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((0,), {}), ((), {"x": 0}), ((0, None), {}), ((0,), {"gate": None, "scale": 1}), ((), {"x": 0, "scale": 1.0})],
+    ids=str,
+)
+def test_takes_its_originals_arguments(
+    device: Any, gated: nn.Sequential, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    x = random_input(3, 64)
+    args = tuple(x if value == 0 else value for value in args)
+    kwargs |= {"x": x} if "x" in kwargs else {}
+    expected = gated[0](*args, **kwargs)
+    with replace_norms(gated, device) as replaced:
+        assert compare(gated[0](*args, **kwargs), expected).raw >= 0.99
+        assert replaced.norms["0"].launches == 1
+
+
+@pytest.mark.parametrize("kwargs", [{"gate": random_input(3, 64)}, {"scale": 2.0}], ids=lambda value: next(iter(value)))
+def test_other_arguments_are_an_error_or_fall_back(device: Any, gated: nn.Sequential, kwargs: dict[str, Any]) -> None:
+    x = random_input(3, 64)
+    expected = gated[0](x, **kwargs)
+    message = f"the kernels compute x alone, but {next(iter(kwargs))} was given, too"
+    with replace_norms(gated, device), pytest.raises(NormInputError, match=message):
+        gated[0](x, **kwargs)
+    with replace_norms(gated, device, fallback=True) as replaced:
+        assert torch.equal(gated[0](x, **kwargs), expected)
+        assert (replaced.norms["0"].launches, replaced.norms["0"].fallbacks) == (0, 1)
+
+
+def test_arguments_that_the_original_does_not_take_are_an_error(device: Any, gated: nn.Sequential) -> None:
+    with replace_norms(gated, device, fallback=True):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'mask'"):
+            gated[0](random_input(3, 64), mask=None)
+        with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+            gated[0](gate=None)
+
+
 # --- What the device can't do ---
 
 
@@ -289,6 +426,47 @@ def test_refused_call_raises_without_fallback(device: Any, model: Model) -> None
         with pytest.raises(ValueError, match=r"dtype torch\.bfloat16, but .*float16"):
             model.final(random_input(2, 64).half())
         assert (replaced.norms["final"].launches, replaced.norms["final"].fallbacks) == (0, 0)
+
+
+def test_weights_of_another_type_are_named(device: Any, model: Model) -> None:
+    with replace_norms(model, device, include="final"):
+        model.half()
+        with pytest.raises(
+            NormInputError, match=r"weights must be torch\.bfloat16 or torch\.float32, but are torch\.float16"
+        ):
+            model.final(random_input(2, 64).half())
+
+
+def test_row_that_this_device_can_not_hold_is_refused_beforehand(device: Any) -> None:
+    available = ttnn.get_max_worker_l1_unreserved_size()
+    # A bfloat16 row four times, gamma and beta in float32 are 16 bytes an element; 16 KiB of output are too much then.
+    width = available // 16 // 1024 * 1024
+    model = nn.Sequential(nn.LayerNorm(width))
+    assert find_norms(model)[0].supported == "yes", "a core with a little more could hold it"
+    with pytest.raises(NormError, match=f"rows of {width} elements need .* but a core has {available} at most"):
+        replace_norms(model, device)
+
+
+def test_our_own_errors_are_no_fallbacks(device: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    with replace_norms(model, device, include="final", fallback=True) as replaced:
+        monkeypatch.setattr(TtLayerNorm, "op", fault)
+        with pytest.raises(ValueError, match="a fault of ours"):
+            model.final(random_input(2, 64))
+        assert replaced.norms["final"].fallbacks == 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps, lambda model: torch.save(model, BytesIO())])
+def test_copy_is_one_line(device: Any, model: Model, copied: Callable[[Any], Any]) -> None:
+    with replace_norms(model, device, include="final") as replaced:
+        with pytest.raises(
+            TypeError, match=r"^a TtLayerNorm is bound to its device, .* restore\(\) the model first.*$"
+        ):
+            copied(replaced.norms["final"])
+        assert model.state_dict()["final.weight"] is not None
+    copied(model.final)
 
 
 def test_nothing_stays_replaced_after_an_error(device: Any, model: Model) -> None:
