@@ -28,7 +28,7 @@ class DeviceWeight:
     version counter.
 
     Attributes:
-        offset: added to the weight on its way; the copy is float32 then, else of the weight's dtype
+        offset: added to the weight on its way
         uploads: how many there were
     """
 
@@ -40,7 +40,8 @@ class DeviceWeight:
         self._copy: ttnn.Tensor | None = None
 
     def of(self, weight: torch.Tensor) -> ttnn.Tensor:
-        """`weight` (W,) as (1, W) row-major in DRAM.
+        """`weight` (W,) as (1, W) row-major in DRAM: of its dtype, but float32 if an offset is added to it, or if it
+        holds a NaN or an Inf, which the FPU, where it multiplies by a bfloat16 gamma, would take for large numbers.
 
         Raises:
             ValueError: it has no values yet, or is neither bfloat16 nor float32
@@ -51,7 +52,8 @@ class DeviceWeight:
             )
         host = weight.detach().cpu().contiguous()
         if self._host is None or not _same_bytes(self._host, host):
-            values = host.float() + self.offset if self.offset else host
+            exact = self.offset == 0.0 and bool(host.isfinite().all())
+            values = host if exact else host.float() + self.offset
             self._copy = _upload(values.reshape(1, -1), self.device)
             self._host = host.clone()
             self.uploads += 1

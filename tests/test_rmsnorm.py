@@ -25,6 +25,15 @@ def run(
     return ttnn.to_torch(y)
 
 
+def test_bad_gamma_is_seen(device: Any) -> None:
+    """A NaN and an Inf in a bfloat16 gamma, in the order of rounding in which the FPU would multiply by it."""
+    x, (gamma, _) = random_input(NARROW), random_weights(NARROW[-1])
+    gamma[0, 3], gamma[0, 64] = float("nan"), float("inf")
+    y = TtRMSNorm(gamma.flatten(), EPSILON, device, round_before_gamma=False)(x)
+    assert set((~y.isfinite()).all(dim=0).nonzero().flatten().tolist()) == {3, 64}
+    assert set((~y.isfinite()).any(dim=0).nonzero().flatten().tolist()) == {3, 64}
+
+
 def test_golden_vs_torch() -> None:
     x, (gamma, _) = random_input((4, 128)), random_weights(128)
     reference = torch.nn.functional.rms_norm(x.double(), (128,), gamma.double().flatten(), EPSILON)
