@@ -1,6 +1,7 @@
 """CBs that would deadlock the kernels never reach a device, and the kernels' own asserts stop what did."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,15 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
         assert status == (1 if platform.backend == "ttsim" else 3), run.stderr
         assert "ebreak" in run.stdout + run.stderr
         count("kernels: faults stopped by their asserts", 1)
+
+
+def test_what_passes_vectors_is_inlined_by_force() -> None:
+    """SFPI's compiler has no way to hand a vector to a function that it does not inline, and GCC only likes to."""
+    text = (layernorm.KERNELS / "layernorm_sfpu.h").read_text()
+    functions = re.findall(r"^ *([\w ]*?)\b(\w+(?:\(\))?)\(([^()]*)\)(?: const)? \{", text, re.MULTILINE)
+    passing = {name: before for before, name, parameters in functions if "vFloat" in before + parameters}
+    assert len(passing) >= 15, passing
+    assert {name for name, before in passing.items() if "sfpi_inline" not in before} == set()
+    lambdas = re.findall(r"\[&?\](?:\([^()]*\))?( .{0,32})", text)
+    assert len(lambdas) >= 4, lambdas
+    assert all("always_inline" in after for after in lambdas), lambdas
