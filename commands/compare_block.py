@@ -137,7 +137,7 @@ def main(
             weights = _open_checkpoint(checkpoint, model)
             logger.info(f"checkpoint: {weights.folder}")
             _check_norms(weights, layer, patterns)
-        except ValueError as error:
+        except CheckpointError as error:
             _stop(error, BAD_ARGUMENTS, verbose)
         except PlatformError as error:
             _stop(error, NO_DEVICE, verbose)
@@ -338,15 +338,17 @@ def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
 def _check_norms(weights: Checkpoint, layer: int, patterns: list[str]) -> None:
     """
     Raises:
-        ValueError: a pattern fits no norm that the checkpoint holds of the layer. Of one that it does not hold, `Block`
-            says so.
+        CheckpointError: a pattern fits no norm that the checkpoint holds of the layer. Of one that it does not hold,
+            `Block` says so.
     """
     prefix = f"model.layers.{layer}."
     keys = [key for key in weights.keys(prefix) if any(fnmatchcase(key, norm) for norm in NORMS)]
     names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
     for pattern in patterns:
         if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # as `find_norms` takes it
-            raise ValueError(f"--norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}")
+            raise CheckpointError(
+                f"{weights.folder}: --norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}"
+            )
 
 
 def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:

@@ -489,7 +489,7 @@ def test_a_norm_that_is_not_there_is_named_at_once() -> None:
         check=False,
     )
     assert run.returncode == 2, run.stderr
-    assert "error: --norms 'q_norm' matches no norm of layer 3, which has input_layernorm, self_attn." in run.stderr
+    assert "--norms 'q_norm' matches no norm of layer 3, which has input_layernorm, self_attn." in run.stderr
     assert not re.search(r"\| +(transformers|ttnn)$", run.stderr, re.MULTILINE)
 
 
