@@ -60,6 +60,9 @@ class DeviceWeight:
         return self._copy
 
 
+type Copies = dict[tuple[int, float], DeviceWeight]  # by the id of their Parameter, and the offset
+
+
 class TtNorm(nn.Module):
     """A norm over the last dimension, by kernels on `device`.
 
@@ -103,11 +106,11 @@ class TtNorm(nn.Module):
         return cls.standing_for(layer, recognize(layer), device, {})
 
     @classmethod
-    def standing_for(cls, layer: nn.Module, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight]) -> Self:
+    def standing_for(cls, layer: nn.Module, norm: Norm, device: ttnn.Device, copies: Copies) -> Self:
         """`from_torch` for a `layer` that was recognized as `norm`.
 
         Args:
-            copies: what is on the device already, by the id of its Parameter; what is missing is added to it
+            copies: what is on the device already; what is missing is added to it
         """
         if norm.subtract_mean != cls.subtracts_mean:
             kind = "a LayerNorm" if norm.subtract_mean else "an RMSNorm"
@@ -161,7 +164,7 @@ class TtNorm(nn.Module):
             RuntimeError: the device is closed
         """
         x, others = self._arguments(args, kwargs)
-        self._check_open()
+        check_open(self.device)
         if isinstance(x, ttnn.Tensor) and not others:
             return self._launch(x)
         if not isinstance(x, torch.Tensor | ttnn.Tensor):
@@ -183,19 +186,17 @@ class TtNorm(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.width}, eps={self.eps}, launches={self.launches}"
 
-    def _take_up(
-        self, norm: Norm, device: ttnn.Device, copies: dict[int, DeviceWeight], signature: inspect.Signature
-    ) -> None:
+    def _take_up(self, norm: Norm, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
         """Sets what is ours, and uploads the weights."""
         self.norm = norm
         self.device = device
         self.launches = self.fallbacks = 0
         self.fallback: Callable[..., Any] | None = None
         self._signature = signature
-        self._check_open()
+        check_open(device)
 
         def copy(name: str | None, offset: float) -> DeviceWeight | None:
-            return copies.setdefault(id(self._weight(name)), DeviceWeight(device, offset)) if name else None
+            return copies.setdefault((id(self._weight(name)), offset), DeviceWeight(device, offset)) if name else None
 
         self._gamma, self._beta = copy(norm.gamma, norm.gamma_offset), copy(norm.beta, 0.0)
         _ = self.gamma, self.beta  # what can't be uploaded is told now
@@ -204,14 +205,6 @@ class TtNorm(nn.Module):
         weight = self._parameters[name] if name else None
         assert weight is not None
         return weight
-
-    def _check_open(self) -> None:
-        try:
-            ttnn.get_memory_view(self.device, ttnn.BufferType.DRAM)
-        except RuntimeError:
-            raise RuntimeError(
-                f"the device of this {type(self).__name__} is closed: restore() the model before it closes"
-            ) from None
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """The tensor among a call's arguments, and why the kernels can't serve the others, or "".
@@ -273,6 +266,17 @@ class _NoBackward(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, *gradients: torch.Tensor) -> Any:
         raise NotImplementedError("the norms on the device have no backward: they are for inference")
+
+
+def check_open(device: ttnn.Device) -> None:
+    """
+    Raises:
+        RuntimeError: `device` is closed
+    """
+    try:
+        ttnn.get_memory_view(device, ttnn.BufferType.DRAM)  # the cheapest call that needs it open
+    except RuntimeError:
+        raise RuntimeError("the norms' device is closed: restore() the model before that") from None
 
 
 def _plain_forward(x: object) -> None:

@@ -20,6 +20,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import ttnn
@@ -39,6 +40,7 @@ ANY_DTYPES = frozenset(itertools.product(DTYPES, DTYPES))
 TTNN_DTYPES = {torch.bfloat16: ttnn.bfloat16, torch.float32: ttnn.float32}
 # Attributes that every module has, and what compile() sets: forward computes the same whatever they are.
 INTERNAL = vars(nn.Module()).keys() | {"_compiled_call_impl"}
+KNOWN = (bool, int, float, str, list, tuple, dict, set, torch.Tensor, type(None))  # types of attributes
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 LARGEST_L1 = 1536 * 1024  # bytes of a Blackhole core's; a Wormhole core has 1464 * 1024
 # In float32 a right formula is within 1e-6 of float64 and a wrong one, or an eps that is 1% off, farther than 1e-3.
@@ -53,6 +55,10 @@ MAGNITUDES = (0.0, 1.0, 1e4, 1e8, 1e16)
 
 class NotANormError(ValueError):
     """A module that the kernels can't stand in for; the message says why."""
+
+
+class _ForwardFailsError(NotANormError):
+    """It raised, rather than gave something else."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,7 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
         NotANormError: it does not
     """
     probe = _probe(module, weights)
-    before = _state(probe)
+    before = _state(probe) | {name: _copied(name, buffer) for name, buffer in probe._buffers.items()}
     for what, x in _inputs(norm.width, norm.eps, dtype):
         expected = norm.golden(x, *_weights(probe, norm))
         for training in (False, True):
@@ -275,7 +281,7 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
             mode = "training" if training else "inference"
             try:
                 y = _run(probe, x)
-            except NotANormError:
+            except _ForwardFailsError:
                 if x.ndim == 3 or training:  # what it took a moment ago, it must take in training, too
                     raise
                 break
@@ -284,8 +290,8 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
                     f"in {mode}, it gives {what} of shape {tuple(x.shape)} {x.dtype} other values than a"
                     f" {'LayerNorm' if norm.subtract_mean else 'RMSNorm'} with eps {norm.eps:g}"
                 )
-    changed = [name for name, value in _state(probe).items() if name not in before or not _same(before[name], value)]
-    if changed:
+    after = _state(probe) | probe._buffers
+    if changed := [name for name, value in after.items() if name not in before or not _same(before[name], value)]:
         raise NotANormError(f"its forward changes its {', '.join(changed)}, on which its next result may depend")
 
 
@@ -314,12 +320,15 @@ def _weights(probe: nn.Module, norm: Norm) -> list[torch.Tensor | None]:
 def _probe(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A twin of `module` for inference, with random weights of its own: its are often all ones, which tell nothing.
 
-    What forward might change of the twin is not the module's: buffers and plain containers are copies.
+    What forward might change of the twin is not the module's: tensors and containers are copies.
+
+    Raises:
+        NotANormError: it keeps what can't be copied
     """
     generator = torch.Generator().manual_seed(0)
     probe = copy.copy(module)
-    vars(probe).update({name: copy.deepcopy(value) for name, value in vars(module).items() if _is_container(value)})
-    probe._buffers = {name: None if kept is None else kept.clone() for name, kept in module._buffers.items()}
+    vars(probe).update(_state(module))
+    probe._buffers = {name: _copied(name, buffer) for name, buffer in module._buffers.items()}
     probe._parameters = module._parameters | {
         name: nn.Parameter(_randn(*parameter.shape, generator=generator).to(dtype), requires_grad=False)
         for name, parameter in module.named_parameters()
@@ -328,24 +337,28 @@ def _probe(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return probe
 
 
-def _is_container(value: object) -> bool:
-    return type(value) in (list, dict, set)  # nn.Module's own are OrderedDicts, and dicts that are replaced next
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Copies of all attributes that forward could keep something in for its next call, but for objects of
+    classes that are not known here.
+    """
+    own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
+    return {name: _copied(name, value) for name, value in own.items() if isinstance(value, KNOWN)}
 
 
-def _state(probe: nn.Module) -> dict[str, object]:
-    """All that forward could keep for its next call, but in an object of a class that is not known here; copied."""
-    plain = (bool, int, float, str, tuple, torch.Tensor, type(None))
-    kept = {name: value for name, value in vars(probe).items() if name not in INTERNAL}
-    return {
-        name: copy.deepcopy(value)
-        for name, value in (kept | probe._buffers).items()
-        if isinstance(value, plain) or _is_container(value)
-    }
+def _copied(name: str, value: Any) -> Any:
+    try:
+        return value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+    except Exception as error:
+        raise NotANormError(f"its {name} can't be copied, and its forward may change it: {error}") from error
 
 
-def _same(a: object, b: object) -> bool:
+def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     return bool(a == b)
 
 
@@ -390,7 +403,7 @@ def _run(probe: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with warnings.catch_warnings(action="ignore"):
             y = type(probe).forward(probe, given)  # not by call: hooks are for the model's own runs
     except Exception as error:
-        raise NotANormError(f"its forward fails on a tensor of shape {tuple(x.shape)}: {error}") from error
+        raise _ForwardFailsError(f"its forward fails on a tensor of shape {tuple(x.shape)}: {error}") from error
     if not isinstance(y, torch.Tensor) or (y.shape, y.dtype, y.device) != (x.shape, x.dtype, x.device):
         got = f"{tuple(y.shape)} {y.dtype} on {y.device}" if isinstance(y, torch.Tensor) else type(y).__name__
         raise NotANormError(f"it gives {got} for a tensor of {tuple(x.shape)} {x.dtype} on {x.device}")

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import nn
 
 from integration.layernorm import TtLayerNorm
-from integration.norm import DeviceWeight, TtNorm
+from integration.norm import Copies, TtNorm, check_open
 from integration.recognize import INTERNAL, Norm, NotANormError, optional_arguments, recognize, too_wide
 from integration.rmsnorm import TtRMSNorm
 
@@ -40,10 +40,10 @@ class FoundNorm:
         names: its dotted names; more than one if the module is in several places
         module: itself
         norm: what it computes, called with one tensor; None if the kernels can't stand in for it
-        reason: why they can't, else ""
+        reason: why they can't; "" if they can, or if it is only called a norm and made of other modules
         tied_to: names of other modules that hold a Parameter of its
         optional: what its forward takes beside the tensor; the kernels compute nothing with it
-        holds: for a module that is called a norm and made of other ones, their names; they are replaced, it is not
+        holds: names of the norms that it is made of; they are replaced, it is not
     """
 
     names: tuple[str, ...]
@@ -68,10 +68,12 @@ class FoundNorm:
         """The plan's last column."""
         if isinstance(self.module, TtNorm):
             return "replaced"
-        if self.holds:
-            return f"it holds {_abridged(list(self.holds), 2)}"
         if self.reason:
             return f"no: {self.reason}"
+        if self.norm is None:
+            return (
+                f"it holds {_abridged(list(self.holds), 2)}" if self.holds else "no norm: it is made of other modules"
+            )
         return f"yes, without {', '.join(self.optional)}" if self.optional else "yes"
 
 
@@ -82,7 +84,7 @@ class NormPlan(list[FoundNorm]):
         table = _table("name", "class", "width", "eps", "dtype", "bias", "layer", "shared with", "supported")
         for found in self:
             norm = found.norm
-            weights = found.module.parameters(recurse=not found.holds)
+            weights = found.module.parameters(recurse=norm is not None or bool(found.reason))
             dtypes = {str(weight.dtype).removeprefix("torch.") for weight in weights}
             table.add_row(
                 found.name,
@@ -167,14 +169,14 @@ class Replacement:
     def __init__(self, model: nn.Module, plan: NormPlan, device: ttnn.Device, fallback: bool) -> None:
         self.norms, self.left = {}, {}
         self._undo: list[Callable[[], object]] = []
-        copies: dict[int, DeviceWeight] = {}
+        copies: Copies = {}
         try:
             for found in plan:
                 if isinstance(found.module, TtNorm):
                     self.norms[found.name] = found.module
                 elif found.norm is not None:
                     self._replace(model, found, found.norm, device, copies, fallback)
-                elif not found.holds:
+                elif found.reason:
                     self._count_calls(found)
         except BaseException:
             self.restore()
@@ -208,7 +210,7 @@ class Replacement:
         found: FoundNorm,
         norm: Norm,
         device: ttnn.Device,
-        copies: dict[int, DeviceWeight],
+        copies: Copies,
         fallback: bool,
     ) -> None:
         original = found.module
@@ -257,11 +259,13 @@ def replace_norms(
         NormError: nothing is selected, a pattern matches nothing, or (without `fallback`) the kernels can't stand in
             for a selected module. Nothing was replaced.
         ValueError: a weight can't be uploaded. Nothing stays replaced.
+        RuntimeError: the device is closed
     """
     plan = find_norms(model, include, exclude, classes, layers)
     elsewhere = [found.name for found in plan if isinstance(found.module, TtNorm) and found.module.device != device]
     if elsewhere:
         raise NormError(f"{_abridged(elsewhere)} run on another device: restore them first")
+    check_open(device)
     plan = _fitting(plan)
     reasons = [f"{found.name} ({class_name(found.module)}): {found.reason}" for found in plan if found.reason]
     if reasons and not fallback:
@@ -327,10 +331,13 @@ def _all_norms(model: nn.Module) -> list[FoundNorm]:
 
 
 def _with_parts(found: FoundNorm, norms: list[FoundNorm]) -> FoundNorm:
-    """`found`, which has submodules; those of them that are `norms` will do, unless it is torch's own."""
+    """`found`, which has submodules: if those of them that are `norms` are all of it that could be one, it is none."""
     below = tuple(f"{name}." for name in found.names)
     holds = tuple(part.name for part in norms if any(name.startswith(below) for name in part.names))
-    if isinstance(found.module, nn.LayerNorm | nn.RMSNorm) or not holds:
+    module = _unwrapped(found.module)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | torch.jit.ScriptModule) or not module._modules:
+        return found
+    if not holds and (module._parameters or module._buffers):
         return found
     return replace(found, reason="", tied_to=(), holds=holds)
 

@@ -191,5 +191,5 @@ for call in calls:
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    line = "refused: the device of this TtLayerNorm is closed: restore() the model before it closes"
+    line = "refused: the norms' device is closed: restore() the model before that"
     assert [each for each in done.stdout.splitlines() if each.startswith(("refused", " ---"))] == [line] * 3

@@ -126,6 +126,16 @@ def count_in_list(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor
     return y if len(module.keeps) < 1000 else 2 * y
 
 
+def count_in_tensors(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    module.keeps[0] += 1
+    return y if module.keeps[0] < 1000 else 2 * y
+
+
+def keep_generator(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    next(module.keeps[0])
+    return y
+
+
 def count_in_buffer(module: Any, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     module.calls += 1
     return y if module.calls < 1000 else 2 * y
@@ -141,6 +151,7 @@ def clear_input(_: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     [
         pytest.param(lambda m, _, y: nn.functional.dropout(y, 0.1, m.training), "in training, it", id="dropout"),
         pytest.param(lambda m, _, y: 2 * y if m.training else y, "in training, it gives", id="training"),
+        pytest.param(lambda _, x, y: y.unsqueeze(0) if x.ndim == 2 else y, r"it gives \(1, 1, 64\)", id="adds a rank"),
         pytest.param(lambda _, x, y: x if x.ndim == 1 else y, r"shape \(64,\)", id="rank 1"),
         pytest.param(lambda _, x, y: 2 * y if x.ndim == 2 else y, r"shape \(1, 64\)", id="rank 2"),
         pytest.param(lambda _, x, y: 2 * y if x.ndim == 4 else y, r"shape \(2, 3, 2, 64\)", id="rank 4"),
@@ -155,14 +166,18 @@ def clear_input(_: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         pytest.param(clear_input, "its forward changes its input", id="changes its input"),
         pytest.param(count_in_attribute, "its forward changes its keeps", id="counts in an attribute"),
         pytest.param(count_in_list, "its forward changes its keeps", id="counts in a list"),
+        pytest.param(count_in_tensors, "its forward changes its keeps", id="counts in a list of tensors"),
+        pytest.param(keep_generator, "its keeps can't be copied", id="keeps a generator"),
         pytest.param(count_in_buffer, "its forward changes its calls", id="counts in a buffer"),
     ],
 )
 def test_refuses_what_is_a_norm_at_times_only(change: Any, reason: str) -> None:
-    module = AlmostNorm(change, keeps=[] if change is count_in_list else 0)
+    generator = (number for number in range(1))
+    kept = {count_in_list: [], count_in_tensors: [torch.zeros(1)], keep_generator: [generator]}.get(change, 0)
+    module, before = AlmostNorm(change, kept), repr(kept)
     with pytest.raises(NotANormError, match=reason):
         recognize(module)
-    assert module.keeps in (0, []), "the module itself was changed"
+    assert repr(module.keeps) == before, "the module itself was changed"
     assert module.calls == 0
 
 

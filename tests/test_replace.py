@@ -169,6 +169,22 @@ class PairNorm(nn.Module):
         return self.second(self.first(x))
 
 
+class NormedMlp(nn.Sequential):
+    """Called a norm, and made of what is none."""
+
+
+class ScaledNorm(nn.Module):
+    """A norm with a submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(64))
+        self.activation = nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(x, (64,), self.activation(self.weight))
+
+
 class Gated(nn.LayerNorm):
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
         y = super().forward(x) * scale
@@ -191,6 +207,8 @@ def parametrized() -> nn.Module:
         (torch.fx.symbolic_trace(Layer()), {"0.before": "no: a traced graph has taken its code", "0.after": "yes"}),
         (Gated(64), {"0": "yes, without gate, scale"}),
         (PairNorm(), {"0": "it holds 0.first, 0.second", "0.first": "yes", "0.second": "yes"}),
+        (NormedMlp(nn.Linear(64, 64)), {"0": "no norm: it is made of other modules"}),
+        (ScaledNorm(), {"0": "no: it has submodules"}),
         (nn.LayerNorm(64, eps=1e-40), {"0": "no: its eps, 1e-40, is below"}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
@@ -330,6 +348,17 @@ def test_replaces_what_a_norm_is_made_of(device: Any) -> None:
         assert {name: norm.launches for name, norm in replaced.norms.items()} == {"0.first": 1, "0.second": 1}
     with pytest.raises(NormError, match=r"can't replace 0 \(PairNorm\): it holds 0.second, which are not selected"):
         replace_norms(model, device, exclude="second")
+
+
+def test_weight_that_two_formulas_share(device: Any) -> None:
+    """Qwen3-Next keeps gamma - 1 in its weight, Llama gamma."""
+    model = nn.Sequential(Qwen3NextRMSNorm(64, eps=1e-6), LlamaRMSNorm(64, eps=1e-6))
+    model[1].weight = model[0].weight
+    randomized(model).requires_grad_(False)
+    x = random_input(4, 64)
+    expected = [norm(x) for norm in model]
+    with replace_norms(model, device):
+        assert [compare(norm(x), y).raw for norm, y in zip(model, expected, strict=True)] == [1.0, 1.0]
 
 
 # --- Other arguments ---
