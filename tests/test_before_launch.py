@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from integration import TtLayerNorm
+from integration.norm import NormInputError
+from integration.recognize import NotANormError
 from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
 from tests.child import PATIENCE, children_page_faults
 from tests.test_layernorm import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
@@ -149,14 +151,16 @@ def test_refuses_an_epsilon(
 
 def test_refuses_rows_that_do_not_fit_l1(device: Any, given_tensors: SimpleNamespace, count: Count) -> None:
     message = r"200000 elements need \d+ bytes of L1, but a core has \d+"
-    norm = TtLayerNorm.from_torch(nn.LayerNorm(200_000, dtype=torch.bfloat16), device)
+    norm = TtLayerNorm(200_000, torch.randn(200_000).bfloat16(), None, 1e-6, device)
     before = state(device)
+    with pytest.raises(NotANormError, match=message):
+        TtLayerNorm.from_torch(nn.LayerNorm(200_000, dtype=torch.bfloat16), device)
     with pytest.raises(LayerNormArgumentError, match=message):
         LayerNormSingleCore.op(given_tensors.endless, None, None)
-    with pytest.raises(LayerNormArgumentError, match=message):
+    with pytest.raises(NormInputError, match=message):
         norm(torch.zeros(1, 200_000, dtype=torch.bfloat16))
     assert state(device) == before
-    count("before the launch: bad arguments refused", 2)
+    count("before the launch: bad arguments refused", 3)
 
 
 MODULE_REFUSES: list[tuple[Any, str]] = [
