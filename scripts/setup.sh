@@ -133,7 +133,7 @@ fetch_uv() {
     PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_REQUIRE_VIRTUALENV=false PIP_USER=false \
         "$1" -m pip install --quiet --no-deps --target "$partial" "uv==$UV_VERSION" >&2 ||
         die "pip could not fetch uv $UV_VERSION: is a package index within reach?"
-    mv -T "$partial" "$UV" 2>/dev/null || true
+    mv -T "$partial" "$UV" 2>/dev/null || [[ -x $UV/bin/uv ]] || die "can't write $UV"
 }
 
 say() { printf 'set-up: %s\n' "$*" >&2; }

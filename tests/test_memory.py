@@ -18,6 +18,9 @@ from tests.test_layernorm import random_input
 
 CALLS, WARM = 10_000, 100
 SMALLEST_CHUNK = 32  # bytes: what malloc takes for one byte, so that no leak in each call is smaller
+# What threads beside the calls may take once, however few calls there were. The leak of 2,283 bytes a call that this
+# was written for is 228,300 bytes in the fewest.
+ONCE_BYTES, ONCE_OBJECTS = 8192, 100
 
 
 def device_state(device: Any) -> tuple[Any, ...]:
@@ -74,7 +77,7 @@ def test_calls_leave_nothing_behind(
     ttnn.synchronize_device(device)
     assert device_state(device) == before
     more_bytes, more_objects = (now - then for now, then in zip(host_state(), started, strict=True))
-    assert more_bytes < SMALLEST_CHUNK * (calls - WARM)
-    assert more_objects < calls - WARM
+    assert more_bytes < ONCE_BYTES + SMALLEST_CHUNK * (calls - WARM)
+    assert more_objects < ONCE_OBJECTS + calls - WARM
     assert sum(norm.launches for norm in norms) == calls
     count("memory: calls that left nothing behind", calls)

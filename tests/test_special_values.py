@@ -52,7 +52,9 @@ FORMS = {
     "rmsnorm": rmsnorm(BFLOAT16, BFLOAT16),  # the FPU multiplies by gamma
     "rmsnorm, float32 weights": rmsnorm(BFLOAT16, FLOAT32),
     "rmsnorm, HuggingFace's order": rmsnorm(BFLOAT16, BFLOAT16, round_before_gamma=True),
+    "rmsnorm, HuggingFace's order, float32 weights": rmsnorm(BFLOAT16, FLOAT32, round_before_gamma=True),
     "rmsnorm, float32": rmsnorm(FLOAT32, FLOAT32),
+    "rmsnorm, float32, bfloat16 weights": rmsnorm(FLOAT32, BFLOAT16),
 }
 
 

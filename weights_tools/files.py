@@ -70,8 +70,9 @@ def exists_already(target: Path) -> CheckpointError:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes a file as `safetensors.torch.save_file` does, which does not serve here: it refuses tensors that share
-    memory, as repeated experts do, and Ctrl-C waits until it has written all of them.
+    """Writes the format of `safetensors.torch.save_file`, which does not serve here: it refuses tensors that share
+    memory, as repeated experts do, and Ctrl-C waits until it has written all of them. Tensors of wider elements come
+    first, those of one width by name.
 
     Args:
         tensors: contiguous, on the CPU, of the dtypes that `Checkpoint` reads

@@ -43,8 +43,8 @@ def dequantize(
 def quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(R, C) float32 as float8_e4m3fn (R, C) and its scales: each block's largest value becomes float8's largest."""
     rows, columns = BLOCK
-    weight = torch.empty(values.shape, dtype=FLOAT8)
-    scale = torch.empty(scale_shape(tuple(values.shape)))
+    weight = torch.empty(values.shape, dtype=FLOAT8, device="cpu")
+    scale = torch.empty(scale_shape(tuple(values.shape)), dtype=torch.float32, device="cpu")
     for number, scales in enumerate(scale):
         strip = slice(number * rows, (number + 1) * rows)
         padded = pad(values[strip], (0, scale.shape[1] * columns - values.shape[1]))

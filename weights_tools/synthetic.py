@@ -204,10 +204,10 @@ def _draw(spec: Spec, seed: int, stop: Event) -> dict[str, torch.Tensor]:
     mean, std = _spread(spec)
     # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
     generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
-    weight = torch.empty(spec.shape, dtype=spec.dtype)
+    weight = torch.empty(spec.shape, dtype=spec.dtype, device="cpu")
     stored = {"": weight}
     if spec.dtype == FLOAT8:
-        stored[SCALE_SUFFIX] = torch.empty(scale_shape(spec.shape))
+        stored[SCALE_SUFFIX] = torch.empty(scale_shape(spec.shape), dtype=torch.float32, device="cpu")
     for number, rows in enumerate(torch.split(weight, BLOCK[0])):
         if stop.is_set():
             raise CancelledError

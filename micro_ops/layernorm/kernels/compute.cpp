@@ -25,6 +25,7 @@ constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
 constexpr bool uses_gamma = has_gamma && (tap == Tap::none || tap == Tap::scaled);
 constexpr bool uses_beta = has_beta && tap == Tap::none;
 constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
+static_assert(subtract_mean || !has_beta, "an RMSNorm has no beta: SFPI would contract its addition with 1 / std");
 constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
 constexpr bool input_float32 = get_named_compile_time_arg_val("input_float32");
 constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
@@ -92,6 +93,7 @@ void kernel_main() {
     PACK((llk_pack_dest_init<DST_ACCUM_MODE, PackMode::Default>(cb_output)));
     UNPACK((layernorm::unpack_thread(cb_input, cb_gamma, cb_beta, rows, steps, RUNTIME_ARG(ring_rows))));
     MATH((layernorm::math_thread(rows, steps, RUNTIME_ARG(inverse_width_bits), RUNTIME_ARG(width_bits),
-                                 RUNTIME_ARG(epsilon_bits), RUNTIME_ARG(count_bits), RUNTIME_ARG(count_remainder), RUNTIME_ARG(valid))));
+                                 RUNTIME_ARG(epsilon_bits), RUNTIME_ARG(count_bits), RUNTIME_ARG(count_remainder),
+                                 RUNTIME_ARG(valid))));
     PACK((layernorm::pack_thread(rows, steps)));
 }

@@ -122,10 +122,10 @@ sfpi_inline vFloat make_mean(PartialSums partial_sums) {
     return mean;
 }
 
-// The variance of bfloat16 rows comes from the sums of x and x^2 without their cancellation: each lane's sum of (x - pivot)^2 is made
-// first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one exponent, so that
-// all sums are exact integers in units of their last place. The pivot is then too close to the mean for the last
-// correction to cancel.
+// The variance of bfloat16 rows comes from the sums of x and x^2 without their cancellation: each lane's sum of
+// (x - pivot)^2 is made first, with the mean rounded to bfloat16 as the pivot. Where that cancels, the elements are of one
+// exponent, so that all sums are exact integers in units of their last place. The pivot is then too close to the mean for
+// the last correction to cancel.
 sfpi_inline vFloat make_variance() {
     vFloat mean = make_mean([](uint32_t row) __attribute__((always_inline)) {
         vFloat partial = load_sum(sum_vector(row));
