@@ -165,10 +165,10 @@ class TtNorm(nn.Module):
         """
         x, others = self._arguments(args, kwargs)
         check_open(self.device)
-        if isinstance(x, ttnn.Tensor) and not others:
-            return self._launch(x)
-        if not isinstance(x, torch.Tensor | ttnn.Tensor):
+        if not others and not isinstance(x, torch.Tensor | ttnn.Tensor):
             raise TypeError(f"x must be a torch or ttnn tensor, but is {type(x).__name__}")
+        if not others and isinstance(x, ttnn.Tensor):
+            return self._launch(x)
         if reason := others or self._refusal(x):
             if self.fallback is None or isinstance(x, ttnn.Tensor):
                 raise NormInputError(reason)
@@ -225,8 +225,8 @@ class TtNorm(nn.Module):
 
     def _refusal(self, x: torch.Tensor) -> str:
         """Why the kernels can't compute the norm of `x`, or ""."""
-        weights = next((weight.dtype for weight in self.parameters()), x.dtype)
-        allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if of_weights == weights})
+        weights = next((weight.dtype for weight in self.parameters()), None)
+        allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if weights in (None, of_weights)})
         if not allowed:
             taken = sorted({str(of_weights) for _, of_weights in self.norm.dtypes})
             return f"the weights must be {' or '.join(taken)}, but are {weights}"

@@ -191,7 +191,13 @@ def _check_that_forward_runs(module: nn.Module) -> None:
             raise NotANormError(f"its class overrides {name}, which would be lost")
     if cls.forward is nn.Module.forward:
         raise NotANormError("it has no forward")
-    first, *others = inspect.signature(module.forward).parameters.values()
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise NotANormError(f"its forward's arguments can't be told: {error}") from error
+    if not parameters:
+        raise NotANormError("its forward takes no tensor")
+    first, *others = parameters
     if needed := [p.name for p in others if p.default is p.empty and p.kind not in VARIADIC]:
         raise NotANormError(f"its forward needs {', '.join(needed)} beside {first.name}")
 
@@ -267,13 +273,15 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
     """That `module` computes `norm` of input of type `dtype`, with weights of type `weights`, whatever the input's
     rank, rows and magnitude, in both modes, and keeps nothing between calls.
 
-    A rank that it does not take is no fault.
+    A rank that it takes no tensor of is no fault.
 
     Raises:
         NotANormError: it does not
     """
     probe = _probe(module, weights)
     before = _state(probe) | {name: _copied(name, buffer) for name, buffer in probe._buffers.items()}
+    taken: set[int] = set()  # ranks
+    not_taken: dict[int, _ForwardFailsError] = {}
     for what, x in _inputs(norm.width, norm.eps, dtype):
         expected = norm.golden(x, *_weights(probe, norm))
         for training in (False, True):
@@ -281,15 +289,19 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
             mode = "training" if training else "inference"
             try:
                 y = _run(probe, x)
-            except _ForwardFailsError:
+            except _ForwardFailsError as error:
                 if x.ndim == 3 or training:  # what it took a moment ago, it must take in training, too
                     raise
+                not_taken.setdefault(x.ndim, error)
                 break
+            taken.add(x.ndim)
             if not _agrees(y, expected):
                 raise NotANormError(
                     f"in {mode}, it gives {what} of shape {tuple(x.shape)} {x.dtype} other values than a"
                     f" {'LayerNorm' if norm.subtract_mean else 'RMSNorm'} with eps {norm.eps:g}"
                 )
+    for rank in taken & not_taken.keys():
+        raise not_taken[rank]
     after = _state(probe) | probe._buffers
     if changed := [name for name, value in after.items() if name not in before or not _same(before[name], value)]:
         raise NotANormError(f"its forward changes its {', '.join(changed)}, on which its next result may depend")
@@ -353,13 +365,19 @@ def _copied(name: str, value: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
+    """Whether the two are equal, a NaN to a NaN, too. What can't be compared counts as changed."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
+        if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+            return False
+        return a.is_meta or bool(((a == b) | (a != a) & (b != b)).all())
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return bool(a == b)
+    try:
+        return bool(a == b) or bool(a != a and b != b)
+    except Exception:  # an object's own comparison, which may do anything
+        return False
 
 
 def _ordinary_input(width: int, eps: float) -> torch.Tensor:

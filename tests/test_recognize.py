@@ -243,3 +243,42 @@ def test_needs_no_values() -> None:
     with torch.device("meta"):
         module = LlamaRMSNorm(64, eps=1e-5)
     assert recognize(module).eps == 1e-5
+
+
+def test_what_a_norm_keeps_beside_does_not_count_against_it() -> None:
+    """A buffer without values, and a NaN: neither is changed by forward, though a NaN is not equal to itself."""
+    module = nn.LayerNorm(64)
+    module.register_buffer("empty", torch.empty(3, device="meta"))
+    module.register_buffer("unknown", torch.tensor([torch.nan, 1.0]))
+    module.ratio, module.history = float("nan"), [float("nan")]
+    assert recognize(module).subtract_mean
+
+
+class Table(nn.Module):
+    """What a model looks up, and no norm: its forward takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(64))
+
+    def forward(self) -> torch.Tensor:
+        return self.weight
+
+
+class NoNans(nn.LayerNorm):
+    """Fails for some tensors of a rank that it takes."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.ndim == 2 and input.isnan().any():
+            raise RuntimeError("NaN in the input")
+        return super().forward(input)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [(Table(), "its forward takes no tensor"), (NoNans(64), r"fails on a tensor of shape \(3, 64\): NaN in the input")],
+    ids=lambda value: type(value).__name__,
+)
+def test_refuses_in_one_line(module: nn.Module, reason: str) -> None:
+    with pytest.raises(NotANormError, match=reason):
+        recognize(module)

@@ -576,3 +576,32 @@ def test_generates_the_same_tokens(
     # Two evaluations in bfloat16 whose roundings have nothing in common differ by sqrt(2) noise floors.
     noise_floor = compare(logits, model.float()(tokens).logits).relative_norm
     assert compare(device_logits, logits).relative_norm <= 2**0.5 * noise_floor
+
+
+class ByName(nn.LayerNorm):
+    """Takes its tensor by position or by any name."""
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        (x,) = (*args, *kwargs.values())
+        return super().forward(x)
+
+
+def test_a_name_that_the_signature_does_not_tell_falls_back(device: Any) -> None:
+    model, x = nn.Sequential(ByName(64)), torch.randn(3, 64)
+    expected = model[0](x)
+    with (
+        replace_norms(model, device),
+        pytest.raises(NormInputError, match="the kernels compute args alone, but kwargs"),
+    ):
+        model[0](input=x)
+    with replace_norms(model, device, fallback=True):
+        assert torch.equal(model[0](input=x), expected)
+
+
+def test_a_norm_without_weights_names_the_inputs_type(device: Any) -> None:
+    model = nn.Sequential(nn.LayerNorm(64, elementwise_affine=False))
+    with (
+        replace_norms(model, device),
+        pytest.raises(NormInputError, match=r"x must have .*but .*x\.dtype=torch\.float16"),
+    ):
+        model(torch.randn(3, 64).half())
