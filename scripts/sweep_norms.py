@@ -1,0 +1,4 @@
+#!/usr/bin/env python3
+from commands.sweep_norms import run
+
+run()
