@@ -268,10 +268,10 @@ class Table(nn.Module):
 class NoNans(nn.LayerNorm):
     """Fails for some tensors of a rank that it takes."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if input.ndim == 2 and input.isnan().any():
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim == 2 and x.isnan().any():
             raise RuntimeError("NaN in the input")
-        return super().forward(input)
+        return super().forward(x)
 
 
 @pytest.mark.parametrize(
