@@ -5,6 +5,7 @@ The tests that open a device do so in processes of their own, since they end bad
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -274,6 +275,24 @@ def test_killed_process_leaves_no_simulator(start: Start) -> None:
 
 
 # --- The guard's parts ---
+
+
+def test_removes_a_run_folder_that_is_written_to_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the script around a simulator that ended by itself: its exit status comes when it comes."""
+    run, remove, calls = tmp_path / "run", shutil.rmtree, 0
+    run.mkdir()
+
+    def remove_late(folder: Path, ignore_errors: bool) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (folder / "simulator.exit").write_text("0\n")
+        else:
+            remove(folder, ignore_errors)
+
+    monkeypatch.setattr(guard.shutil, "rmtree", remove_late)
+    guard._end_run(run, wait=False)
+    assert not run.exists()
 
 
 def test_sweeps_what_a_killed_guard_left(tmp_path: Path) -> None:

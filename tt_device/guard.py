@@ -262,7 +262,12 @@ def _end_run(run: Path, wait: bool) -> None:
     while simulator is not None and _is_simulator_of(run, simulator) and time.monotonic() < deadline:
         time.sleep(0.05)
     end_simulator(run)
-    shutil.rmtree(run, ignore_errors=True)
+    # The script around a simulator that ended by itself writes its exit status, perhaps into the folder that is being
+    # removed, which then stays. What can't be removed is left to the next run.
+    deadline = time.monotonic() + 5
+    while run.exists() and time.monotonic() < deadline:
+        shutil.rmtree(run, ignore_errors=True)
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
