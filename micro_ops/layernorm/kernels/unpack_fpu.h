@@ -8,9 +8,10 @@
 // where gamma_on_fpu: x then lies in Dest multiplied.
 //
 // Phase 0, which multiplies the leading bits, comes last. The FPU takes an exponent of 255 for any other (on ttsim and
-// wolfpine; the ISA documentation leaves it open): infinities and NaNs are numbers from 2^128 on. Their product, or one beyond 2^128, becomes an infinity in Dest, but a later phase
-// of it whose bits are all zero would shift that out by its own, greater exponent, and leave zero. So an infinity, a NaN
-// or a square that overflows makes its row's sum of x^2 an infinity, whatever is added before or after.
+// wolfpine; the ISA documentation leaves it open): infinities and NaNs are numbers from 2^128 on. Their product, or one
+// beyond 2^128, becomes an infinity in Dest, but a later phase of it whose bits are all zero would shift that out by
+// its own, greater exponent, and leave zero. So an infinity, a NaN or a square that overflows makes its row's sum of
+// x^2 an infinity, whatever is added before or after.
 #pragma once
 
 #include "dest.h"
