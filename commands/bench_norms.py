@@ -27,8 +27,8 @@ from weights_tools import CheckpointError
 from weights_tools.files import check_writable, written_whole
 
 if TYPE_CHECKING:
-    from integration.metrics import Errors
-    from integration.peers import Case
+    from model_comparison.metrics import Errors
+    from model_comparison.peers import Case
 
 MISSED, BAD_ARGUMENTS, NO_DEVICE = 1, 2, 3
 RECORD = Path(__file__).with_name("bench_peers.json")
@@ -173,7 +173,7 @@ def _stop(error: object, code: int) -> NoReturn:
 
 
 def _measure_all(pattern: str, arch: str, with_peers: bool) -> tuple[list[Result], list[tuple[str, bool]]]:
-    from integration.peers import Case
+    from model_comparison.peers import Case
 
     factor = WORMHOLE if arch == Arch.wormhole else 1.0
     cases = {Case(*key): bar and round(bar * factor) for key, bar in BARS.items()}
@@ -210,8 +210,8 @@ def _measure(
     case: "Case", bar: int | None, peer: dict[str, Any] | None, device: Any, counter: CycleCounter, floor: Floor
 ) -> Result:
     """Runs `case` twice; the first launch's result is checked, the second one's cycles count."""
-    from integration.peers import Trial
     from micro_ops.layernorm.op import CB_INPUT, CB_OUTPUT
+    from model_comparison.peers import Trial
 
     trial = Trial(case, device)
     errors = trial.errors(trial.run_ours())
@@ -220,7 +220,7 @@ def _measure(
 
 
 def _measure_peer(case: "Case", device: Any, counter: CycleCounter) -> dict[str, Any]:
-    from integration.peers import Trial
+    from model_comparison.peers import Trial
 
     trial = Trial(case, device)
     errors = trial.errors(trial.run_ttnns())

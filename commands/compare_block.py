@@ -34,7 +34,7 @@ from weights_tools.checkpoint import CONFIG, INDEX
 from weights_tools.extract import NORMS
 
 if TYPE_CHECKING:
-    from integration.recording import Recording
+    from model_comparison.recording import Recording
 
 FAILED, BAD_ARGUMENTS, NO_DEVICE = 1, 2, 3
 ROOT = Path(__file__).parents[1]
@@ -141,12 +141,12 @@ def main(
             _stop(error, BAD_ARGUMENTS, verbose)
         except PlatformError as error:
             _stop(error, NO_DEVICE, verbose)
-    from integration.compare import Bounds, judge
-    from integration.recording import Recording, RecordingError
     from integration.replace import NormError
-    from integration.report import ReportError, check_folder, read_report, write_report
-    from integration.report import report as report_of
-    from integration.terminal import MIN_WIDTH, print_comparison, verdict_line
+    from model_comparison.compare import Bounds, judge
+    from model_comparison.recording import Recording, RecordingError
+    from model_comparison.report import ReportError, check_folder, read_report, write_report
+    from model_comparison.report import report as report_of
+    from model_comparison.terminal import MIN_WIDTH, print_comparison, verdict_line
 
     given_bounds = {"min_pcc": min_pcc, "max_ulp": max_ulp, "min_nearest": min_nearest, "max_floors": max_floors}
     bounds = Bounds(**{name: value for name, value in given_bounds.items() if value is not None})
@@ -228,8 +228,8 @@ def _record(
     tell: Callable[[str], None],
 ) -> "Recording":
     """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
-    from integration.block import Block
-    from integration.compare import collect
+    from model_comparison.block import Block
+    from model_comparison.compare import collect
 
     tell("reading the layer")
     block = Block(weights, layer)

@@ -22,7 +22,7 @@ def main(
     try:
         platform = find_platform(arch)
         logger.info(platform)
-        from integration.peers import Case, Trial
+        from model_comparison.peers import Case, Trial
 
         print("| type | offset | width | norm | exact | within 1 ULP | scaled ULP, max | max abs | relative norm |")
         print("|---|---|---|---|---|---|---|---|---|")

@@ -18,9 +18,9 @@ from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
-from integration.metrics import compare
 from integration.recognize import MIN_EXACT, Norm
 from integration.replace import FoundNorm
+from model_comparison.metrics import compare
 from tt_device import PlatformError, end_at_interrupt, find_platform
 
 WIDTH = 64

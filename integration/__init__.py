@@ -1,4 +1,4 @@
-"""DeepSeek norm layers on a Tenstorrent device: the modules, and the check against HuggingFace's."""
+"""Norm layers on a Tenstorrent device as torch modules, and their replacement in a HuggingFace model."""
 
 from integration.layernorm import TtLayerNorm
 from integration.replace import NormError, find_norms, replace_norms

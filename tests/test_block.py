@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from integration import find_norms
-from integration.block import EXPERTS, Block, ChoiceTap
-from integration.metrics import compare
+from model_comparison.block import EXPERTS, Block, ChoiceTap
+from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 

@@ -23,15 +23,15 @@ from typer.testing import CliRunner, Result
 
 from commands.compare_block import main
 from integration import NormError, find_norms, replace_norms
-from integration import compare as comparison
-from integration.block import Block, ChoiceTap, NormTap, Run
-from integration.compare import collect, judge
-from integration.metrics import compare
 from integration.norm import TtNorm
-from integration.recording import Recording
 from integration.replace import Replacement
-from integration.report import read_report
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from model_comparison import compare as comparison
+from model_comparison.block import Block, ChoiceTap, NormTap, Run
+from model_comparison.compare import collect, judge
+from model_comparison.metrics import compare
+from model_comparison.recording import Recording
+from model_comparison.report import read_report
 from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
 from tt_device import Platform

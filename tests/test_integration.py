@@ -12,8 +12,8 @@ import ttnn
 from torch import nn
 
 from integration import TtLayerNorm
-from integration.metrics import compare
 from micro_ops.layernorm.op import LayerNormSingleCore
+from model_comparison.metrics import compare
 from tests.small import SMALL
 from tt_device import Platform
 from weights_tools import Checkpoint, CheckpointError, write_synthetic

@@ -10,9 +10,9 @@ import ttnn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from integration.metrics import Errors, compare
 from micro_ops.layernorm import op as layernorm
 from micro_ops.layernorm.op import LayerNormSingleCore, Tap
+from model_comparison.metrics import Errors, compare
 from tests.child import children_page_faults
 
 EPSILON = 1e-6  # DeepSeek's

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from integration.metrics import bfloat16_spacing, compare
+from model_comparison.metrics import bfloat16_spacing, compare
 
 
 def test_correct_rounding_has_no_error() -> None:

@@ -14,13 +14,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from integration.block import Block
+from model_comparison.block import Block
 from tests.small import SMALL
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 from weights_tools.__main__ import app
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("commands", "integration", "micro_ops", "scripts", "tt_device", "weights_tools")
+SHIPPED = ("commands", "integration", "micro_ops", "model_comparison", "scripts", "tt_device", "weights_tools")
 
 # ---- No code that could
 

@@ -19,8 +19,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
-from integration.metrics import compare
 from integration.norm import NormInputError
+from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
 from weights_tools import Geometry, default_checkpoint, write_synthetic
 

@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from commands.compare_block import main
-from integration import compare as comparison
 from integration import find_norms
-from integration.block import Block, NormTap
-from integration.compare import Bounds, judge
-from integration.diagnosis import diagnose
-from integration.metrics import Errors
-from integration.recording import RecordedNorm, Recording, RecordingError
-from integration.report import ReportError, check_folder, read_report, report, write_report
+from model_comparison import compare as comparison
+from model_comparison.block import Block, NormTap
+from model_comparison.compare import Bounds, judge
+from model_comparison.diagnosis import diagnose
+from model_comparison.metrics import Errors
+from model_comparison.recording import RecordedNorm, Recording, RecordingError
+from model_comparison.report import ReportError, check_folder, read_report, report, write_report
 from tests.child import PATIENCE
 from tests.small import SMALL
 from weights_tools import Checkpoint, write_synthetic
@@ -443,9 +443,9 @@ def test_what_a_killed_writer_leaves_goes_with_the_next(
     program = f"""
 import os, signal
 from pathlib import Path
-from integration import report
-from integration.compare import judge
-from integration.recording import Recording
+from model_comparison import report
+from model_comparison.compare import judge
+from model_comparison.recording import Recording
 report.norm_figures = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 recording = Recording.load(Path({str(saved)!r}))
 judged = judge(recording)

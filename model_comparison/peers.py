@@ -7,9 +7,9 @@ import torch
 import ttnn
 
 from integration.layernorm import TtLayerNorm
-from integration.metrics import Errors, compare
 from integration.norm import TtNorm
 from integration.rmsnorm import TtRMSNorm
+from model_comparison.metrics import Errors, compare
 
 EPS = 1e-6
 

@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from integration.compare import Comparison, Tap, short
+from model_comparison.compare import Comparison, Tap, short
 
 MIN_WIDTH = 132  # of the table of all taps: a figure that is cut is no figure
 

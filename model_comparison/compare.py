@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 import ttnn
 
-from integration.block import Block, ChoiceTap, NormTap, Run
-from integration.metrics import Errors, compare
-from integration.recording import RecordedNorm, Recording
 from integration.replace import FoundNorm, Replacement, find_norms, replace_norms
+from model_comparison.block import Block, ChoiceTap, NormTap, Run
+from model_comparison.metrics import Errors, compare
+from model_comparison.recording import RecordedNorm, Recording
 
 # Of n elements the ratio of two norms of errors scatters by 1 / sqrt(n): so many times that is allowed on top.
 MAX_SIGMAS = 4.0

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from integration.block import NormTap
-from integration.metrics import scaled_ulps
 from integration.recognize import Norm
-from integration.recording import RecordedNorm
+from model_comparison.block import NormTap
+from model_comparison.metrics import scaled_ulps
+from model_comparison.recording import RecordedNorm
 
 # Of a correct rounding's error: what is left of a fault that is explained.
 MAX_RESIDUAL = 1.5

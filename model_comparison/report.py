@@ -11,8 +11,8 @@
     launches    of each norm on the device
     taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
                 judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
-                where no token is left; its keys are the attributes of `integration.metrics.Errors`
-    flips       tokens that chose otherwise; keys are the attributes of `integration.compare.Flips`
+                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`
+    flips       tokens that chose otherwise; keys are the attributes of `model_comparison.compare.Flips`
     norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
                 hint, evidence)
     baseline    null, or an earlier report's date and commit, and of each tap the figures then, their ratio now to then,
@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from integration.compare import Comparison, Tap, short
-from integration.diagnosis import Diagnosis, diagnose
-from integration.figures import SYMBOLS, diagram, norm_figures, state, timelines
-from integration.recording import RecordedNorm, Recording
+from model_comparison.compare import Comparison, Tap, short
+from model_comparison.diagnosis import Diagnosis, diagnose
+from model_comparison.figures import SYMBOLS, diagram, norm_figures, state, timelines
+from model_comparison.recording import RecordedNorm, Recording
 from weights_tools import CheckpointError
 from weights_tools.files import written_whole
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from integration.block import NormTap
-from integration.compare import Bounds, Comparison, Flips, Tap, short
-from integration.diagnosis import applied_weights
-from integration.metrics import fit, scaled_ulps
-from integration.recording import RecordedNorm
+from model_comparison.block import NormTap
+from model_comparison.compare import Bounds, Comparison, Flips, Tap, short
+from model_comparison.diagnosis import applied_weights
+from model_comparison.metrics import fit, scaled_ulps
+from model_comparison.recording import RecordedNorm
 
 # Mid-tones of Okabe and Ito's palette, which colour-blind people can tell apart, and which show on white and on black.
 RIGHT, WRONG, CARRIED, NEUTRAL, SECOND = "#009e73", "#d55e00", "#b8860b", "#8a8a8a", "#3b8fd0"

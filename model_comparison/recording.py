@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from integration.block import ChoiceTap, NormTap, Run
 from integration.recognize import Norm
+from model_comparison.block import ChoiceTap, NormTap, Run
 from weights_tools import CheckpointError
 from weights_tools.files import save_tensors, written_whole
 
