@@ -1,7 +1,8 @@
 """The kernels' arithmetic without the machine: bfloat16 LayerNorm and RMSNorm in torch, to the kernels' bits.
 
-Each operation is the kernels', in their order and with their rounding; tests/test_reference.py holds the two to the same
-bits. All values are float32, but for x, gamma, beta and the result. The chip flushes subnormals to zero; torch does not.
+Each operation is the kernels', in their order and with their rounding; tests/test_reference.py holds the two to the
+same bits. All values are float32, but for x, gamma, beta and the result. The chip flushes subnormals to zero; torch
+does not.
 """
 
 import torch
@@ -44,11 +45,11 @@ def rms_norm(
 def _partial_sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """128 partial sums a row, of 2 x and of x^2: element e goes to partial sum e % 128 (fpu.h).
 
-    x^2 takes the fidelity phases 1, 2, 3 and 0. SrcA gives the leading 5 bits of its mantissa, or the others in phases 1 and
-    3; SrcB the leading 7, or the others in phases 2 and 3. A phase's exponent is that of its bits' places, even if the bits
-    are zero.
+    x^2 takes the fidelity phases 1, 2, 3 and 0. SrcA gives the leading 5 bits of its mantissa, or the others in
+    phases 1 and 3; SrcB the leading 7, or the others in phases 2 and 3. A phase's exponent is that of its bits'
+    places, even if the bits are zero.
     """
-    half_faces = torch.nn.functional.pad(x.float(), (0, -x.shape[-1] % 128)).unflatten(-1, (-1, 128)).unbind(1)
+    half_faces = torch.nn.functional.pad(x.float(), (0, -x.shape[-1] % 128)).reshape(len(x), -1, 128).unbind(1)
     sums = squares = torch.zeros(len(x), 128)
     for a in half_faces:
         exponent = _exponent(a)
@@ -96,8 +97,13 @@ def _inverse(divisor: int) -> torch.Tensor:
 
 
 def _fpu_add(dest: torch.Tensor, term: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """dest + term, of that exponent, as the FPU accumulates in Dest: both are rounded to float32's last place at the greater
-    of their exponents, then the sum to 24 bits, ties away from zero (a negative term's towards it). Source: ttsim."""
+    """dest + term as the FPU accumulates in Dest: both are rounded to float32's last place at the greater of their
+    exponents, then the sum to 24 bits. Ties go away from zero, but a negative term's towards it. Source: ttsim's
+    model.
+
+    Args:
+        exponent: of the term's leading place, which may hold a zero
+    """
     unit = torch.exp2(torch.maximum(exponent, _exponent(dest)).double() - 23)
     total = torch.floor(term / unit + 0.5) + dest.sign() * torch.floor(dest.abs() / unit + 0.5)
     excess = torch.exp2((torch.frexp(total).exponent - 24).clamp(min=0).double())
@@ -105,11 +111,12 @@ def _fpu_add(dest: torch.Tensor, term: torch.Tensor, exponent: torch.Tensor) -> 
 
 
 def _mad(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """a * b + c as SFPMAD computes it: product and c are cut to 3 bits below float32's last place at the greater of their
-    exponents, the lowest bit standing for all that is cut off (rounding to odd), and their sum is rounded once.
+    """a * b + c as SFPMAD computes it: product and c are cut to 3 bits below float32's last place at the greater of
+    their exponents, the lowest bit standing for all that is cut off (rounding to odd), and their sum is rounded
+    once.
 
-    A fused multiply-add (float64 rounded to float32) differs from that where product and c cancel. Source: ttsim's and
-    wolfpine's models of the SFPU, which agree.
+    A fused multiply-add (float64 rounded to float32) differs from that where product and c cancel. Source: ttsim's
+    model.
     """
     unit = torch.exp2(torch.maximum(_exponent(a) + _exponent(b), _exponent(c)).double() - 26)
 
