@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,23 +12,11 @@ import ttnn
 from micro_ops.layernorm import op as layernorm
 from micro_ops.layernorm.op import CbContractError, LayerNormSingleCore
 from tests.child import Start
-from tests.test_layernorm import WAYS, WIDE, random_input, random_weights, upload
+from tests.programs import run_semaphores, with_pages
+from tests.tensors import WAYS, WIDE, random_input, random_weights, upload
 from tt_device import Platform
 
 Count = Callable[[str, int], None]
-Cbs = list[ttnn.CBDescriptor]
-
-TEST_KERNELS = Path(__file__).parent / "kernels"
-
-
-def with_pages(cbs: Cbs, index: int, pages: int) -> Cbs:
-    """`cbs`, of which the one at `index` has `pages` pages."""
-    cb = cbs[index]
-    (page,) = cb.format_descriptors
-    changed = ttnn.CBDescriptor(
-        total_size=pages * page.page_size, core_ranges=cb.core_ranges, format_descriptors=[page]
-    )
-    return [*cbs[:index], changed, *cbs[index + 1 :]]
 
 
 @pytest.mark.usefixtures("device")  # what knows the size of its L1
@@ -70,40 +57,6 @@ def test_asserts_are_on_in_tests() -> None:
     assert os.environ["TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS"] == os.environ["TT_METAL_LLK_ASSERTS"] == "1"
 
 
-def run_semaphores(device: Any, left: int) -> tuple[bool, bool]:
-    """Runs kernels/semaphores_compute.cpp, which leaves `left` in UNPACK_MATH_DONE.
-
-    Returns: whether 1 is the maximum of MATH_PACK and of PACK_DONE
-    """
-    core = ttnn.CoreCoord(0, 0)
-    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    result = upload(torch.zeros(1, 1024, dtype=torch.int32), device)
-    page = ttnn.CBFormatDescriptor(buffer_index=16, data_format=ttnn.uint32, page_size=4096)
-
-    def kernel(name: str, config: Any, arguments: list[int], compile_time: list[int]) -> ttnn.KernelDescriptor:
-        runtime_args = ttnn.RuntimeArgs()
-        runtime_args[0][0] = arguments
-        return ttnn.KernelDescriptor(
-            kernel_source=str(TEST_KERNELS / f"{name}.cpp"),
-            core_ranges=cores,
-            compile_time_args=compile_time,
-            runtime_args=runtime_args,
-            config=config,
-        )
-
-    accessor = [4096, *ttnn.TensorAccessorArgs(result).get_compile_time_args()]
-    program = ttnn.ProgramDescriptor(
-        kernels=[
-            kernel("sfpu_writer", ttnn.WriterConfigDescriptor(), [result.buffer_address(), 1], accessor),
-            kernel("semaphores_compute", ttnn.ComputeConfigDescriptor(), [left], []),
-        ],
-        semaphores=[],
-        cbs=[ttnn.CBDescriptor(total_size=4096, core_ranges=cores, format_descriptors=[page])],
-    )
-    words = ttnn.to_torch(ttnn.generic_op([result, result], program))[0, :2].tolist()
-    return words[0] == 1, words[1] == 1
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
 def test_semaphores_are_left_as_the_firmware_sets_them(device: Any, dtype: torch.dtype) -> None:
     """At zero, or the op before or after would not end, and those that the firmware gives a maximum of 1 at that."""
@@ -128,8 +81,8 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
     run = start(
         f"""
         from micro_ops.layernorm import op as layernorm
-        from tests.test_kernel_contract import run_semaphores, with_pages
-        from tests.test_layernorm import random_input, random_weights, upload
+        from tests.programs import run_semaphores, with_pages
+        from tests.tensors import random_input, random_weights, upload
         create = layernorm._create_cb_descriptors
         def create_faulty(*arguments):
             cbs = create(*arguments)
