@@ -1,11 +1,13 @@
 """Programs that tests launch beside the op's own, of kernels in tests/kernels, on core (0, 0)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import ttnn
 
+from micro_ops.layernorm.plan import Plan
 from tests.tensors import upload
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -79,20 +81,13 @@ def run_semaphores(device: Any, left: int) -> tuple[bool, bool]:
 def deadlock(device: Any) -> None:
     """Launches kernels/deadlock_writer.cpp twice: the second launch waits for the first, which does not end."""
     x = upload(torch.ones(1, 32, dtype=torch.bfloat16), device)
-    waiting, cb = (
-        kernel("deadlock_writer", ttnn.WriterConfigDescriptor(), []),
-        circular_buffer(0, ttnn.bfloat16, 2048, 1),
-    )
+    waiting = kernel("deadlock_writer", ttnn.WriterConfigDescriptor(), [])
     for which in ("first", "second"):
         print(f"{which} launch", flush=True)
-        launch([x, x], [waiting], [cb])
+        launch([x, x], [waiting], [circular_buffer(0, ttnn.bfloat16, 2048, 1)])
 
 
-def with_pages(cbs: list[ttnn.CBDescriptor], index: int, pages: int) -> list[ttnn.CBDescriptor]:
-    """`cbs`, of which the one at `index` has `pages` pages."""
-    cb = cbs[index]
-    (page,) = cb.format_descriptors
-    changed = ttnn.CBDescriptor(
-        total_size=pages * page.page_size, core_ranges=cb.core_ranges, format_descriptors=[page]
-    )
-    return [*cbs[:index], changed, *cbs[index + 1 :]]
+def with_pages(plan: Plan, index: int, pages: int) -> Plan:
+    """`plan`, of which the CB `index` has `pages` pages."""
+    cbs = tuple(replace(cb, pages=pages) if cb.index == index else cb for cb in plan.cbs)
+    return replace(plan, cbs=cbs)

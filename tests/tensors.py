@@ -6,7 +6,8 @@ import pytest
 import torch
 import ttnn
 
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore, Tap
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.program import Tap
 from model_comparison.metrics import Errors, compare
 
 EPSILON = 1e-6  # DeepSeek's

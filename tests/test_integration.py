@@ -12,7 +12,7 @@ import ttnn
 from torch import nn
 
 from integration import TtLayerNorm
-from micro_ops.layernorm.op import LayerNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore
 from tests.small import SMALL
 from tests.tensors import assert_nearest, random_input, random_weights, upload
 from tt_device import Platform

@@ -9,8 +9,9 @@ import pytest
 import torch
 import ttnn
 
-from micro_ops.layernorm import op as layernorm
-from micro_ops.layernorm.op import CbContractError, LayerNormSingleCore
+from micro_ops.layernorm import CbContractError, LayerNormSingleCore, op
+from micro_ops.layernorm.plan import Dtypes, check_contract, make_plan
+from micro_ops.layernorm.program import KERNELS
 from tests.child import Start
 from tests.programs import run_semaphores, with_pages
 from tests.tensors import WAYS, WIDE, random_input, random_weights, upload
@@ -19,10 +20,9 @@ from tt_device import Platform
 Count = Callable[[str, int], None]
 
 
-@pytest.mark.usefixtures("device")  # what knows the size of its L1
 @WAYS
 def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
-    layernorm._check_cbs(*layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3))
+    check_contract(make_plan(shape, Dtypes(*[ttnn.bfloat16] * 3), l1_bytes=2**20))
 
 
 # WIDE goes in groups of 4 rows of 3 pieces: 12 pages a group, 2 tiles a step.
@@ -41,9 +41,7 @@ def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
 def test_wrong_page_counts_are_not_launched(
     device: Any, monkeypatch: pytest.MonkeyPatch, count: Count, index: int, pages: int, message: str
 ) -> None:
-    create = layernorm._create_cb_descriptors
-    monkeypatch.setattr(layernorm, "_create_cb_descriptors", lambda *a: with_pages(create(*a), index, pages))
-    monkeypatch.setattr(ttnn, "get_max_worker_l1_unreserved_size", lambda: 2**40)
+    monkeypatch.setattr(op, "make_plan", lambda *a, **more: with_pages(make_plan(*a, **more), index, pages))
     x, gamma, beta = (upload(t, device) for t in (random_input(WIDE), *random_weights(WIDE[-1])))
     before = device.num_program_cache_entries()
     with pytest.raises(CbContractError, match=message):
@@ -68,9 +66,9 @@ def test_semaphores_are_left_as_the_firmware_sets_them(device: Any, dtype: torch
 
 FAULTS = {
     "none": "",
-    "reader": "cbs = with_pages(cbs, 1, 5)",
-    "compute": "cbs = with_pages(cbs, 0, 47)",
-    "writer": "cbs = with_pages(cbs, 3, 3)",
+    "reader": "plan = with_pages(plan, 1, 5)",
+    "compute": "plan = with_pages(plan, 0, 47)",
+    "writer": "plan = with_pages(plan, 3, 3)",
     "semaphores": "run_semaphores(device, left=1)",
 }
 
@@ -80,17 +78,17 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
     """One CB of another size than the kernels were made for, and no host that looks; or a semaphore above zero."""
     run = start(
         f"""
-        from micro_ops.layernorm import op as layernorm
+        from micro_ops.layernorm import LayerNormSingleCore, op
+        from micro_ops.layernorm.plan import make_plan
         from tests.programs import run_semaphores, with_pages
         from tests.tensors import random_input, random_weights, upload
-        create = layernorm._create_cb_descriptors
-        def create_faulty(*arguments):
-            cbs = create(*arguments)
+        def make_faulty(*arguments, **more):
+            plan = make_plan(*arguments, **more)
             {FAULTS[fault]}
-            return cbs
-        layernorm._create_cb_descriptors, layernorm._check_cbs = create_faulty, lambda *_: None
+            return plan
+        op.make_plan, op.check_contract = make_faulty, lambda _: None
         tensors = [upload(t, device) for t in (random_input({WIDE}), *random_weights({WIDE[-1]}))]
-        print(layernorm.LayerNormSingleCore.op(*tensors).cpu())
+        print(LayerNormSingleCore.op(*tensors).cpu())
         """,
         kernel_asserts=True,
     )
@@ -106,7 +104,7 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
 
 def test_what_passes_vectors_is_inlined_by_force() -> None:
     """SFPI's compiler has no way to hand a vector to a function that it does not inline, and GCC only likes to."""
-    text = (layernorm.KERNELS / "layernorm_sfpu.h").read_text()
+    text = "".join(text for file in sorted(KERNELS.iterdir()) if "vFloat" in (text := file.read_text()))
     functions = re.findall(r"^ *([\w ]*?)\b(\w+(?:\(\))?)\(([^()]*)\)(?: const)? \{", text, re.MULTILINE)
     passing = {name: before for before, name, parameters in functions if "vFloat" in before + parameters}
     assert len(passing) >= 15, passing

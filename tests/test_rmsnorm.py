@@ -8,7 +8,7 @@ import torch
 from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32RMSNorm
 
 from integration import TtRMSNorm
-from micro_ops.layernorm.op import RMSNormSingleCore
+from micro_ops.layernorm import RMSNormSingleCore
 from tests.small import SMALL
 from tests.tensors import (
     EPSILON,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from tests.tensors import (
     ALONE,
     EPSILON,
