@@ -29,12 +29,11 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from common.files import WriteError, written_whole
 from model_comparison.compare import Comparison, Tap, short
 from model_comparison.diagnosis import Diagnosis, diagnose
 from model_comparison.figures import SYMBOLS, diagram, norm_figures, state, timelines
 from model_comparison.recording import RecordedNorm, Recording
-from weights_tools import CheckpointError
-from weights_tools.files import written_whole
 
 SCHEMA = 1
 PAGE, DATA = "report.html", "report.json"
@@ -125,7 +124,7 @@ def write_report(folder: Path, content: dict[str, Any], recording: Recording, co
             new.mkdir()
             (new / DATA).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
             _write_page(new, content, recording, comparison)
-    except (OSError, CheckpointError) as error:
+    except (OSError, WriteError) as error:
         raise ReportError(f"{folder}: can't write the report ({error})") from error
 
 
