@@ -36,6 +36,12 @@ def test_imports_run_in_one_direction(package: str) -> None:
         assert not imported & must_not, f"{file.relative_to(ROOT)} imports {imported & must_not}"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").glob("*.py")), ids=lambda file: file.stem)
+def test_no_test_file_is_imported(file: Path) -> None:
+    """What two of them share is in a module of its own. Programs that tests run in other processes are seen, too."""
+    assert not re.findall(r"\btests(?:\.| import .*\b)(test_\w+)", file.read_text())
+
+
 def _imported(file: Path) -> set[str]:
     """Top-level names of all imports in the file, those inside functions included."""
     names = set()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import ttnn
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -21,7 +21,7 @@ from integration.norm import NormInputError
 from integration.recognize import NotANormError
 from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
 from tests.child import PATIENCE, children_page_faults
-from tests.test_layernorm import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
+from tests.tensors import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
 
 Count = Callable[[str, int], None]
 SHAPE = (4, 128)
@@ -203,6 +203,7 @@ def mostly(values: list[str], right: int) -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(values[:right]), st.sampled_from(values[:right]), st.sampled_from(values))
 
 
+@seed(0)  # else each edit of the test would draw other examples
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -233,7 +234,7 @@ def test_nothing_gets_through_and_is_wrong(
         count("before the launch: random calls refused", 1)
         return
     on_host = [None if t is None else ttnn.to_torch(t) for t in tensors[:3]]
-    errors = errors_of(ttnn.to_torch(y), *on_host, epsilon)
+    errors = errors_of(ttnn.to_torch(y), LayerNormSingleCore.golden(*on_host, epsilon), on_host[2])
     assert errors.scaled <= 1.0, errors
     assert torch.equal(ttnn.to_torch(given_tensors.x), random_input(SHAPE)), "written over"
     count("before the launch: random calls served rightly", 1)

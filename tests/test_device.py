@@ -17,28 +17,9 @@ import pytest
 
 import tt_device.platform
 from tests.child import PATIENCE, Start, wait_for
+from tests.programs import DEADLOCK
 from tt_device import Arch, Platform, PlatformError, find_platform, guard, runtime_root, session
 
-# A kernel on the core that writes, waiting for a page that nobody reads in.
-DEADLOCK = """
-    import ttnn
-
-    core = ttnn.CoreCoord(0, 0)
-    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    page = ttnn.CBFormatDescriptor(buffer_index=0, data_format=ttnn.bfloat16, page_size=2048)
-    kernel = ttnn.KernelDescriptor(
-        kernel_source='#include "api/dataflow/dataflow_api.h"\\nvoid kernel_main() { cb_wait_front(0, 1); }',
-        source_type=ttnn.KernelDescriptor.SourceType.SOURCE_CODE,
-        core_ranges=cores,
-        config=ttnn.WriterConfigDescriptor(),
-    )
-    buffer = ttnn.CBDescriptor(total_size=2048, core_ranges=cores, format_descriptors=[page])
-    x = ttnn.from_torch(torch.ones(1, 32, dtype=torch.bfloat16), device=device)
-    program = ttnn.ProgramDescriptor(kernels=[kernel], semaphores=[], cbs=[buffer])
-    for launch in ("first launch", "second launch"):  # which waits for the first
-        print(launch, flush=True)
-        ttnn.generic_op([x, x], program)
-"""
 ROUND_TRIP = """
     import ttnn
 

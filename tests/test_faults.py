@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 from tests.child import INTERRUPTIBLE, PATIENCE, REPOSITORY, Run, Start, wait_for
-from tests.test_device import DEADLOCK
+from tests.programs import DEADLOCK
 from tt_device import guard, session
 
 Count = Callable[[str, int], None]
@@ -26,13 +25,13 @@ INTERRUPTED = 128 + signal.SIGINT  # what a shell says of a process that SIGINT 
 NORM = """
     import ttnn
     from micro_ops.layernorm import LayerNormSingleCore
-    from tests.test_layernorm import errors_of, random_input, random_weights, upload
+    from tests.tensors import assert_nearest, random_input, random_weights, upload
 
     x, (gamma, beta) = random_input((5, 128)), random_weights(128)
     tensors = [upload(t, device) for t in (x, gamma, beta)]
     print("launching", flush=True)
     y = ttnn.to_torch(LayerNormSingleCore.op(*tensors))
-    assert errors_of(y, x, gamma, beta).scaled <= 1.0
+    assert_nearest(y, LayerNormSingleCore.golden(x, gamma, beta), beta)
     print("closing", flush=True)
 """
 
@@ -147,7 +146,7 @@ def test_a_command_in_the_background_is_not_interrupted(started: str, status: in
 
 def test_interrupted_launch(start: Start, count: Count) -> None:
     """Python sees nothing of it, since ttnn holds the GIL."""
-    run = start("from common.command import end_at_interrupt\nend_at_interrupt()\n" + dedent(DEADLOCK))
+    run = start("from common.command import end_at_interrupt\nend_at_interrupt()\n" + DEADLOCK)
     run.wait_until_open()
     folder = run.run_folder
     simulator = guard._read_pid(folder)

@@ -3,39 +3,26 @@
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import ttnn
 
-from micro_ops.layernorm import op as layernorm
-from micro_ops.layernorm.op import CbContractError, LayerNormSingleCore
+from micro_ops.layernorm import CbContractError, LayerNormSingleCore, op
+from micro_ops.layernorm.plan import Dtypes, check_contract, make_plan
+from micro_ops.layernorm.program import KERNELS
 from tests.child import Start
-from tests.test_layernorm import WAYS, WIDE, random_input, random_weights, upload
+from tests.programs import run_semaphores, with_pages
+from tests.tensors import WAYS, WIDE, random_input, random_weights, upload
 from tt_device import Platform
 
 Count = Callable[[str, int], None]
-Cbs = list[ttnn.CBDescriptor]
-
-TEST_KERNELS = Path(__file__).parent / "kernels"
 
 
-def with_pages(cbs: Cbs, index: int, pages: int) -> Cbs:
-    """`cbs`, of which the one at `index` has `pages` pages."""
-    cb = cbs[index]
-    (page,) = cb.format_descriptors
-    changed = ttnn.CBDescriptor(
-        total_size=pages * page.page_size, core_ranges=cb.core_ranges, format_descriptors=[page]
-    )
-    return [*cbs[:index], changed, *cbs[index + 1 :]]
-
-
-@pytest.mark.usefixtures("device")  # what knows the size of its L1
 @WAYS
 def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
-    layernorm._check_cbs(*layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3))
+    check_contract(make_plan(shape, Dtypes(*[ttnn.bfloat16] * 3), l1_bytes=2**20))
 
 
 # WIDE goes in groups of 4 rows of 3 pieces: 12 pages a group, 2 tiles a step.
@@ -54,9 +41,7 @@ def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
 def test_wrong_page_counts_are_not_launched(
     device: Any, monkeypatch: pytest.MonkeyPatch, count: Count, index: int, pages: int, message: str
 ) -> None:
-    create = layernorm._create_cb_descriptors
-    monkeypatch.setattr(layernorm, "_create_cb_descriptors", lambda *a: with_pages(create(*a), index, pages))
-    monkeypatch.setattr(ttnn, "get_max_worker_l1_unreserved_size", lambda: 2**40)
+    monkeypatch.setattr(op, "make_plan", lambda *a, **more: with_pages(make_plan(*a, **more), index, pages))
     x, gamma, beta = (upload(t, device) for t in (random_input(WIDE), *random_weights(WIDE[-1])))
     before = device.num_program_cache_entries()
     with pytest.raises(CbContractError, match=message):
@@ -70,40 +55,6 @@ def test_asserts_are_on_in_tests() -> None:
     assert os.environ["TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS"] == os.environ["TT_METAL_LLK_ASSERTS"] == "1"
 
 
-def run_semaphores(device: Any, left: int) -> tuple[bool, bool]:
-    """Runs kernels/semaphores_compute.cpp, which leaves `left` in UNPACK_MATH_DONE.
-
-    Returns: whether 1 is the maximum of MATH_PACK and of PACK_DONE
-    """
-    core = ttnn.CoreCoord(0, 0)
-    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    result = upload(torch.zeros(1, 1024, dtype=torch.int32), device)
-    page = ttnn.CBFormatDescriptor(buffer_index=16, data_format=ttnn.uint32, page_size=4096)
-
-    def kernel(name: str, config: Any, arguments: list[int], compile_time: list[int]) -> ttnn.KernelDescriptor:
-        runtime_args = ttnn.RuntimeArgs()
-        runtime_args[0][0] = arguments
-        return ttnn.KernelDescriptor(
-            kernel_source=str(TEST_KERNELS / f"{name}.cpp"),
-            core_ranges=cores,
-            compile_time_args=compile_time,
-            runtime_args=runtime_args,
-            config=config,
-        )
-
-    accessor = [4096, *ttnn.TensorAccessorArgs(result).get_compile_time_args()]
-    program = ttnn.ProgramDescriptor(
-        kernels=[
-            kernel("sfpu_writer", ttnn.WriterConfigDescriptor(), [result.buffer_address(), 1], accessor),
-            kernel("semaphores_compute", ttnn.ComputeConfigDescriptor(), [left], []),
-        ],
-        semaphores=[],
-        cbs=[ttnn.CBDescriptor(total_size=4096, core_ranges=cores, format_descriptors=[page])],
-    )
-    words = ttnn.to_torch(ttnn.generic_op([result, result], program))[0, :2].tolist()
-    return words[0] == 1, words[1] == 1
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
 def test_semaphores_are_left_as_the_firmware_sets_them(device: Any, dtype: torch.dtype) -> None:
     """At zero, or the op before or after would not end, and those that the firmware gives a maximum of 1 at that."""
@@ -115,9 +66,9 @@ def test_semaphores_are_left_as_the_firmware_sets_them(device: Any, dtype: torch
 
 FAULTS = {
     "none": "",
-    "reader": "cbs = with_pages(cbs, 1, 5)",
-    "compute": "cbs = with_pages(cbs, 0, 47)",
-    "writer": "cbs = with_pages(cbs, 3, 3)",
+    "reader": "plan = with_pages(plan, 1, 5)",
+    "compute": "plan = with_pages(plan, 0, 47)",
+    "writer": "plan = with_pages(plan, 3, 3)",
     "semaphores": "run_semaphores(device, left=1)",
 }
 
@@ -127,17 +78,17 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
     """One CB of another size than the kernels were made for, and no host that looks; or a semaphore above zero."""
     run = start(
         f"""
-        from micro_ops.layernorm import op as layernorm
-        from tests.test_kernel_contract import run_semaphores, with_pages
-        from tests.test_layernorm import random_input, random_weights, upload
-        create = layernorm._create_cb_descriptors
-        def create_faulty(*arguments):
-            cbs = create(*arguments)
+        from micro_ops.layernorm import LayerNormSingleCore, op
+        from micro_ops.layernorm.plan import make_plan
+        from tests.programs import run_semaphores, with_pages
+        from tests.tensors import random_input, random_weights, upload
+        def make_faulty(*arguments, **more):
+            plan = make_plan(*arguments, **more)
             {FAULTS[fault]}
-            return cbs
-        layernorm._create_cb_descriptors, layernorm._check_cbs = create_faulty, lambda *_: None
+            return plan
+        op.make_plan, op.check_contract = make_faulty, lambda _: None
         tensors = [upload(t, device) for t in (random_input({WIDE}), *random_weights({WIDE[-1]}))]
-        print(layernorm.LayerNormSingleCore.op(*tensors).cpu())
+        print(LayerNormSingleCore.op(*tensors).cpu())
         """,
         kernel_asserts=True,
     )
@@ -153,7 +104,7 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
 
 def test_what_passes_vectors_is_inlined_by_force() -> None:
     """SFPI's compiler has no way to hand a vector to a function that it does not inline, and GCC only likes to."""
-    text = (layernorm.KERNELS / "layernorm_sfpu.h").read_text()
+    text = "".join(text for file in sorted(KERNELS.iterdir()) if "vFloat" in (text := file.read_text()))
     functions = re.findall(r"^ *([\w ]*?)\b(\w+(?:\(\))?)\(([^()]*)\)(?: const)? \{", text, re.MULTILINE)
     passing = {name: before for before, name, parameters in functions if "vFloat" in before + parameters}
     assert len(passing) >= 15, passing

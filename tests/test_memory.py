@@ -14,7 +14,7 @@ import ttnn
 from torch import nn
 
 from integration import TtLayerNorm, TtRMSNorm
-from tests.test_layernorm import random_input
+from tests.tensors import random_input
 
 CALLS, WARM = 10_000, 100
 SMALLEST_CHUNK = 32  # bytes: what malloc takes for one byte, so that no leak in each call is smaller

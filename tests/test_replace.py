@@ -22,6 +22,7 @@ from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_n
 from integration.norm import NormInputError
 from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
+from tests.tensors import random_input
 from weights_tools import Geometry, default_checkpoint, write_synthetic
 
 BFLOAT16 = torch.bfloat16
@@ -70,10 +71,6 @@ def randomized[M: nn.Module](model: M) -> M:
         if parameter.ndim == 1:
             nn.init.normal_(parameter, mean=0.5, std=0.5)
     return model.to(BFLOAT16)
-
-
-def random_input(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(BFLOAT16)
 
 
 @contextmanager
@@ -226,7 +223,7 @@ def test_whatever_is_a_norm_is_listed(module: nn.Module, listed: dict[str, str])
 
 @torch.no_grad()
 def test_runs_every_norm_on_the_device(device: Any, model: Model) -> None:
-    x = random_input(3, 64)
+    x = random_input((3, 64))
     expected, each = model(x), {name: model.get_submodule(name)(x) for name in NAMES}
     with counted_forwards(model) as calls, replace_norms(model, device) as replaced:
         calls.clear()  # of finding them
@@ -276,7 +273,7 @@ def test_shares_parameters_and_uploads_each_once(device: Any, model: Model) -> N
         assert first.weight is second.weight
         assert first.gamma is second.gamma, "one upload"
         model.load_state_dict({name: value * 2 for name, value in state.items()})
-        assert_follows(model, replaced.norms["layers.0.after"], random_input(2, 64))
+        assert_follows(model, replaced.norms["layers.0.after"], random_input((2, 64)))
     assert torch.equal(model.layers[0].after.bias, state["layers.0.after.bias"])
 
 
@@ -293,23 +290,23 @@ def test_follows_to_dtype_hooks_and_training(device: Any, model: Model) -> None:
     with replace_norms(model, device) as replaced:
         norm = replaced.norms["layers.0.after"]
         norm.register_forward_hook(lambda *_: seen.append("late"))
-        norm(random_input(2, 64))
+        norm(random_input((2, 64)))
         assert seen == ["early", "late"]
         early.remove()
-        norm(random_input(2, 64))
+        norm(random_input((2, 64)))
         assert seen == ["early", "late", "late"]
         model.train()
         model.to(torch.float32)
-        assert_follows(model, norm, random_input(2, 64).float())
+        assert_follows(model, norm, random_input((2, 64)).float())
         with pytest.raises(ValueError, match=r"dtype torch\.float32, but .*bfloat16"):
-            model.layers[0].before(random_input(2, 64))  # HuggingFace's would give float32
+            model.layers[0].before(random_input((2, 64)))  # HuggingFace's would give float32
     assert after.training
     assert len(after._forward_hooks) == 1
 
 
 def test_follows_weights_kept_as_distance_from_one(device: Any) -> None:
     model = randomized(nn.Sequential(Qwen3NextRMSNorm(64, eps=1e-6)))
-    x = random_input(4, 64)
+    x = random_input((4, 64))
     expected = model(x)
     with replace_norms(model, device) as replaced:
         assert compare(model(x), expected).raw == 1.0
@@ -321,7 +318,7 @@ def test_follows_weights_kept_as_distance_from_one(device: Any) -> None:
 def test_compiled_code_does_not_go_on_running(device: Any, model: Model, compiled: str) -> None:
     part = {"norm": model.final, "layer": model.layers[0], "model": model}[compiled]
     part.compile(backend="eager")
-    x = random_input(3, 64)
+    x = random_input((3, 64))
     expected = model(x)  # compiles it
     with replace_norms(model, device) as replaced:
         y = model(x)
@@ -336,7 +333,7 @@ def test_norm_in_a_wrapper_is_not_replaced(device: Any) -> None:
     with pytest.raises(NormError, match=r"can't replace 0 \(LayerNorm\): torch.compile wraps it"):
         replace_norms(model, device)
     with replace_norms(model, device, fallback=True) as replaced:
-        model(random_input(2, 64))
+        model(random_input((2, 64)))
         assert replaced.left == {"0": 1}
         assert replaced.norms["1"].launches == 1
 
@@ -344,7 +341,7 @@ def test_norm_in_a_wrapper_is_not_replaced(device: Any) -> None:
 def test_replaces_what_a_norm_is_made_of(device: Any) -> None:
     model = nn.Sequential(PairNorm()).to(BFLOAT16)
     with replace_norms(model, device) as replaced:
-        model(random_input(2, 64))
+        model(random_input((2, 64)))
         assert {name: norm.launches for name, norm in replaced.norms.items()} == {"0.first": 1, "0.second": 1}
     with pytest.raises(NormError, match=r"can't replace 0 \(PairNorm\): it holds 0.second, which are not selected"):
         replace_norms(model, device, exclude="second")
@@ -355,7 +352,7 @@ def test_weight_that_two_formulas_share(device: Any) -> None:
     model = nn.Sequential(Qwen3NextRMSNorm(64, eps=1e-6), LlamaRMSNorm(64, eps=1e-6))
     model[1].weight = model[0].weight
     randomized(model).requires_grad_(False)
-    x = random_input(4, 64)
+    x = random_input((4, 64))
     expected = [norm(x) for norm in model]
     with replace_norms(model, device):
         assert [compare(norm(x), y).raw for norm, y in zip(model, expected, strict=True)] == [1.0, 1.0]
@@ -378,7 +375,7 @@ def gated() -> nn.Sequential:
 def test_takes_its_originals_arguments(
     device: Any, gated: nn.Sequential, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    x = random_input(3, 64)
+    x = random_input((3, 64))
     args = tuple(x if value == 0 else value for value in args)
     kwargs |= {"x": x} if "x" in kwargs else {}
     expected = gated[0](*args, **kwargs)
@@ -387,9 +384,11 @@ def test_takes_its_originals_arguments(
         assert replaced.norms["0"].launches == 1
 
 
-@pytest.mark.parametrize("kwargs", [{"gate": random_input(3, 64)}, {"scale": 2.0}], ids=lambda value: next(iter(value)))
+@pytest.mark.parametrize(
+    "kwargs", [{"gate": random_input((3, 64))}, {"scale": 2.0}], ids=lambda value: next(iter(value))
+)
 def test_other_arguments_are_an_error_or_fall_back(device: Any, gated: nn.Sequential, kwargs: dict[str, Any]) -> None:
-    x = random_input(3, 64)
+    x = random_input((3, 64))
     expected = gated[0](x, **kwargs)
     message = f"the kernels compute x alone, but {next(iter(kwargs))} was given, too"
     with replace_norms(gated, device), pytest.raises(NormInputError, match=message):
@@ -402,7 +401,7 @@ def test_other_arguments_are_an_error_or_fall_back(device: Any, gated: nn.Sequen
 def test_arguments_that_the_original_does_not_take_are_an_error(device: Any, gated: nn.Sequential) -> None:
     with replace_norms(gated, device, fallback=True):
         with pytest.raises(TypeError, match="unexpected keyword argument 'mask'"):
-            gated[0](random_input(3, 64), mask=None)
+            gated[0](random_input((3, 64)), mask=None)
         with pytest.raises(TypeError, match="missing a required argument: 'x'"):
             gated[0](gate=None)
 
@@ -434,7 +433,7 @@ def test_unsupported_norm_raises(device: Any) -> None:
 
 def test_fallback_is_asked_for_and_counted(device: Any) -> None:
     model = Unsupported().to(BFLOAT16).eval()
-    x = random_input(2, 64)
+    x = random_input((2, 64))
     with replace_norms(model, device, fallback=True) as replaced:
         model.good(x)
         model.batch_norm(x.float().to(BFLOAT16))
@@ -453,7 +452,7 @@ def test_fallback_is_asked_for_and_counted(device: Any) -> None:
 def test_refused_call_raises_without_fallback(device: Any, model: Model) -> None:
     with replace_norms(model, device, include="final") as replaced:
         with pytest.raises(ValueError, match=r"dtype torch\.bfloat16, but .*float16"):
-            model.final(random_input(2, 64).half())
+            model.final(random_input((2, 64)).half())
         assert (replaced.norms["final"].launches, replaced.norms["final"].fallbacks) == (0, 0)
 
 
@@ -463,7 +462,7 @@ def test_weights_of_another_type_are_named(device: Any, model: Model) -> None:
         with pytest.raises(
             NormInputError, match=r"weights must be torch\.bfloat16 or torch\.float32, but are torch\.float16"
         ):
-            model.final(random_input(2, 64).half())
+            model.final(random_input((2, 64)).half())
 
 
 def test_row_that_this_device_can_not_hold_is_refused_beforehand(device: Any) -> None:
@@ -483,7 +482,7 @@ def test_our_own_errors_are_no_fallbacks(device: Any, model: Model, monkeypatch:
     with replace_norms(model, device, include="final", fallback=True) as replaced:
         monkeypatch.setattr(TtLayerNorm, "op", fault)
         with pytest.raises(ValueError, match="a fault of ours"):
-            model.final(random_input(2, 64))
+            model.final(random_input((2, 64)))
         assert replaced.norms["final"].fallbacks == 0
 
 

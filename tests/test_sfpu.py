@@ -20,9 +20,10 @@ import torch
 import ttnn
 
 from tests.child import PATIENCE, Start
+from tests.programs import circular_buffer, kernel, launch
+from tests.tensors import upload
 from tt_device import Platform, find_platform, runtime_root
 
-KERNELS = Path(__file__).parent / "kernels"
 TILE = 1024  # elements
 RUNTIME_FLOAT = 1.7
 RUNTIME_INT = 3
@@ -42,50 +43,21 @@ def run(
     pairs = len(operations)
     tiles = torch.stack([a.expand(pairs, TILE), b.expand(pairs, TILE)], dim=1).reshape(2 * pairs, TILE).to(dtype)
     precise = dtype == torch.float32
-    ttnn_dtype = ttnn.float32 if precise else ttnn.bfloat16
-    where = {"layout": ttnn.ROW_MAJOR_LAYOUT, "device": device, "memory_config": ttnn.DRAM_MEMORY_CONFIG}
-    source = ttnn.from_torch(tiles, **where)
-    result = ttnn.from_torch(torch.zeros(pairs, TILE, dtype=dtype), **where)
-    core = ttnn.CoreCoord(0, 0)
-    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core)])
-    page_size = TILE * dtype.itemsize
-
-    def kernel(
-        name: str, config: Any, arguments: list[int], compile_time: Sequence[int] = (), **more: Any
-    ) -> ttnn.KernelDescriptor:
-        runtime_args = ttnn.RuntimeArgs()
-        runtime_args[core.x][core.y] = arguments
-        return ttnn.KernelDescriptor(
-            kernel_source=str(KERNELS / f"sfpu_{name}.cpp"),
-            core_ranges=cores,
-            compile_time_args=list(compile_time),
-            runtime_args=runtime_args,
-            config=config,
-            **more,
-        )
-
-    def pages(tensor: ttnn.Tensor) -> list[int]:
-        return [page_size, *ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
-
-    def circular_buffer(index: int, depth: int) -> ttnn.CBDescriptor:
-        page = ttnn.CBFormatDescriptor(buffer_index=index, data_format=ttnn_dtype, page_size=page_size)
-        return ttnn.CBDescriptor(total_size=depth * page_size, core_ranges=cores, format_descriptors=[page])
-
+    source, result = upload(tiles, device), upload(torch.zeros(pairs, TILE, dtype=dtype), device)
     compute_config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=precise)
     if precise:  # straight to Dest: SrcA holds TF32 at most
         modes = [ttnn.UnpackToDestMode.UnpackToDestFp32, *[ttnn.UnpackToDestMode.Default] * 63]  # one a CB
         compute_config.unpack_to_dest_mode = ttnn._ttnn.program_descriptor.VectorUnpackToDestMode(modes)
     compute_arguments = [_bits(RUNTIME_FLOAT), RUNTIME_INT, pairs, *(OPERATIONS.index(name) for name in operations)]
-    program = ttnn.ProgramDescriptor(
-        kernels=[
-            kernel("reader", ttnn.ReaderConfigDescriptor(), [source.buffer_address(), 2 * pairs], pages(source)),
-            kernel("writer", ttnn.WriterConfigDescriptor(), [result.buffer_address(), pairs], pages(result)),
-            kernel("compute", compute_config, compute_arguments, defines=[("OPERATIONS", ", ".join(OPERATIONS))]),
-        ],
-        semaphores=[],
-        cbs=[circular_buffer(0, 4), circular_buffer(16, 2)],
-    )
-    written: torch.Tensor = ttnn.to_torch(ttnn.generic_op([source, result], program))
+    defines = (("OPERATIONS", ", ".join(OPERATIONS)),)
+    kernels = [
+        kernel("sfpu_reader", ttnn.ReaderConfigDescriptor(), [source.buffer_address(), 2 * pairs], source),
+        kernel("sfpu_writer", ttnn.WriterConfigDescriptor(), [result.buffer_address(), pairs], result),
+        kernel("sfpu_compute", compute_config, compute_arguments, defines=defines),
+    ]
+    page_size = TILE * dtype.itemsize
+    cbs = [circular_buffer(index, source.dtype, page_size, pages) for index, pages in ((0, 4), (16, 2))]
+    written: torch.Tensor = ttnn.to_torch(launch([source, result], kernels, cbs))
     return written
 
 

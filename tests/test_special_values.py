@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
-from model_comparison.metrics import compare
-from tests import test_layernorm, test_rmsnorm
-from tests.test_layernorm import ALONE, EPSILON, NARROW, WIDE, random_input, random_weights
+from tests.tensors import (
+    ALONE,
+    EPSILON,
+    NARROW,
+    WIDE,
+    errors_of,
+    random_input,
+    random_weights,
+    run_layernorm,
+    run_rmsnorm,
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,12 @@ class Form:
 
 
 def layernorm(dtype: torch.dtype, weights_dtype: torch.dtype) -> Form:
-    return Form(test_layernorm.run, LayerNormSingleCore.golden, 2, dtype, weights_dtype)
+    return Form(run_layernorm, LayerNormSingleCore.golden, 2, dtype, weights_dtype)
 
 
 def rmsnorm(dtype: torch.dtype, weights_dtype: torch.dtype, round_before_gamma: bool = False) -> Form:
     def run(device: Any, x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-        return test_rmsnorm.run(device, x, gamma, round_before_gamma=round_before_gamma)
+        return run_rmsnorm(device, x, gamma, round_before_gamma=round_before_gamma)
 
     def golden(x: torch.Tensor, gamma: torch.Tensor, epsilon: float) -> torch.Tensor:
         return RMSNormSingleCore.golden(x, gamma, epsilon, round_before_gamma)
@@ -130,8 +138,7 @@ def test_large_values_are_right_or_bad(device: Any, form: Form) -> None:
     assert not bad & set(holds.nonzero().flatten().tolist())
     assert bad >= {len(large) - 2, len(large) - 1}, "2^127 can't be squared"
     right = [row for row in range(len(x)) if row not in bad]
-    shift = weights[1].double() if len(weights) == 2 else torch.zeros(1, dtype=torch.float64)
-    errors = compare(y[right], golden[right], operands=(golden[right] - shift).abs() + shift.abs())
+    errors = errors_of(y[right], golden[right], *weights[1:])
     assert errors.scaled <= 1, errors
 
 
