@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tt_device.platform import Arch, Platform, find_wolfpine
+from tt_device.platform import Platform, find_wolfpine
 from tt_device.session import environment
+from tt_device.target import Arch
 
 PROBE = Path(__file__).with_name("probe.py")
 GO, DONE = 0x80, 0  # signals of the launch mailbox
