@@ -1,8 +1,8 @@
 """Simulated cycles of each launch, by wolfpine's cost model.
 
 The model takes its figures from Tenstorrent's ISA documentation and tt-metal's measurements where they give any, and
-charges nothing where they don't: a lower bound, not a measurement (`framework/perf` in wolfpine says which is which). Cycles
-are good for comparing kernels in the same run, and tell no seconds.
+charges nothing where they don't: a lower bound, not a measurement (`framework/perf` in wolfpine says which is which).
+Cycles are good for comparing kernels in the same run, and tell no seconds.
 """
 
 import json
