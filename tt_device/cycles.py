@@ -60,7 +60,7 @@ class Launch:
     events: tuple[CbEvent, ...]
 
     def held(self, cb: int) -> list[tuple[int, int]]:
-        """From which cycle on the CB held how many pages."""
+        """(cycle, pages that the CB held from then on), at each of its events."""
         counts = {"pushed": 0, "popped": 0}
         held = []
         for event in self.events:
@@ -72,15 +72,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Phases:
-    """A launch's cycles, split where its circular buffers tell; reads and writes of other rows lie behind.
+    """A launch's cycles, split at events of its circular buffers. Other rows are read and written meanwhile.
 
     Attributes:
         start: until the first piece of x is in L1
         statistics: until the first piece of the output is made
         normalize: until the last one is
         write: until the end
-        compute_waits: of all, cycles in which there was no x to work on, but should have been
-        writer_waits: of all, cycles after the first output in which there was none to write
+        compute_waits: of all these, cycles after the first piece of x in which there was none to work on
+        writer_waits: of all these, cycles after the first output in which there was none to write
     """
 
     start: int

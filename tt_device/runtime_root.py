@@ -89,7 +89,7 @@ def ensure_runtime_root(cache: Path) -> Path:
 
 
 def _key(base: Path) -> str:
-    """Changes with whatever the root is made of: ttnn's version and place, the stand-in's files, this builder."""
+    """Another one for another ttnn (version or place), other files of the stand-in, or another builder (this file)."""
     digest = hashlib.sha256(f"{importlib.metadata.version('ttnn')}\0{base}".encode())
     for file in [Path(__file__), *sorted(path for path in TOOLCHAIN.rglob("*") if path.is_file())]:
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())

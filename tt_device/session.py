@@ -46,8 +46,8 @@ MIN_FREE = 200_000_000  # bytes; the kernels of the whole test suite take 95 MB
 KERNEL_ASSERTS = {"TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS": "1", "TT_METAL_LLK_ASSERTS": "1"}
 REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
-# What UMD starts in place of the real run.sh. The inner shell becomes the simulator, so that its id is the simulator's;
-# the outer one outlives it and notes how it ended.
+# What UMD starts in place of the real run.sh. The inner shell execs the simulator, so that the process id that it wrote
+# is the simulator's; the outer one waits for it and writes its exit status.
 RUN_SH = """#!/bin/sh
 cd {run} || exit
 export TT_DEVICE_RUN={run}
@@ -177,7 +177,7 @@ def _settings(target: Target, run: Path) -> dict[str, str | None]:
     settings: dict[str, str | None] = {
         "TT_METAL_LOGS_PATH": f"{run}/",  # the generated/ folder, by default in the current directory
         "TT_METAL_SHM_TRACKING_DISABLED": "1",  # else each process leaves a file in /dev/shm
-        "OMPI_MCA_btl": "self",  # ... and Open MPI another one, of 16 MB, for talking to peers that a process never has
+        "OMPI_MCA_btl": "self",  # ... and Open MPI one of 16 MB, for messages between processes, of which there is one
         "TT_LOGGER_LEVEL": os.environ.get("TT_LOGGER_LEVEL", "error"),
         # Its record of launches grows by 2 kB with each generic_op, and is never let go.
         "TT_METAL_INSPECTOR": os.environ.get("TT_METAL_INSPECTOR", "0"),
@@ -185,7 +185,7 @@ def _settings(target: Target, run: Path) -> dict[str, str | None]:
     if target.compiler.sfpi is None:
         root = runtime_root.ensure_runtime_root(CACHE)
         settings["TT_METAL_RUNTIME_ROOT"] = str(root)
-        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/{root.name}/"  # ttnn's keys don't know which stand-in compiled
+        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/{root.name}/"  # ttnn's keys leave the compiler out
     else:
         settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/sfpi/"
     if target.backend == "card":
@@ -195,7 +195,7 @@ def _settings(target: Target, run: Path) -> dict[str, str | None]:
         "TT_METAL_SLOW_DISPATCH_MODE": "1",
         "TT_METAL_DISABLE_SFPLOADMACRO": "1",
         "WOLFPINE_PYTHON": os.environ.get("WOLFPINE_PYTHON", sys.executable),
-        "TT_SIM_NO_HOST_STOP": "1",  # wolfpine would end this process with a bare SIGTERM; the guard says why it ends
+        "TT_SIM_NO_HOST_STOP": "1",  # wolfpine would end this process by SIGTERM without a word; the guard says why
     }
 
 
@@ -247,17 +247,19 @@ def _start_guard(target: Target, run: Path, lock: int, timeout: float) -> "subpr
 
 
 def _beat(process: "subprocess.Popen[bytes]") -> None:
-    """Tell the guard that Python runs here, and whether it waits for ttnn. It can't while ttnn holds the GIL."""
+    """Tell the guard again and again that Python runs here, and whether a thread waits in ttnn. While ttnn holds the
+    GIL, this thread stands still, and the guard hears nothing."""
     while _tell(process, guard.WAITING if _waits_in_ttnn() else guard.HEARTBEAT):
         time.sleep(HEARTBEAT_SECONDS)
 
 
 def _waits_in_ttnn() -> bool:
-    """Whether a thread has been in one and the same ttnn call since the last time.
+    """Whether a thread has been in one and the same ttnn call since this was last asked.
 
-    A call is told from the next one, whose frame often has the same address, by a mark on its frame. Keeping a
-    reference instead would keep the call's tensors, and free them in the heartbeat's thread. The mark is a flag that
-    only a tracer heeds; every frame starts with the opposite.
+    The call's frame is marked: `f_trace_lines`, which is True in a new frame and concerns tracers alone, is set to
+    False. So a frame with False is a call that was there the last time. The frame's address would not tell, since the
+    next call's frame often has the same one; and a reference to the frame would keep the call's tensors alive, and free
+    them in the heartbeat's thread.
     """
     waits = False
     for frame in sys._current_frames().values():
@@ -279,7 +281,8 @@ def _let_guard_end_us() -> None:
     """Make SIGQUIT print this thread's Python stack and end the process with exit code 3, its own number.
 
     A Python signal handler would wait for the GIL, which a stuck ttnn call never gives back. So both handlers are C.
-    They stay to the process's end, since its last act, ttnn's farewell to the simulator, can hang as well.
+    They stay for as long as the process lives: ttnn disconnects from the simulator in an exit handler, and that can
+    hang, too.
     """
     libc = ctypes.CDLL(None)
     libc.signal(signal.SIGQUIT, ctypes.cast(libc._exit, ctypes.c_void_p))
