@@ -1,4 +1,4 @@
-"""Measure our norms in simulated cycles, beside ttnn's own and beside the floor that the cost model sets.
+"""Measure our norms in simulated cycles, beside ttnn's own and beside the lower bound that the cost model sets.
 
 Exit code: 0 every bar is reached, 1 one is missed or a result is wrong, 2 bad arguments or files, 3 no usable device.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from model_comparison.metrics import Errors
     from model_comparison.peers import Case
 
-RECORD = Path(__file__).with_name("bench_peers.json")
+PEERS = Path(__file__).with_name("bench_peers.json")  # ttnn's figures, as last recorded
+IN_CHECKOUT = (PEERS.parents[1] / "pyproject.toml").is_file()  # and not in an installed package
 
 # Cycles to reach on one Blackhole core in bfloat16; None for a shape that must only not be slower than ttnn's norm.
 BARS: dict[tuple[Literal["LayerNorm", "RMSNorm"], int, int], int | None] = {
@@ -63,7 +64,7 @@ GROWTH = [(1, 32, 7168, 1350), (32, 64, 128, 90)]
 
 
 @dataclass(frozen=True)
-class Floor:
+class LowerBound:
     """Fewest cycles that the cost model leaves to a norm on one core, whatever the kernels are like.
 
     Attributes:
@@ -87,7 +88,7 @@ class Floor:
         return round(self.launch + self.read + self.compute + self.rows + self.write)
 
     @classmethod
-    def of(cls, case: "Case", costs: CostTable, launch: int) -> "Floor":
+    def of(cls, case: "Case", costs: CostTable, launch: int) -> "LowerBound":
         stick = case.width * case.dtype.itemsize
         sfpu = 3 * case.width / 32
         return cls(
@@ -104,7 +105,7 @@ class Result:
     case: str
     cycles: int
     bar: int | None
-    floor: Floor
+    lower_bound: LowerBound
     phases: Phases
     errors: "Errors"
     peer: dict[str, Any] | None  # cycles, cores, exact, raw, scaled, date
@@ -129,35 +130,44 @@ app = typer.Typer(add_completion=False)
 def main(
     pattern: Annotated[str, typer.Argument(help='Of cases, as in "LayerNorm*7168*".')] = "*",
     arch: Annotated[Arch, typer.Option(help="Of the simulated chip.")] = Arch.blackhole,
-    peers: Annotated[bool, typer.Option("--peers", help="Measure ttnn's norms, too, and record them: slow.")] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure ttnn's norms, too: slow. In a checkout they are recorded in commands/bench_peers.json, for"
+            " the runs after; an installed package stays as it is.",
+        ),
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.png.")] = None,
 ) -> None:
     """Print the cycles of a warm launch from GO to DONE, on wolfpine with its cost model.
 
-    The model is a floor of what a chip takes, good for comparing kernels in the same run. Not in it: the host,
+    The model is a lower bound of what a chip takes, good for comparing kernels in the same run. Not in it: the host,
     dispatch, most of the packer, congestion, other cores.
     """
     logger.remove()
     logger.add(sys.stderr, format="{message}", level="INFO")
     console = Console(width=max(Console().width, 150))
+    cases = _cases(pattern, arch)
+    if not cases:
+        _stop(f"no case matches {pattern!r}", ExitCode.BAD_ARGUMENTS)
     try:
         if output:
             check_writable(output)
-        if peers:
-            check_writable(RECORD.parent)
-        results, growth = _measure_all(pattern, arch, peers)
+        if peers and IN_CHECKOUT:
+            check_writable(PEERS.parent)
+        results = _measure_all(cases, arch, peers)
     except PlatformError as error:
         _stop(error, ExitCode.NO_DEVICE)
     except WriteError as error:
         _stop(error, ExitCode.BAD_ARGUMENTS)
-    if not results:
-        _stop(f"no case matches {pattern!r}", ExitCode.BAD_ARGUMENTS)
+    growth = _growth(results, arch)
     console.print(_speed(results, arch))
     console.print(_where(results))
     for line, reached in growth:
         console.print(line if reached else f"[red]{line}[/]", highlight=False)
     if output:
-        content = {"arch": arch, "date": _today(), "results": [asdict(result) for result in results]}
+        content = {"arch": arch, "date": _today(), "results": [_as_json(result) for result in results]}
         try:
             with written_whole(output / "bench.json", force=True) as new:
                 new.write_text(json.dumps(content, indent=2, default=str) + "\n")
@@ -174,42 +184,62 @@ def _stop(error: object, code: ExitCode) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _measure_all(pattern: str, arch: Arch, with_peers: bool) -> tuple[list[Result], list[tuple[str, bool]]]:
+def _cases(pattern: str, arch: Arch) -> dict["Case", int | None]:
+    """Those that match, with the cycles to reach on `arch`."""
     from model_comparison.peers import Case
 
-    factor = WORMHOLE if arch == Arch.wormhole else 1.0
+    factor = _factor(arch)
     cases = {Case(*key): bar and round(bar * factor) for key, bar in BARS.items()}
     for key in FLOAT32_CASES:
         bar = BARS[key]
         cases[Case(*key, dtype=torch.float32)] = bar and round(bar * factor * FLOAT32)
-    chosen = {case: bar for case, bar in cases.items() if fnmatchcase(str(case), pattern.replace("[", "[[]"))}
-    if not chosen:
-        return [], []
+    return {case: bar for case, bar in cases.items() if fnmatchcase(str(case), pattern.replace("[", "[[]"))}
+
+
+def _factor(arch: Arch) -> float:
+    """Cycles to reach on `arch`, in those of Blackhole."""
+    return WORMHOLE if arch == Arch.wormhole else 1.0
+
+
+def _measure_all(cases: dict["Case", int | None], arch: Arch, with_peers: bool) -> list[Result]:
     costs, recorded = cost_table(arch), _recorded()
     with open_counted(arch, timeout=600) as (platform, device, counter):
         logger.info(f"device: {platform}, cost model on")
         launch = _launch_of_nothing(device, counter)
         results = []
-        for case, bar in track(chosen.items(), "measuring", console=Console(stderr=True), transient=True):
+        for case, bar in track(cases.items(), "measuring", console=Console(stderr=True), transient=True):
             peer = recorded.get(arch, {}).get(str(case))
             if with_peers:
                 peer = _measure_peer(case, device, counter)
                 recorded.setdefault(arch, {})[str(case)] = peer
-                with written_whole(RECORD, force=True) as new:
-                    new.write_text(json.dumps(recorded, indent=2) + "\n")
-            results.append(_measure(case, bar, peer, device, counter, Floor.of(case, costs, launch)))
+                if IN_CHECKOUT:
+                    with written_whole(PEERS, force=True) as new:
+                        new.write_text(json.dumps(recorded, indent=2) + "\n")
+            results.append(_measure(case, bar, peer, device, counter, LowerBound.of(case, costs, launch)))
+    return results
+
+
+def _growth(results: list[Result], arch: Arch) -> list[tuple[str, bool]]:
+    """For each of `GROWTH` whose both ends were measured: a line, and whether its bar is reached."""
+    from model_comparison.peers import Case
+
     cycles = {result.case: result.cycles for result in results}
     growth = []
     for few, many, width, bar in GROWTH:
         first, last = (cycles.get(str(Case("LayerNorm", rows, width))) for rows in (few, many))
         if first and last:
-            each, bar = (last - first) / (many - few), round(bar * factor)
+            each, bar = (last - first) / (many - few), round(bar * _factor(arch))
             growth.append((f"each row of {width} more: {each:,.0f} cycles, bar {bar:,}", each <= bar))
-    return results, growth
+    return growth
 
 
 def _measure(
-    case: "Case", bar: int | None, peer: dict[str, Any] | None, device: Any, counter: CycleCounter, floor: Floor
+    case: "Case",
+    bar: int | None,
+    peer: dict[str, Any] | None,
+    device: Any,
+    counter: CycleCounter,
+    lower_bound: LowerBound,
 ) -> Result:
     """Runs `case` twice; the first launch's result is checked, the second one's cycles count."""
     from micro_ops.layernorm.plan import CB_INPUT, CB_OUTPUT
@@ -218,7 +248,7 @@ def _measure(
     trial = Trial(case, device)
     errors = trial.errors(trial.run_ours())
     warm = _last_launch(trial.run_ours, device, counter)
-    return Result(str(case), warm.cycles, bar, floor, Phases.of(warm, CB_INPUT, CB_OUTPUT), errors, peer)
+    return Result(str(case), warm.cycles, bar, lower_bound, Phases.of(warm, CB_INPUT, CB_OUTPUT), errors, peer)
 
 
 def _measure_peer(case: "Case", device: Any, counter: CycleCounter) -> dict[str, Any]:
@@ -285,8 +315,8 @@ def _speed(results: list[Result], arch: Arch) -> Table:
             f"{r.peer['cycles']:,}" if r.peer else "",
             str(r.peer["cores"]) if r.peer else "",
             f"{r.peer['cycles'] / r.cycles:.1f}" if r.peer else "",
-            f"{r.floor.cycles:,}",
-            f"{r.cycles / r.floor.cycles:.2f}",
+            f"{r.lower_bound.cycles:,}",
+            f"{r.cycles / r.lower_bound.cycles:.2f}",
             f"{r.errors.exact:.4f}",
             f"{r.peer['exact']:.4f}" if r.peer else "",
             f"{r.errors.scaled:.2g}",
@@ -326,7 +356,7 @@ def _titled(title: str, *figures: str, verdict: bool = False) -> Table:
 
 
 def _plot(results: list[Result], arch: Arch, path: Path) -> None:
-    """Each case's phases as a bar, with its floor, its bar and ttnn's figure as marks on a logarithmic axis."""
+    """Each case's phases as a bar, with its lower bound, its bar and ttnn's figure as marks on a logarithmic axis."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -336,7 +366,7 @@ def _plot(results: list[Result], arch: Arch, path: Path) -> None:
     places = range(len(results))
     axes.barh(places, [r.cycles for r in results], height=0.55, color="#4477aa", label="ours")
     marks: list[tuple[str, str, str, list[int | None]]] = [
-        ("floor", "|", "black", [r.floor.cycles for r in results]),
+        ("floor", "|", "black", [r.lower_bound.cycles for r in results]),
         ("bar", "D", "#228833", [r.bar for r in results]),
         ("ttnn", "o", "#ee6677", [r.peer["cycles"] if r.peer else None for r in results]),
     ]
@@ -354,8 +384,13 @@ def _plot(results: list[Result], arch: Arch, path: Path) -> None:
 
 
 def _recorded() -> dict[str, dict[str, Any]]:
-    content: dict[str, dict[str, Any]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    content: dict[str, dict[str, Any]] = json.loads(PEERS.read_text()) if PEERS.exists() else {}
     return content
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    content = asdict(result)
+    return content | {"floor": content.pop("lower_bound")}
 
 
 def _today() -> str:

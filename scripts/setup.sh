@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 UV_VERSION=0.13.9
 UV=${XDG_CACHE_HOME:-$HOME/.cache}/tt-deepseek-norms/uv-$UV_VERSION
 STAMP=.venv/made-from
-RISCV_PACKAGES=(gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf g++) # the last for its C++ headers
+source tt_device/toolchain/stock-gcc.env # GXX, PICOLIBC, HOST_CXX, DEBIAN_PACKAGES (g++ for its C++ headers), SYSTEM_SFPI
 
 main() {
     if has_compiler && is_fresh; then return; fi
@@ -35,18 +35,18 @@ is_fresh() { [[ -x .venv/bin/python && -f $STAMP && $(<"$STAMP") == "$(sources)"
 # Tenstorrent's SFPI in one of the places where tt-metal looks for it, or the stock GCC that the stand-in works with.
 has_compiler() {
     local sfpi
-    for sfpi in "${TT_METAL_RUNTIME_ROOT:-}/runtime/sfpi" /opt/tenstorrent/sfpi \
+    for sfpi in "${TT_METAL_RUNTIME_ROOT:-}/runtime/sfpi" "$SYSTEM_SFPI" \
         .venv/lib/python3.12/site-packages/ttnn/runtime/sfpi; do
         if [[ -x $sfpi/compiler/bin/riscv-tt-elf-g++ ]]; then return; fi
     done
-    command -v riscv64-unknown-elf-g++ >/dev/null && [[ -d /usr/lib/picolibc/riscv64-unknown-elf && -d /usr/include/c++ ]]
+    command -v "$GXX" >/dev/null && [[ -d $PICOLIBC && -d $HOST_CXX ]]
 }
 
 install_compiler() {
     has_root || die "the RISC-V compiler is missing, and only root can install it: type
-    sudo apt-get update && sudo apt-get install -y ${RISCV_PACKAGES[*]}
+    sudo apt-get update && sudo apt-get install -y $DEBIAN_PACKAGES
 and run make again"
-    apt_install "${RISCV_PACKAGES[@]}" || die "apt-get could not install ${RISCV_PACKAGES[*]}"
+    apt_install $DEBIAN_PACKAGES || die "apt-get could not install $DEBIAN_PACKAGES"
 }
 
 # Without one the browser's tests are skipped, and say so: Ubuntu has Chromium as a snap alone, which containers lack.

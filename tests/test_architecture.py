@@ -2,6 +2,8 @@
 
 import ast
 import re
+from collections.abc import Collection
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,33 @@ def _imported(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: a relative import hides where it goes"
             names.add(str(node.module).split(".")[0])
     return names
+
+
+def test_no_circle_of_imports() -> None:
+    """Between modules of all packages, imports inside functions and for annotations alone included."""
+    files = [file for package in TABLE for file in (ROOT / package).rglob("*.py")]
+    modules = {_module(file): file for file in files}
+    graph = {name: _imported_modules(file, modules) for name, file in modules.items()}
+    assert sum(map(len, graph.values())) > len(graph), "these are no imports"
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def _module(file: Path) -> str:
+    name = file.relative_to(ROOT).with_suffix("")
+    return ".".join(name.parts).removesuffix(".__init__")
+
+
+def _imported_modules(file: Path, modules: Collection[str]) -> set[str]:
+    """Those of `modules` that the file takes something from. A package whose module it takes does not count: Python
+    runs its __init__.py, but the file uses nothing of that."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules else str(node.module) for name in inner}
+    return names & set(modules)

@@ -1,15 +1,19 @@
 """scripts/bench_norms.py: cycles of launches, and the figures that are made of them."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.child import PATIENCE
+import pytest
+
+from tests.child import PATIENCE, REPOSITORY
 from tt_device import Arch, Platform
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_norms.py"
+SCRIPT = REPOSITORY / "scripts" / "bench_norms.py"
 
 
 def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
@@ -35,12 +39,44 @@ def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
     assert f"wolfpine 2.2, {arch}" in run.stderr
 
 
-def test_unknown_case_exits_2() -> None:
+def test_unknown_case_exits_2_and_leaves_no_folder(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "GroupNorm*", "--output", tmp_path / "out"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (run.returncode, run.stderr) == (2, "error: no case matches 'GroupNorm*'\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["checkout", "installed"])
+def test_ttnns_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Path) -> None:
+    """Of the smallest case, which has a recorded figure already."""
+    for package in REPOSITORY.glob("*/py.typed"):
+        shutil.copytree(package.parent, tmp_path / package.parent.name, ignore=shutil.ignore_patterns("__pycache__"))
+    if where == "checkout":
+        shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    record = tmp_path / "commands" / "bench_peers.json"
+    before = json.loads(record.read_text())
+    before["blackhole"]["LayerNorm [1, 32]"]["date"] = "2020-02-02"
+    record.write_text(json.dumps(before))
+    command = [sys.executable, "-m", "commands.bench_norms", "LayerNorm [1, 32]", "--peers"]
     run = subprocess.run(
-        [sys.executable, SCRIPT, "GroupNorm*"], capture_output=True, text=True, timeout=PATIENCE, check=False
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
     )
-    assert run.returncode == 2
-    assert "no case matches 'GroupNorm*'" in run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
+    after = json.loads(record.read_text())
+    if where == "checkout":
+        measured = after["blackhole"].pop("LayerNorm [1, 32]")
+        recorded = before["blackhole"].pop("LayerNorm [1, 32]")
+        assert (measured["cycles"], measured["cores"]) == (recorded["cycles"], recorded["cores"])
+        assert measured["date"] > recorded["date"]
+    assert after == before
+    assert "2020-02-02" not in run.stdout
+    assert "HiFi4): measured 20" in run.stdout
 
 
 def test_a_folder_that_cannot_be_written_exits_2_before_a_device_opens(tmp_path: Path) -> None:

@@ -55,14 +55,29 @@ def test_make_asks_for_no_chip_of_its_own(target: str, arch: str, options: list[
     assert [word for i, word in enumerate(words) if "--arch" in words[max(i - 1, 0) : i + 1]] == options
 
 
+def test_the_stock_compilers_places_stand_once() -> None:
+    """All three read them from one file: the set-up that installs it, the choice of a compiler, the stand-in."""
+    toolchain = ROOT / "tt_device" / "toolchain"
+    values = re.findall(r"^\w+='(.*)'$", (toolchain / "stock-gcc.env").read_text(), flags=re.MULTILINE)
+    assert len(values) == 5
+    for reader in (
+        ROOT / "scripts" / "setup.sh",
+        ROOT / "tt_device" / "runtime_root.py",
+        toolchain / "riscv-tt-elf-g++",
+    ):
+        text = reader.read_text()
+        assert "stock-gcc.env" in text
+        assert not [value for value in values if value in text], reader
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A folder that looks as set-up leaves it."""
     folder = tmp_path / "project"
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/python").symlink_to(sys.executable)
-    (folder / "scripts").mkdir()
-    for name in ("scripts/setup.sh", "requirements.lock", "pyproject.toml"):
+    for name in ("scripts/setup.sh", "requirements.lock", "pyproject.toml", "tt_device/toolchain/stock-gcc.env"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     sources = "pwd && sha256sum requirements.lock pyproject.toml scripts/setup.sh"
     stamp = subprocess.run(["bash", "-c", sources], cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -17,7 +17,8 @@ import os
 from loguru import logger
 
 from tt_device.errors import PlatformError
-from tt_device.platform import Arch, Platform, find_platform
+from tt_device.platform import Platform, find_platform
+from tt_device.target import Arch
 
 __all__ = ["Arch", "Platform", "PlatformError", "find_platform"]
 

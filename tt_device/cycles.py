@@ -1,8 +1,8 @@
 """Simulated cycles of each launch, by wolfpine's cost model.
 
 The model takes its figures from Tenstorrent's ISA documentation and tt-metal's measurements where they give any, and
-charges nothing where they don't: a floor, not a measurement (`framework/perf` in wolfpine says which is which). Cycles
-are good for comparing kernels in the same run, and tell no seconds.
+charges nothing where they don't: a lower bound, not a measurement (`framework/perf` in wolfpine says which is which).
+Cycles are good for comparing kernels in the same run, and tell no seconds.
 """
 
 import json
@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tt_device.platform import Arch, Platform, find_wolfpine
+from tt_device.platform import Platform, find_wolfpine
 from tt_device.session import environment
+from tt_device.target import Arch
 
 PROBE = Path(__file__).with_name("probe.py")
 GO, DONE = 0x80, 0  # signals of the launch mailbox
@@ -59,7 +60,7 @@ class Launch:
     events: tuple[CbEvent, ...]
 
     def held(self, cb: int) -> list[tuple[int, int]]:
-        """From which cycle on the CB held how many pages."""
+        """(cycle, pages that the CB held from then on), at each of its events."""
         counts = {"pushed": 0, "popped": 0}
         held = []
         for event in self.events:
@@ -71,15 +72,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Phases:
-    """A launch's cycles, split where its circular buffers tell; reads and writes of other rows lie behind.
+    """A launch's cycles, split at events of its circular buffers. Other rows are read and written meanwhile.
 
     Attributes:
         start: until the first piece of x is in L1
         statistics: until the first piece of the output is made
         normalize: until the last one is
         write: until the end
-        compute_waits: of all, cycles in which there was no x to work on, but should have been
-        writer_waits: of all, cycles after the first output in which there was none to write
+        compute_waits: of all these, cycles after the first piece of x in which there was none to work on
+        writer_waits: of all these, cycles after the first output in which there was none to write
     """
 
     start: int

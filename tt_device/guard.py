@@ -9,7 +9,7 @@ nothing, since compiling and simulating may last. What ends in a verdict is
 
 - a simulator that has ended, after 2 s, while the device is open or the owner is silent;
 - a deadlock that the simulator reports twice running, in which some core waits for something other than a launch
-  (cores that all wait for a launch are what a long upload looks like);
+  (during a long upload all cores wait for a launch, and the simulator reports that, too);
 - a deadlock of any kind that it goes on reporting for `timeout` seconds;
 - `timeout` seconds of silence without any other sign of life: a compiler that the owner started and that has ended,
   or a message that the simulator has read from the owner;
@@ -67,7 +67,7 @@ class Watch:
         self.silence = 0.0
         self.lifeless = 0.0  # silence without any other sign of life
         self.simulator_ended = 0.0
-        self.simulator_deaf = 0.0  # neither asleep, as when nothing is asked of it, nor reading
+        self.simulator_deaf = 0.0  # it computes, or is stopped, and reads no message; asleep, it waits for one
 
     def until_owner_ends(self) -> str | None:
         """None when the owner has ended by itself, else the reason why it has to be ended."""
@@ -80,7 +80,7 @@ class Watch:
             ready = {fd for fd, _ in poll.poll(TICK_SECONDS * 1000)}
             if self.owner_fd in ready:
                 return None
-            # Not the clock's whole step: if this machine or this process was halted, nobody's silence is to blame.
+            # Four ticks at most: while this machine or this process was suspended, the owner could not be heard.
             last, step = (now := time.monotonic()), min(now - last, 4 * TICK_SECONDS)
             if not _is_stopped(self.owner):
                 self.silence += step
@@ -132,7 +132,8 @@ class Simulator:
         self.pid: int | None = None
         self.ended = False
         self.log_offset = 0
-        # Of the reports of a deadlock that came one window of cycles after another, without progress between:
+        # A simulator without progress reports a deadlock after each window of so many cycles. Of the latest reports
+        # that follow each other without progress between:
         self.stalled = 0.0  # seconds from the first to the last
         self.deadlocks = 0  # how many of them name a core that waits for something other than a launch
         self._first_report = 0.0

@@ -7,20 +7,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tt_device import runtime_root, session
 from tt_device.errors import PlatformError
-
-Backend = Literal["card", "ttsim", "wolfpine"]
-
-
-class Arch(StrEnum):
-    blackhole = "blackhole"
-    wormhole = "wormhole"
-
+from tt_device.target import Arch, Backend, Target
 
 DEV = Path("/dev/tenstorrent")  # one character device a card
 SYS = Path("/sys/dev/char")  # what the kernel knows of each
@@ -28,15 +20,10 @@ PCI_ARCHES = {"0xb140": Arch.blackhole, "0x401e": Arch.wormhole}  # PCI device i
 
 
 @dataclass(frozen=True)
-class Platform:
+class Platform(Target):
     """A device that can be opened; `str()` is its one-line banner."""
 
-    backend: Backend
-    arch: Arch
-    location: Path
-    """The card's character device, ttsim's `.so`, or the folder with the simulator's `run.sh`."""
     ttnn_version: str
-    compiler: runtime_root.Compiler
     unused_card: Path | None = None
     """The character device of a card that can't be used, because SFPI is missing."""
 
@@ -96,13 +83,13 @@ def find_platform(arch: str | None = None) -> Platform:
         return replace(find_wolfpine(wanted), unused_card=card)
     if wanted not in (None, found):
         raise PlatformError(f"arch asked for ({wanted}) must equal the arch of {location} ({found})")
-    return Platform(backend, found, location, ttnn_version, compiler, unused_card=card)
+    return Platform(backend, found, location, compiler, ttnn_version, unused_card=card)
 
 
 def find_wolfpine(arch: Arch | None = None) -> Platform:
     """wolfpine's `arch`, blackhole by default, whatever else there is. Raises PlatformError if it is not installed."""
     arch = arch or Arch.blackhole
-    return Platform("wolfpine", arch, _wolfpine_folder(arch), _version("ttnn"), runtime_root.find_compiler())
+    return Platform("wolfpine", arch, _wolfpine_folder(arch), runtime_root.find_compiler(), _version("ttnn"))
 
 
 def _as_arch(name: str, what: str) -> Arch:

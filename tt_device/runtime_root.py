@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from pathlib import Path
 from tt_device.errors import PlatformError
 
 TOOLCHAIN = Path(__file__).parent / "toolchain"
-SYSTEM_SFPI = Path("/opt/tenstorrent/sfpi")
-GXX = "riscv64-unknown-elf-g++"
+STOCK = dict(re.findall(r"^(\w+)='(.*)'$", (TOOLCHAIN / "stock-gcc.env").read_text(), re.MULTILINE))
+SYSTEM_SFPI = Path(STOCK["SYSTEM_SFPI"])
+GXX = STOCK["GXX"]
 MIN_GXX = 12  # Debian 12's, the oldest that the stand-in was tried with
-PICOLIBC = Path("/usr/lib/picolibc/riscv64-unknown-elf")
-HOST_CXX = Path("/usr/include/c++")  # the standard library's headers, which Debian's RISC-V GCC comes without
-APT_LINE = "sudo apt-get install -y gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf g++"
+PICOLIBC = Path(STOCK["PICOLIBC"])
+HOST_CXX = Path(STOCK["HOST_CXX"])  # the standard library's headers, which Debian's RISC-V GCC comes without
+APT_LINE = f"sudo apt-get install -y {STOCK['DEBIAN_PACKAGES']}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def ensure_runtime_root(cache: Path) -> Path:
 
 
 def _key(base: Path) -> str:
-    """Changes with whatever the root is made of: ttnn's version and place, the stand-in's files, this builder."""
+    """Another one for another ttnn (version or place), other files of the stand-in, or another builder (this file)."""
     digest = hashlib.sha256(f"{importlib.metadata.version('ttnn')}\0{base}".encode())
     for file in [Path(__file__), *sorted(path for path in TOOLCHAIN.rglob("*") if path.is_file())]:
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())

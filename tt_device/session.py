@@ -31,16 +31,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import platformdirs
 from loguru import logger
 
 from tt_device import guard, runtime_root
 from tt_device.errors import PlatformError
-
-if TYPE_CHECKING:
-    from tt_device.platform import Platform
+from tt_device.target import Target
 
 CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
@@ -48,8 +46,8 @@ MIN_FREE = 200_000_000  # bytes; the kernels of the whole test suite take 95 MB
 KERNEL_ASSERTS = {"TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS": "1", "TT_METAL_LLK_ASSERTS": "1"}
 REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
-# What UMD starts in place of the real run.sh. The inner shell becomes the simulator, so that its id is the simulator's;
-# the outer one outlives it and notes how it ended.
+# What UMD starts in place of the real run.sh. The inner shell execs the simulator, so that the process id that it wrote
+# is the simulator's; the outer one waits for it and writes its exit status.
 RUN_SH = """#!/bin/sh
 cd {run} || exit
 export TT_DEVICE_RUN={run}
@@ -61,7 +59,7 @@ echo $? >simulator.exit
 
 @dataclass(frozen=True)
 class _Session:
-    platform: "Platform"
+    target: Target
     settings: Mapping[str, str | None]
     temporary: Path
     guard: "subprocess.Popen[bytes]"
@@ -72,12 +70,12 @@ _device_is_open = False
 
 
 @contextmanager
-def opened(platform: "Platform", timeout: float, kernel_asserts: bool) -> Iterator[Any]:
-    """ttnn's device on `platform`, closed at the end; `Platform.open` says the rest."""
+def opened(target: Target, timeout: float, kernel_asserts: bool) -> Iterator[Any]:
+    """ttnn's device on `target`, closed at the end; `Platform.open` says the rest."""
     global _device_is_open
     if _device_is_open:
         raise PlatformError("a device is open in this process: close it before opening another")
-    session = _process_session(platform, timeout, kernel_asserts)
+    session = _process_session(target, timeout, kernel_asserts)
     with environment(session.settings):
         try:
             import ttnn  # slow, and needless for choosing a platform
@@ -89,7 +87,7 @@ def opened(platform: "Platform", timeout: float, kernel_asserts: bool) -> Iterat
                 device = ttnn.open_device(device_id=0)
         except RuntimeError as error:
             reason = str(error).partition("\nbacktrace:")[0]
-            raise PlatformError(f"ttnn can't open {platform}: {reason}") from error
+            raise PlatformError(f"ttnn can't open {target}: {reason}") from error
         _device_is_open = True
         _tell(session.guard, guard.OPENED)
         try:
@@ -119,19 +117,19 @@ def _change_environment(changes: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _process_session(platform: "Platform", timeout: float, kernel_asserts: bool) -> _Session:
+def _process_session(target: Target, timeout: float, kernel_asserts: bool) -> _Session:
     global _session
     if _session is None:
         try:
             _check_free_space(CACHE)
             run, lock = _new_run_folder(CACHE / "runs")
-            settings = _settings(platform, run) | (KERNEL_ASSERTS if kernel_asserts else {})
+            settings = _settings(target, run) | (KERNEL_ASSERTS if kernel_asserts else {})
         except OSError as error:
             raise PlatformError(f"can't write in the cache folder (XDG_CACHE_HOME moves it): {error}") from error
-        _session = _Session(platform, settings, run / "tmp", _start_guard(platform, run, lock, timeout))
-    elif _session.platform != platform:
+        _session = _Session(target, settings, run / "tmp", _start_guard(target, run, lock, timeout))
+    elif _session.target != target:
         raise PlatformError(
-            f"ttnn keeps to one platform a process: this one opened ({_session.platform}), and can't open ({platform})"
+            f"ttnn keeps to one platform a process: this one opened ({_session.target}), and can't open ({target})"
         )
     return _session
 
@@ -174,44 +172,44 @@ def _is_locked(lock: Path) -> bool:
     return False
 
 
-def _settings(platform: "Platform", run: Path) -> dict[str, str | None]:
+def _settings(target: Target, run: Path) -> dict[str, str | None]:
     """Environment variables for ttnn and the simulator; None means that one must not be set."""
     settings: dict[str, str | None] = {
         "TT_METAL_LOGS_PATH": f"{run}/",  # the generated/ folder, by default in the current directory
         "TT_METAL_SHM_TRACKING_DISABLED": "1",  # else each process leaves a file in /dev/shm
-        "OMPI_MCA_btl": "self",  # ... and Open MPI another one, of 16 MB, for talking to peers that a process never has
+        "OMPI_MCA_btl": "self",  # ... and Open MPI one of 16 MB, for messages between processes, of which there is one
         "TT_LOGGER_LEVEL": os.environ.get("TT_LOGGER_LEVEL", "error"),
         # Its record of launches grows by 2 kB with each generic_op, and is never let go.
         "TT_METAL_INSPECTOR": os.environ.get("TT_METAL_INSPECTOR", "0"),
     }
-    if platform.compiler.sfpi is None:
+    if target.compiler.sfpi is None:
         root = runtime_root.ensure_runtime_root(CACHE)
         settings["TT_METAL_RUNTIME_ROOT"] = str(root)
-        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/{root.name}/"  # ttnn's keys don't know which stand-in compiled
+        settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/{root.name}/"  # ttnn's keys leave the compiler out
     else:
         settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/sfpi/"
-    if platform.backend == "card":
+    if target.backend == "card":
         return settings | {"TT_METAL_SIMULATOR": None}
     return settings | {
-        "TT_METAL_SIMULATOR": str(_simulator_for_ttnn(platform, run)),
+        "TT_METAL_SIMULATOR": str(_simulator_for_ttnn(target, run)),
         "TT_METAL_SLOW_DISPATCH_MODE": "1",
         "TT_METAL_DISABLE_SFPLOADMACRO": "1",
         "WOLFPINE_PYTHON": os.environ.get("WOLFPINE_PYTHON", sys.executable),
-        "TT_SIM_NO_HOST_STOP": "1",  # wolfpine would end this process with a bare SIGTERM; the guard says why it ends
+        "TT_SIM_NO_HOST_STOP": "1",  # wolfpine would end this process by SIGTERM without a word; the guard says why
     }
 
 
-def _simulator_for_ttnn(platform: "Platform", run: Path) -> Path:
+def _simulator_for_ttnn(target: Target, run: Path) -> Path:
     """What TT_METAL_SIMULATOR is to name: links in the run folder, so that nobody's own folder is written to."""
     folder = run / "simulator"
     folder.mkdir()
-    real = platform.location
+    real = target.location
     (folder / REAL).symlink_to(real)
-    if platform.backend == "ttsim":
+    if target.backend == "ttsim":
         (folder / real.name).symlink_to(real)
         descriptor = real.with_name("soc_descriptor.yaml")
         if not descriptor.is_file():
-            name = {"blackhole": "blackhole_140_arch.yaml", "wormhole": "wormhole_b0_80_arch.yaml"}[platform.arch]
+            name = {"blackhole": "blackhole_140_arch.yaml", "wormhole": "wormhole_b0_80_arch.yaml"}[target.arch]
             descriptor = runtime_root.base_root() / "tt_metal" / "soc_descriptors" / name
         (folder / "soc_descriptor.yaml").symlink_to(descriptor)
         return folder / real.name
@@ -229,10 +227,10 @@ def real_simulator(named: Path) -> Path:
     return real.readlink() if real.is_symlink() else named
 
 
-def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> "subprocess.Popen[bytes]":
+def _start_guard(target: Target, run: Path, lock: int, timeout: float) -> "subprocess.Popen[bytes]":
     _let_guard_end_us()
     owner = os.pidfd_open(os.getpid())
-    arguments = [str(run), str(timeout), str(os.getpid()), str(owner), str(platform)]
+    arguments = [str(run), str(timeout), str(os.getpid()), str(owner), str(target)]
     process = subprocess.Popen(
         [sys.executable, "-IS", guard.__file__, *arguments],
         bufsize=0,
@@ -249,17 +247,19 @@ def _start_guard(platform: "Platform", run: Path, lock: int, timeout: float) -> 
 
 
 def _beat(process: "subprocess.Popen[bytes]") -> None:
-    """Tell the guard that Python runs here, and whether it waits for ttnn. It can't while ttnn holds the GIL."""
+    """Tell the guard again and again that Python runs here, and whether a thread waits in ttnn. While ttnn holds the
+    GIL, this thread stands still, and the guard hears nothing."""
     while _tell(process, guard.WAITING if _waits_in_ttnn() else guard.HEARTBEAT):
         time.sleep(HEARTBEAT_SECONDS)
 
 
 def _waits_in_ttnn() -> bool:
-    """Whether a thread has been in one and the same ttnn call since the last time.
+    """Whether a thread has been in one and the same ttnn call since this was last asked.
 
-    A call is told from the next one, whose frame often has the same address, by a mark on its frame. Keeping a
-    reference instead would keep the call's tensors, and free them in the heartbeat's thread. The mark is a flag that
-    only a tracer heeds; every frame starts with the opposite.
+    The call's frame is marked: `f_trace_lines`, which is True in a new frame and concerns tracers alone, is set to
+    False. So a frame with False is a call that was there the last time. The frame's address would not tell, since the
+    next call's frame often has the same one; and a reference to the frame would keep the call's tensors alive, and free
+    them in the heartbeat's thread.
     """
     waits = False
     for frame in sys._current_frames().values():
@@ -281,7 +281,8 @@ def _let_guard_end_us() -> None:
     """Make SIGQUIT print this thread's Python stack and end the process with exit code 3, its own number.
 
     A Python signal handler would wait for the GIL, which a stuck ttnn call never gives back. So both handlers are C.
-    They stay to the process's end, since its last act, ttnn's farewell to the simulator, can hang as well.
+    They stay for as long as the process lives: ttnn disconnects from the simulator in an exit handler, and that can
+    hang, too.
     """
     libc = ctypes.CDLL(None)
     libc.signal(signal.SIGQUIT, ctypes.cast(libc._exit, ctypes.c_void_p))

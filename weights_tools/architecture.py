@@ -57,7 +57,7 @@ class Geometry:
     num_nextn_predict_layers: int = 0  # MTP layers
 
     model: Model = "v32"  # v3 has no indexer, and ignores the sizes of one
-    float8: bool = False  # the matrices that are so on the hub, in blocks of 128x128
+    float8: bool = False  # the matrices that are so on the hub, with a scale for each 128x128
 
     @classmethod
     def full(cls, model: Model = "v32") -> Self:

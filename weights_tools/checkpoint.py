@@ -17,13 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from weights_tools.errors import CheckpointError
-from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, dequantize, scale_shape
+from weights_tools.float8 import FLOAT8, SCALE_BLOCK, SCALE_SUFFIX, dequantize, scale_shape
 from weights_tools.parse import check_header, check_name, read_json_object
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-MOST_LAYERS = 10_000  # more is an error, and what would make a list of them takes all memory
+MOST_LAYERS = 10_000  # a config.json may say any number, and a list of so many layers would take all memory
 
 # The types that safetensors writes in its headers. A type that is not here is an error, never a guess.
 DTYPES = {
@@ -167,7 +167,7 @@ class Checkpoint:
         self.check(key)
         if self.dtype(key) != FLOAT8:
             return self.tensor(key).to(dtype)
-        return dequantize(self.tensor(key), self.tensor(key + SCALE_SUFFIX), dtype, self._block_size())
+        return dequantize(self.tensor(key), self.tensor(key + SCALE_SUFFIX), dtype, self._scale_block())
 
     def check(self, key: str) -> None:
         """Looks in the headers whether `weight` can be had.
@@ -223,26 +223,27 @@ class Checkpoint:
         return weights
 
     def _is_scale(self, key: str) -> bool:
-        """Not so where the weight is missing: what has lost its weight must be seen, not passed over."""
+        """Scales whose weight is missing count as a key of their own, so that nobody who goes through the keys misses
+        them."""
         return key.endswith(SCALE_SUFFIX) and key.removesuffix(SCALE_SUFFIX) in self._shard_of
 
     def _check_scale(self, key: str, scale_key: str) -> None:
         """Whether a float8 weight has scales that fit it."""
-        block, shape = self._block_size(), self.shape(key)
+        scale_block, shape = self._scale_block(), self.shape(key)
         if len(shape) != 2:
             raise CheckpointError(f"{self.folder / self._shard_of[key]}: {key} is {FLOAT8} {shape}, not a matrix")
         if scale_key not in self:
             raise CheckpointError(f"{self.folder}: {key} is {FLOAT8}, but {scale_key} is missing: download its shard")
         place = self.folder / self._shard_of[scale_key]
-        if self.shape(scale_key) != scale_shape(shape, block):
+        if self.shape(scale_key) != scale_shape(shape, scale_block):
             raise CheckpointError(
-                f"{place}: {scale_key} must be {scale_shape(shape, block)} for {key} {shape} in blocks of {block},"
-                f" but is {self.shape(scale_key)}"
+                f"{place}: {scale_key} must be {scale_shape(shape, scale_block)} for {key} {shape} in blocks of"
+                f" {scale_block}, but is {self.shape(scale_key)}"
             )
         if self.dtype(scale_key) != torch.float32:
             raise CheckpointError(f"{place}: {scale_key} must be torch.float32, but is {self.dtype(scale_key)}")
 
-    def _block_size(self) -> tuple[int, int]:
+    def _scale_block(self) -> tuple[int, int]:
         """(rows, columns) of a float8 weight that share a scale."""
         place = f"{self.folder / CONFIG}: quantization_config"
         quantization = self.config.get("quantization_config") or {}
@@ -251,7 +252,7 @@ class Checkpoint:
         method = quantization.get("quant_method", "fp8")
         if method != "fp8":
             raise CheckpointError(f"{place}: quant_method must be 'fp8' to read {FLOAT8}, but is {short(method)}")
-        block = quantization.get("weight_block_size", list(BLOCK))
+        block = quantization.get("weight_block_size", list(SCALE_BLOCK))
         if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
             raise CheckpointError(
                 f"{place}: weight_block_size must be two positive whole numbers, but is {short(block)}"
@@ -275,8 +276,8 @@ class Checkpoint:
             check_name(index_path, key)
         for shard in dict.fromkeys(map(str, weight_map.values())):
             check_name(index_path, shard)
-            # By name, not by resolved path: the shards in HuggingFace's cache are symlinks that leave the folder. As
-            # Windows reads it, to which /, \ and C: all mean something.
+            # By its name, not by the path that it resolves to: shards in HuggingFace's cache are symlinks that leave
+            # the folder. By Windows' rules, under which /, \ and C: are all parts of a path.
             path = PureWindowsPath(shard)
             if path.anchor or ".." in path.parts or path.suffix != ".safetensors":
                 raise CheckpointError(
@@ -315,7 +316,8 @@ class Checkpoint:
         return self._headers[name]
 
     def _open(self, name: str) -> Any:
-        """The shard (safe_open has no types), mapped and not read. Kept open, it would keep what was read in memory."""
+        """The shard (safe_open has no types), mapped into memory and not read. It is opened anew for each tensor: a
+        mapping that is kept open would keep all that was read of it in memory."""
         path = self.folder / name
         try:
             return safe_open(path, framework="pt")
@@ -327,7 +329,8 @@ class Checkpoint:
             raise CheckpointError(f"{path}: its {size:.1f} GB can't be mapped into memory ({error})") from error
 
     def _nearest(self, name: str) -> str:
-        """What there is where `name` leaves the tree of keys: a model has far too many keys to list or to score."""
+        """A hint for a `name` that does not exist: what there is in place of its first part that no key has. A model's
+        keys, tens of thousands, are too many to list, or to compare with `name` one by one."""
         parts = name.removesuffix(".").split(".")
         for depth in range(len(parts) - 1, -1, -1):
             start = "".join(f"{part}." for part in parts[:depth])

@@ -1,38 +1,39 @@
-"""float8_e4m3 matrices as DeepSeek's checkpoints hold them: one float32 scale for each block of 128x128.
+"""float8_e4m3 matrices as DeepSeek's checkpoints hold them: one float32 scale for each scale block of 128x128 weights.
 
-A scale is stored beside its matrix, as `<key>_scale_inv`: the value is the float8 times its block's scale. Blocks at
-the right and lower edge are smaller where a size is no multiple of 128 (576 = 4.5 blocks: kv_a_proj_with_mqa's rows).
+The scales are stored beside their matrix, as `<key>_scale_inv`: a value is the float8 times the scale of its block.
+Scale blocks at the right and lower edge are smaller where a size is no multiple of 128: the 576 rows of
+kv_a_proj_with_mqa are 4.5 blocks.
 """
 
 import torch
 from torch.nn.functional import pad
 
 FLOAT8 = torch.float8_e4m3fn
-BLOCK = (128, 128)  # rows, columns: `weight_block_size` in DeepSeek's config.json
+SCALE_BLOCK = (128, 128)  # rows, columns: `weight_block_size` in DeepSeek's config.json
 SCALE_SUFFIX = "_scale_inv"
 
 
-def scale_shape(shape: tuple[int, ...], block: tuple[int, int] = BLOCK) -> tuple[int, ...]:
-    """The shape of the scales of a matrix: its blocks along each dimension, the partial ones at the edges included."""
-    return tuple(-(-size // step) for size, step in zip(shape, block, strict=True))
+def scale_shape(shape: tuple[int, ...], scale_block: tuple[int, int] = SCALE_BLOCK) -> tuple[int, ...]:
+    """The shape of a matrix's scales: its scale blocks along each dimension, the partial ones at the edges included."""
+    return tuple(-(-size // step) for size, step in zip(shape, scale_block, strict=True))
 
 
 def dequantize(
-    weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, block: tuple[int, int] = BLOCK
+    weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, scale_block: tuple[int, int] = SCALE_BLOCK
 ) -> torch.Tensor:
     """The matrix's values, multiplied in float32 and rounded once.
 
-    One row of blocks at a time, so that no float32 copy of the whole is needed.
+    One row of scale blocks at a time, so that no float32 copy of the whole is needed.
 
     Args:
         weight: (R, C) float8_e4m3fn
-        scale: `scale_shape((R, C), block)` float32
+        scale: `scale_shape((R, C), scale_block)` float32
         dtype: of the result
     """
-    # A block may be larger than the matrix, by as much as config.json says.
-    rows, columns = (min(step, size) for step, size in zip(block, weight.shape, strict=True))
+    # config.json may name blocks far larger than the matrix, and a row of scales is repeated by the block's width.
+    rows, columns = (min(step, size) for step, size in zip(scale_block, weight.shape, strict=True))
     values = torch.empty(weight.shape, dtype=dtype)
-    if not values.numel():  # be it of a billion rows
+    if not values.numel():  # or a shape like (2**30, 0) would take 2**23 turns of the loop
         return values
     for number, scales in enumerate(scale):
         strip = slice(number * rows, (number + 1) * rows)
@@ -41,8 +42,9 @@ def dequantize(
 
 
 def quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, C) float32 as float8_e4m3fn (R, C) and its scales: each block's largest value becomes float8's largest."""
-    rows, columns = BLOCK
+    """(R, C) float32 as float8_e4m3fn (R, C) and its scales: the largest value of each scale block becomes float8's
+    largest."""
+    rows, columns = SCALE_BLOCK
     weight = torch.empty(values.shape, dtype=FLOAT8, device="cpu")
     scale = torch.empty(scale_shape(tuple(values.shape)), dtype=torch.float32, device="cpu")
     for number, scales in enumerate(scale):
@@ -50,6 +52,6 @@ def quantize(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         padded = pad(values[strip], (0, scale.shape[1] * columns - values.shape[1]))
         blocks = padded.view(len(padded), -1, columns)
         scales[:] = blocks.abs().amax(dim=(0, 2)) / torch.finfo(FLOAT8).max
-        scales[scales == 0] = 1.0  # a block of zeros: 0 / 0 would be NaN
+        scales[scales == 0] = 1.0  # of zeros alone: 0 / 0 would be NaN
         weight[strip] = (blocks / scales[:, None]).view(len(padded), -1)[:, : values.shape[1]]
     return weight, scale

@@ -1,7 +1,7 @@
-"""JSON files and safetensors headers, judged before they are believed.
+"""JSON files and safetensors headers, checked before their content is used.
 
 safetensors itself refuses offsets that overlap, leave holes or end outside the file, and headers that are no JSON. This
-adds what it passes over (a key that is there twice) or can't name (half a download, a pointer, a web page).
+adds what it does not see (a key that is there twice) or can't name (half a download, a git-LFS pointer, a web page).
 """
 
 import json
@@ -48,12 +48,12 @@ def check_header(path: Path) -> None:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if len(start) < 8 or length > MOST_HEADER_BYTES:
             _refuse(path, start + file.read(100), f"{size} bytes whose header would have {length}")
-        if size < 8 + length:  # before it is read: Python makes room for as many bytes as it is asked for
+        if size < 8 + length:  # checked first: file.read(length) allocates `length` bytes
             raise CheckpointError(
                 f"{path}: is cut short: {size} bytes, of which the header alone has {8 + length}: download it again"
             )
         header = file.read(length)
-    if not header.startswith(b"{"):  # as the format wants it; JSON would allow spaces before
+    if not header.startswith(b"{"):  # the format wants it so, while JSON allows spaces before
         _refuse(path, start + header, "its header is no JSON object")
     entries = _json_object(path, header)
     for key in entries:

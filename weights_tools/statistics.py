@@ -50,7 +50,7 @@ def statistics(checkpoint: Checkpoint, key: str) -> Statistics:
     if not count:
         return Statistics(None, None, None, None, None, nan, inf)
     mean = total / count
-    variance = max(squares / count - mean * mean, 0.0)  # not below zero by rounding, as of constant values
+    variance = max(squares / count - mean * mean, 0.0)  # rounding may make it negative, as of constant values
     return Statistics(mean, variance**0.5, low, high, max(abs(low), abs(high)), nan, inf)
 
 

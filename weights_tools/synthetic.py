@@ -25,7 +25,7 @@ from weights_tools.architecture import FIXED, MODEL_TYPES, Geometry, Model, Spec
 from weights_tools.checkpoint import CONFIG, INDEX
 from weights_tools.errors import CheckpointError
 from weights_tools.files import checkpoint_written, exists_already, save_tensors
-from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, quantize, scale_shape
+from weights_tools.float8 import FLOAT8, SCALE_BLOCK, SCALE_SUFFIX, quantize, scale_shape
 
 # Norm weights (mean, standard deviation). q_a and kv_a: as reported of the trained V3, whose kv_a gammas are tiny and
 # of both signs. k_norm: its beta is large enough that a LayerNorm without it is plainly wrong.
@@ -37,7 +37,7 @@ _VECTORS = {  # by the end of the key; all others are of hidden width
     "kv_a_layernorm.weight": _KV_A_GAMMA,
     "k_norm.weight": (1.0, 0.25),
     "k_norm.bias": (0.0, 0.5),
-    "e_score_correction_bias": (0.0, 0.1),  # about the spread of the sigmoid scores: both have a say in the choice
+    "e_score_correction_bias": (0.0, 0.1),  # about the spread of the sigmoid scores: both decide the choice
 }
 _INPUT_GAMMA = {  # of the norm before a matrix, by the matrix's name; all others follow one of hidden width
     "q_b_proj": _Q_A_GAMMA,
@@ -182,7 +182,7 @@ def _draw_shard(specs: Iterable[Spec], seed: int, repeat_experts: bool) -> dict[
     sources = {spec: _of_expert_0(spec) if repeat_experts else spec for spec in specs}
     distinct = list(dict.fromkeys(sources.values()))
     stop = Event()
-    with ThreadPoolExecutor() as pool:  # numpy draws without the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # numpy releases the GIL while it draws
         try:
             drawn = dict(zip(distinct, pool.map(lambda spec: _draw(spec, seed, stop), distinct), strict=True))
         except BaseException:  # Ctrl-C, too: the pool waits for its threads, which draw a large tensor for seconds
@@ -199,7 +199,7 @@ def _draw(spec: Spec, seed: int, stop: Event) -> dict[str, torch.Tensor]:
     """What is stored for `spec`, by the suffix of its key: the tensor, and its scales if it is float8.
 
     Raises:
-        CancelledError: `stop` was set; it is looked at before each row of blocks
+        CancelledError: `stop` was set; it is looked at before each 128 rows, a row of scale blocks
     """
     mean, std = _spread(spec)
     # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
@@ -208,7 +208,7 @@ def _draw(spec: Spec, seed: int, stop: Event) -> dict[str, torch.Tensor]:
     stored = {"": weight}
     if spec.dtype == FLOAT8:
         stored[SCALE_SUFFIX] = torch.empty(scale_shape(spec.shape), dtype=torch.float32, device="cpu")
-    for number, rows in enumerate(torch.split(weight, BLOCK[0])):
+    for number, rows in enumerate(torch.split(weight, SCALE_BLOCK[0])):
         if stop.is_set():
             raise CancelledError
         values = torch.from_numpy(generator.standard_normal(rows.shape, dtype=np.float32)).mul_(std).add_(mean)
@@ -276,6 +276,6 @@ def _config(geometry: Geometry) -> dict[str, Any]:
             "activation_scheme": "dynamic",
             "fmt": "e4m3",
             "quant_method": "fp8",
-            "weight_block_size": list(BLOCK),
+            "weight_block_size": list(SCALE_BLOCK),
         }
     return config

@@ -1,7 +1,8 @@
 // Conditions, and v_if: blocks whose assignments reach only the lanes in which a condition holds.
 //
-// The SFPU keeps one lane predicate and a stack of it. SFPSETCC narrows the predicate to the enabled lanes in which
-// one LREG passes a test against zero; so "and" is a sequence of tests, and "or" goes by De Morgan over a flag vector.
+// The SFPU has one lane predicate and a stack of them. SFPSETCC narrows the predicate to the enabled lanes in which one
+// LREG passes a test against zero. So a && b is one SFPSETCC after another, and a || b is !(!a && !b), by a vector of
+// flags.
 #pragma once
 
 namespace sfpi {
@@ -41,7 +42,7 @@ struct And : Condition {
     }
 };
 
-// A vector of 0 or 1, from narrowing by `condition`: 1 in the lanes that pass if `value` is 1, in the others if 0.
+// `value` (0 or 1) in the lanes in which `condition` holds, 1 - value in the others.
 template <class C>
 sfpi_inline sfpu_t flags(const C& condition, unsigned value) {
     sfpu_t flag = load_immediate(1 - value);
@@ -92,7 +93,8 @@ sfpi_inline auto operator!(A a) {
     return a.opposite();
 }
 
-// a - b, or a itself where b is zero: what comparisons test against zero. Integers: no overflow is looked for.
+// a - b, or a itself if b is zero: comparisons test it against zero. Where the difference of two integers overflows, an
+// order of the two is wrong.
 template <class A, class B>
 sfpi_inline sfpu_t compared(const A& a, const B& b) {
     using T = common_t<A, B>;
@@ -115,7 +117,7 @@ SFPI_COMPARE(<, SFPSETCC_MOD1_LREG_LT0)
 SFPI_COMPARE(>=, SFPSETCC_MOD1_LREG_GTE0)
 #undef SFPI_COMPARE
 
-// Above zero is "not below, and not zero"; integers do with one test, of a - (b + 1) or b - a.
+// a > b is a - b >= 0 and a - b != 0. For integers one test does: a - (b + 1) >= 0, or b - a < 0.
 template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator>(const A& a, const B& b) {
     if constexpr (std::is_same_v<common_t<A, B>, vFloat>) {
@@ -134,8 +136,7 @@ sfpi_inline auto operator<=(const A& a, const B& b) {
 
 }  // namespace impl_
 
-// A hint that the compared values lie near each other, so that their difference cannot overflow: it never is looked
-// for here.
+// SFPI's hint that the difference of the compared values can't overflow. Comparisons here take that for granted.
 template <class C, impl_::If<impl_::is_conditional<C>> = 0>
 sfpi_inline C nearby(const C& condition) {
     return condition;
@@ -168,7 +169,7 @@ public:
         depth++;
         asm volatile("sfppushc");
     }
-    // From the lanes of the branch to the lanes, of those enabled before it, that did not take it.
+    // Enables the lanes that were enabled before the branch and did not take it, and no others.
     sfpi_inline void invert() { asm volatile("sfpcompc"); }
 };
 
@@ -176,7 +177,7 @@ public:
 
 }  // namespace sfpi
 
-// Control flow runs through every branch: do not jump into or out of one.
+// The core executes every branch, for the lanes that take it: do not jump into or out of one.
 #define v_if(x)                              \
     {                                        \
         sfpi::impl_::PredicateScope v_scope; \

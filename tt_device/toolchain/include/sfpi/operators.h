@@ -3,12 +3,15 @@
 
 namespace sfpi::impl_ {
 
-// a * b (or its negative) that waits for an addition. SFPI's compiler makes one SFPMAD, with one rounding, of an SFPMUL
-// and the SFPADD that alone takes its result; of two such factors it takes the right one. Here an expression decides: a
-// product held in a named vector is rounded, which SFPI's compiler would still contract if nothing else read the name.
-// Code whose bits matter adds a product where it is made. A negated product or subtrahend is another instruction on
-// Wormhole, which stands between the two, so that both round; Blackhole's SFPMUL and SFPADD have bits for the sign.
-// A and B are operands in(): an LREG or the number of a constant register.
+// a * b (or its negative), not multiplied yet: what is added to it makes it one SFPMAD, with one rounding.
+//
+// SFPI's compiler makes an SFPMAD of an SFPMUL and an SFPADD if nothing else reads the SFPMUL's result; if both addends
+// are products, of the right one. Here the expression decides: a product that is assigned to a vector is multiplied and
+// rounded there, where SFPI's compiler may still make an SFPMAD of it. So where bits matter, write the sum and its
+// product in one expression. Negating a product, or subtracting one, takes an SFPMOV on Wormhole, which comes between
+// multiplication and addition, so both round; Blackhole's instructions have bits for the signs.
+//
+// A and B are results of in(): an LREG or the number of a constant register.
 template <class A, class B, bool Negative>
 struct Product {
     using vtype = vFloat;
@@ -43,13 +46,13 @@ sfpi_inline vFloat contract(const Product<A, B, Negative>& p, C c) {
 template <class A>
 constexpr bool is_integer = std::is_integral_v<A>;
 
-// True for a value that is known now and fits SFPIADD's immediate.
+// True for a value that is known at compile time and fits SFPIADD's immediate.
 template <class T>
 sfpi_inline bool fits_iadd(T value) {
     return __builtin_constant_p(value) && int(value) >= -2048 && int(value) <= 2047;
 }
 
-// The operators live here, in the namespace of the vectors' base class, so that they are found for every operand.
+// The operators are in the namespace of the vectors' base class, where argument-dependent lookup finds them.
 
 template <class A, class B, If<are_operands<A, B>> = 0>
 sfpi_inline auto operator*(const A& a, const B& b) {

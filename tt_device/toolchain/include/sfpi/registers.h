@@ -2,17 +2,18 @@
 //
 // Why GCC's own register copies are right under a lane predicate (v_if):
 //  - GCC knows nothing of predicates: it sees straight-line code, and may insert a copy (fmv.s) between any two
-//    operations. tensix.s makes that an SFPMOV over ALL lanes, so a copy is a whole copy wherever it lands, and the
-//    original stays intact for as long as it is live. No lane gets lost, none gets a value that it did not have.
-//  - An operation under a predicate writes the enabled lanes of its result only. Its result is a fresh value ("=f"):
-//    the disabled lanes hold whatever the register held, and nothing may read them. The one way in which values with
-//    different lanes come together is assignment to a variable that exists (vVal::operator=), a predicated SFPMOV
-//    with the variable as an in-out operand ("+f"): its disabled lanes keep the old value, because GCC must bring
-//    that value, whole, into the very register that the SFPMOV writes to.
+//    operations. tensix.s makes that an SFPMOV over ALL lanes: the copy equals its original in every lane, enabled or
+//    not, wherever GCC inserts it.
+//  - An operation under a predicate writes only the enabled lanes of its result, a fresh value ("=f"): the disabled
+//    lanes hold whatever the register held before, and must not be read. Old and new lanes are merged by assignment to
+//    a variable that has a value (vVal::operator=) alone: a predicated SFPMOV with the variable as an in-out operand
+//    ("+f"). Its disabled lanes keep the old value, because GCC must have all of that in the register that the SFPMOV
+//    writes to.
 //  - An instruction that reads its destination (SFPIADD, SFPAND, SFPSWAP ...) takes it as in-out, too; if the old
-//    value lives on, GCC copies it, whole, before.
+//    value is still live, GCC copies it first.
 //  - Every asm is volatile: none is dropped, merged or moved past a change of the predicate.
-// There is no room for a ninth vector: a spill (fsw) or a move to a general register is an error in tensix.s.
+// Eight vectors can be live. A ninth would make GCC spill one (fsw) or move it to a general register, which are errors
+// in tensix.s.
 #pragma once
 
 extern volatile std::uint32_t __instrn_buffer[];  // a store here issues the stored word as a Tensix instruction
@@ -28,7 +29,7 @@ struct sfpu_t {
 sfpi_inline float operand(sfpu_t r) { return r.v; }
 constexpr sfpi_inline int operand(unsigned constant_register) { return int(constant_register); }
 
-// An instruction's immediate field of 12 bits, for a value that must be known now and lie in low..high.
+// An instruction's immediate field of 12 bits, for a value that is known at compile time and lies in low..high.
 sfpi_inline int immediate(int value, int low = -2048, int high = 2047) {
     if (!__builtin_constant_p(value)) {
         refuse_runtime_immediate();
@@ -112,7 +113,7 @@ sfpi_inline void sfpswap(sfpu_t& c, sfpu_t& d) {
 }
 
 // Transposes the 4x4 matrix of rows (eight lanes each) that a, b, c, d form. The instruction names no registers: it
-// does so to LREG0-3, and to LREG4-7 in the same breath; so those are lost.
+// transposes LREG0-3, and LREG4-7 as well, so no vector may be live in those across it.
 sfpi_inline void sfptransp(sfpu_t& a, sfpu_t& b, sfpu_t& c, sfpu_t& d) {
     register float lreg0 asm("ft0") = a.v;
     register float lreg1 asm("ft1") = b.v;
@@ -135,7 +136,7 @@ sfpi_inline void sfpconfig(sfpu_t value) {
     asm volatile("sfpconfig %1" : : "f"(lreg0), "i"(Number));
 }
 
-// The same 32 bits in all lanes, by as few SFPLOADI as it takes.
+// The same 32 bits in all lanes, by one SFPLOADI where 16 of them are zero, else by two.
 sfpi_inline sfpu_t load_immediate(std::uint32_t bits) {
     sfpu_t d;
     if (!__builtin_constant_p(bits)) {
@@ -186,7 +187,7 @@ sfpi_inline void sfpstore(sfpu_t s, unsigned row, unsigned addr_mode) {
 
 // ---- Arithmetic that the two architectures spell differently
 
-// Whether SFPMUL, SFPADD and SFPMAD negate operands by themselves.
+// Whether SFPMUL, SFPADD and SFPMAD can negate operands.
 #if __riscv_xtttensixbh
 constexpr bool signs_are_free = true;
 #else

@@ -29,9 +29,10 @@ struct sFloat16b {
 
 namespace impl_ {
 
-// A vector of no particular type. Copying makes a whole copy; assigning obeys the lane predicate (registers.h). The
-// first assignment to a variable that was declared without a value is a copy: there is nothing to keep, and to keep
-// it would cost an LREG from the declaration on. Straight-line code knows `has_value` at compile time.
+// A vector of no particular type. Construction copies all lanes; assignment writes the enabled lanes alone
+// (registers.h). But the first assignment to a variable that was declared without a value copies all lanes: there is no
+// old value to keep in the others, and keeping it would occupy an LREG from the declaration on. In straight-line code
+// GCC knows `has_value` at compile time.
 struct vVal {
     float v;
     bool has_value;
@@ -49,7 +50,7 @@ struct vVal {
 
 template <class T>
 constexpr bool is_vector = std::is_base_of_v<vVal, T>;
-// What a vector can be read from: Dest, a constant register, a product not yet multiplied.
+// What a vector can be read from: Dest, a constant register, a Product (operators.h).
 template <class T, class = void>
 constexpr bool is_source = false;
 template <class T>
@@ -283,7 +284,7 @@ constexpr unsigned dest_format() {
     }
 }
 
-// Four rows of Dest, even or odd columns.
+// 32 elements of Dest: the even or the odd columns of four rows.
 template <DataLayout L>
 struct DestRegister {
     using vtype = vFloat;
@@ -321,7 +322,7 @@ struct DestRegister {
 
 struct DestFile {
     sfpi_inline DestRegister<DataLayout::Default> operator[](unsigned i) const { return {i * SFP_DESTREG_STRIDE}; }
-    // Moves dst_reg[0], by 0..7: the counter that SFPU instructions add to every Dest row.
+    // Moves dst_reg[0] by 0..7, by way of the counter that SFPU instructions add to every Dest row.
     sfpi_inline void operator+=(int n) const {
         asm volatile("ttincrwc %0" : : "i"(immediate(n, 0, 7) * SFP_DESTREG_STRIDE));
     }
