@@ -11,7 +11,8 @@
     launches    of each norm on the device
     taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
                 judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
-                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`
+                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`, but `exact`
+                for `equal`
     flips       tokens that chose otherwise; keys are the attributes of `model_comparison.compare.Flips`
     norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
                 hint, evidence)
@@ -32,6 +33,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from model_comparison.compare import Comparison, Tap, short
 from model_comparison.diagnosis import Diagnosis, diagnose
 from model_comparison.figures import SYMBOLS, diagram, norm_figures, state, timelines
+from model_comparison.metrics import Errors
 from model_comparison.recording import RecordedNorm, Recording
 from weights_tools import CheckpointError
 from weights_tools.files import written_whole
@@ -39,6 +41,8 @@ from weights_tools.files import written_whole
 SCHEMA = 1
 PAGE, DATA = "report.html", "report.json"
 TEMPLATE = "report.html.jinja"
+# Keys of report.json that are not named as in code: who reads reports relies on them.
+KEYS = {"equal": "exact"}
 # From one run to another an error changes by its own scatter, 1 / sqrt(n) of n elements, and by no more than that.
 WORSE, SIGMAS = 1.05, 4.0
 
@@ -54,7 +58,7 @@ def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any
         baseline: that of an earlier report
     """
     diagnoses = _diagnoses(recording, comparison)
-    taps = [dataclasses.asdict(tap) for tap in comparison.taps]
+    taps = [_by_key(tap) | {"errors": tap.errors and _by_key(tap.errors)} for tap in comparison.taps]
     content = {
         "schema": SCHEMA,
         "verdict": _verdict(comparison, diagnoses),
@@ -69,6 +73,10 @@ def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any
     }
     plain: dict[str, Any] = _plain(content)
     return plain
+
+
+def _by_key(record: Tap | Errors) -> dict[str, Any]:
+    return {KEYS.get(name, name): value for name, value in dataclasses.asdict(record).items()}
 
 
 def _cycles_figure(recording: Recording) -> list[str]:
