@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
-from integration.recognize import MIN_EXACT, Norm
+from integration.recognize import MIN_EXACT, Formula
 from integration.replace import FoundNorm
 from model_comparison.metrics import compare
 from tt_device import PlatformError, end_at_interrupt, find_platform
@@ -217,13 +217,13 @@ def try_family(model: PreTrainedModel, device: Any) -> Family:
 def outcome(module: nn.Module) -> tuple[str, FoundNorm]:
     """What `find_norms` says of it, as a row's heading, and what it found."""
     found = find_norms(nn.Sequential(module))[0]
-    norm = found.norm
-    if norm is None:
+    formula = found.formula
+    if formula is None:
         return _general(found.supported), found
-    gamma = f"gamma{' + 1' if norm.gamma_offset else ''}" if norm.gamma else None
-    words = ["LayerNorm" if norm.subtract_mean else "RMSNorm", gamma, "beta" if norm.beta else None]
-    words += ["rounds before gamma"] if norm.round_before_gamma else []
-    words += ["float32 only"] if (torch.bfloat16, torch.bfloat16) not in norm.dtypes else []
+    gamma = f"gamma{' + 1' if formula.gamma_offset else ''}" if formula.gamma else None
+    words = ["LayerNorm" if formula.subtract_mean else "RMSNorm", gamma, "beta" if formula.beta else None]
+    words += ["rounds before gamma"] if formula.round_before_gamma else []
+    words += ["float32 only"] if (torch.bfloat16, torch.bfloat16) not in formula.dtypes else []
     words += [f"without {', '.join(found.optional)}"] if found.optional else []
     return "yes: " + ", ".join(word for word in words if word), found
 
@@ -236,15 +236,15 @@ def _general(reason: str) -> str:
     return reason.partition(" with eps")[0]
 
 
-def check_on_device(module: nn.Module, norm: Norm, device: Any) -> Iterator[str]:
+def check_on_device(module: nn.Module, formula: Formula, device: Any) -> Iterator[str]:
     """Runs it in each type that it takes, and tells what is not as the original's."""
-    x = torch.randn(3, norm.width, generator=torch.Generator().manual_seed(2)) + 0.5
+    x = torch.randn(3, formula.width, generator=torch.Generator().manual_seed(2)) + 0.5
     for dtype in (torch.bfloat16, torch.float32):
-        if (dtype, dtype) not in norm.dtypes:
+        if (dtype, dtype) not in formula.dtypes:
             continue
         original = module.to(dtype)
         expected = original(x.to(dtype))
-        replacement = (TtLayerNorm if norm.subtract_mean else TtRMSNorm).from_torch(original, device)
+        replacement = (TtLayerNorm if formula.subtract_mean else TtRMSNorm).from_torch(original, device)
         errors = compare(replacement(x.to(dtype)), expected)
         if errors.relative_norm > (2.0**-8 if dtype == torch.bfloat16 else 1e-6) or (
             dtype == torch.bfloat16 and errors.equal < MIN_EXACT
@@ -264,7 +264,7 @@ def print_classes(device: Any) -> int:
             rows["not built alone: it wants more than sizes"].append(name)
             continue
         heading, found = outcome(module)
-        faults = list(check_on_device(module, found.norm, device)) if found.norm else []
+        faults = list(check_on_device(module, found.formula, device)) if found.formula else []
         for fault in faults:
             logger.error(f"{name}: {fault}")
         wrong += bool(faults)

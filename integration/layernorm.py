@@ -7,7 +7,7 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from integration.recognize import ANY_DTYPES, Norm
+from integration.recognize import ANY_DTYPES, Formula
 from micro_ops.layernorm.op import LayerNormSingleCore
 
 
@@ -35,7 +35,7 @@ class TtLayerNorm(TtNorm):
             ValueError: gamma or beta has another shape or dtype
         """
         names = (None if gamma is None else "weight", None if beta is None else "bias")
-        super().__init__(Norm(width, eps, True, *names, 0.0, False, ANY_DTYPES), gamma, beta, device)
+        super().__init__(Formula(width, eps, True, *names, 0.0, False, ANY_DTYPES), gamma, beta, device)
 
     @classmethod
     def from_checkpoint(
@@ -58,4 +58,4 @@ class TtLayerNorm(TtNorm):
         return cls(weights["weight"].shape[-1], weights["weight"], weights["bias"], eps, device)
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return LayerNormSingleCore.op(x, self.gamma, self.beta, epsilon=self.eps)
+        return LayerNormSingleCore.op(x, self.gamma, self.beta, epsilon=self.epsilon)

@@ -12,7 +12,7 @@ import torch
 import ttnn
 from torch import nn
 
-from integration.recognize import DTYPES, TTNN_DTYPES, Norm, NotANormError, recognize
+from integration.recognize import DTYPES, TTNN_DTYPES, Formula, NotANormError, recognize
 from micro_ops.layernorm.op import LayerNormArgumentError, fit_l1
 from weights_tools import Checkpoint, CheckpointError
 
@@ -72,7 +72,7 @@ class TtNorm(nn.Module):
     raise.
 
     Attributes:
-        norm: what is computed
+        formula: what is computed
         device: an open device
         launches: how many times the kernels ran for this module
         fallback: takes a call that the kernels can't, or None, which lets the error through
@@ -81,17 +81,19 @@ class TtNorm(nn.Module):
 
     subtracts_mean: bool
 
-    def __init__(self, norm: Norm, gamma: torch.Tensor | None, beta: torch.Tensor | None, device: ttnn.Device) -> None:
+    def __init__(
+        self, formula: Formula, gamma: torch.Tensor | None, beta: torch.Tensor | None, device: ttnn.Device
+    ) -> None:
         super().__init__()
         for name, weight in (("gamma", gamma), ("beta", beta)):
-            if weight is not None and (tuple(weight.shape) != (norm.width,) or weight.dtype not in DTYPES):
+            if weight is not None and (tuple(weight.shape) != (formula.width,) or weight.dtype not in DTYPES):
                 raise ValueError(
-                    f"{name} must have shape ({norm.width},) and dtype bfloat16 or float32,"
+                    f"{name} must have shape ({formula.width},) and dtype bfloat16 or float32,"
                     f" but has {tuple(weight.shape)} and {weight.dtype}"
                 )
         self.register_parameter("weight", None if gamma is None else nn.Parameter(gamma, gamma.requires_grad))
         self.register_parameter("bias", None if beta is None else nn.Parameter(beta, beta.requires_grad))
-        self._take_up(norm, device, {}, inspect.signature(_plain_forward))
+        self._take_up(formula, device, {}, inspect.signature(_plain_forward))
 
     @classmethod
     def from_torch(cls, layer: nn.Module, device: ttnn.Device) -> Self:
@@ -106,20 +108,20 @@ class TtNorm(nn.Module):
         return cls.standing_for(layer, recognize(layer), device, {})
 
     @classmethod
-    def standing_for(cls, layer: nn.Module, norm: Norm, device: ttnn.Device, copies: Copies) -> Self:
-        """`from_torch` for a `layer` that was recognized as `norm`.
+    def standing_for(cls, layer: nn.Module, formula: Formula, device: ttnn.Device, copies: Copies) -> Self:
+        """`from_torch` for a `layer` that was recognized as `formula`.
 
         Args:
             copies: what is on the device already; what is missing is added to it
         """
-        if norm.subtract_mean != cls.subtracts_mean:
-            kind = "a LayerNorm" if norm.subtract_mean else "an RMSNorm"
+        if formula.subtract_mean != cls.subtracts_mean:
+            kind = "a LayerNorm" if formula.subtract_mean else "an RMSNorm"
             raise NotANormError(f"{type(layer).__name__} is {kind}, which {cls.__name__} does not compute")
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         vars(self).update(vars(layer))
         vars(self).pop("_compiled_call_impl", None)  # a call prefers it to forward
-        self._take_up(norm, device, copies, inspect.signature(layer.forward))
+        self._take_up(formula, device, copies, inspect.signature(layer.forward))
         return self
 
     @staticmethod
@@ -132,21 +134,21 @@ class TtNorm(nn.Module):
 
     @property
     def width(self) -> int:
-        return self.norm.width
+        return self.formula.width
 
     @property
-    def eps(self) -> float:
-        return self.norm.eps
+    def epsilon(self) -> float:
+        return self.formula.epsilon
 
     @property
     def gamma(self) -> ttnn.Tensor | None:
         """(1, W) row-major in DRAM, of the values that the Parameter has now."""
-        return self._gamma.of(self._weight(self.norm.gamma)) if self._gamma else None
+        return self._gamma.of(self._weight(self.formula.gamma)) if self._gamma else None
 
     @property
     def beta(self) -> ttnn.Tensor | None:
         """(1, W) row-major in DRAM, of the values that the Parameter has now."""
-        return self._beta.of(self._weight(self.norm.beta)) if self._beta else None
+        return self._beta.of(self._weight(self.formula.beta)) if self._beta else None
 
     @abstractmethod
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
@@ -174,7 +176,7 @@ class TtNorm(nn.Module):
                 raise NormInputError(reason)
             self.fallbacks += 1
             return self.fallback(*args, **kwargs)
-        weights = [self._parameters[name] for name in (self.norm.gamma, self.norm.beta) if name]
+        weights = [self._parameters[name] for name in (self.formula.gamma, self.formula.beta) if name]
         return _NoBackward.apply(self._run, x, *weights)
 
     def __reduce_ex__(self, _: object) -> NoReturn:
@@ -184,11 +186,11 @@ class TtNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.width}, eps={self.eps}, launches={self.launches}"
+        return f"{self.width}, eps={self.epsilon}, launches={self.launches}"
 
-    def _take_up(self, norm: Norm, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
+    def _take_up(self, formula: Formula, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
         """Sets what is ours, and uploads the weights."""
-        self.norm = norm
+        self.formula = formula
         self.device = device
         self.launches = self.fallbacks = 0
         self.fallback: Callable[..., Any] | None = None
@@ -198,7 +200,7 @@ class TtNorm(nn.Module):
         def copy(name: str | None, offset: float) -> DeviceWeight | None:
             return copies.setdefault((id(self._weight(name)), offset), DeviceWeight(device, offset)) if name else None
 
-        self._gamma, self._beta = copy(norm.gamma, norm.gamma_offset), copy(norm.beta, 0.0)
+        self._gamma, self._beta = copy(formula.gamma, formula.gamma_offset), copy(formula.beta, 0.0)
         _ = self.gamma, self.beta  # what can't be uploaded is told now
 
     def _weight(self, name: str | None) -> torch.Tensor:
@@ -226,9 +228,9 @@ class TtNorm(nn.Module):
     def _refusal(self, x: torch.Tensor) -> str:
         """Why the kernels can't compute the norm of `x`, or ""."""
         weights = next((weight.dtype for weight in self.parameters()), None)
-        allowed = sorted({str(of_x) for of_x, of_weights in self.norm.dtypes if weights in (None, of_weights)})
+        allowed = sorted({str(of_x) for of_x, of_weights in self.formula.dtypes if weights in (None, of_weights)})
         if not allowed:
-            taken = sorted({str(of_weights) for _, of_weights in self.norm.dtypes})
+            taken = sorted({str(of_weights) for _, of_weights in self.formula.dtypes})
             return f"the weights must be {' or '.join(taken)}, but are {weights}"
         if x.ndim == 0 or x.shape[-1] != self.width or str(x.dtype) not in allowed:
             return (

@@ -49,7 +49,7 @@ MAX_RELATIVE_NORM = 1e-4
 MIN_EXACT = 0.97
 PROBE_ELEMENTS = 4096  # at least; enough to tell a quarter from nothing
 MANY_ELEMENTS = 2**15  # of the probe with the most rows; torch splits larger ones among threads that wait
-# Of rows, beside sqrt(eps), where eps tells. A row of zeros gives beta; above 1e16 a sum of squares leaves float32.
+# Of rows, beside sqrt(epsilon), where it tells. A row of zeros gives beta; above 1e16 a sum of squares leaves float32.
 MAGNITUDES = (0.0, 1.0, 1e4, 1e8, 1e16)
 
 
@@ -62,12 +62,12 @@ class _ForwardFailsError(NotANormError):
 
 
 @dataclass(frozen=True)
-class Norm:
+class Formula:
     """What a module computes over the last dimension.
 
     Attributes:
         width: W
-        eps: added to the variance or mean square
+        epsilon: added to the variance or mean square
         subtract_mean: LayerNorm, else RMSNorm
         gamma, beta: names of the parameters (W,), or None where there is none
         gamma_offset: added to gamma; 1 where gamma is kept as its distance from 1
@@ -76,7 +76,7 @@ class Norm:
     """
 
     width: int
-    eps: float
+    epsilon: float
     subtract_mean: bool
     gamma: str | None
     beta: str | None
@@ -93,11 +93,11 @@ class Norm:
         if gamma is not None:
             gamma = gamma.detach().double() + self.gamma_offset
         if self.subtract_mean:
-            return LayerNormSingleCore.golden(x, gamma, None if beta is None else beta.detach(), self.eps)
-        return RMSNormSingleCore.golden(x, gamma, self.eps, self.round_before_gamma)
+            return LayerNormSingleCore.golden(x, gamma, None if beta is None else beta.detach(), self.epsilon)
+        return RMSNormSingleCore.golden(x, gamma, self.epsilon, self.round_before_gamma)
 
 
-def recognize(module: nn.Module) -> Norm:
+def recognize(module: nn.Module) -> Formula:
     """What `module` computes, called with one tensor.
 
     Raises:
@@ -110,25 +110,27 @@ def recognize(module: nn.Module) -> Norm:
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         raise NotANormError(f"its weights are {_join(dtypes)}, but all must be bfloat16, or all float32")
     with torch.random.fork_rng(devices=[]):  # a dropout would take the model's random numbers
-        norm = _formula(module, width, gamma, beta)
-        _check_everywhere(module, norm, torch.float32, torch.float32)
+        formula = _fitting_formula(module, width, gamma, beta)
+        _check_everywhere(module, formula, torch.float32, torch.float32)
         reason = ""
         for weights in DTYPES:  # bfloat16 first, which settles the order
             try:
-                order = _rounds_before_gamma(module, norm, weights)
-                _check_everywhere(module, replace(norm, round_before_gamma=order), torch.bfloat16, weights)
+                order = _rounds_before_gamma(module, formula, weights)
+                _check_everywhere(module, replace(formula, round_before_gamma=order), torch.bfloat16, weights)
             except NotANormError as error:
                 reason = reason or str(error)
                 continue
-            if weights == torch.bfloat16 or order == norm.round_before_gamma:
-                norm = replace(norm, round_before_gamma=order, dtypes=norm.dtypes | {(torch.bfloat16, weights)})
-    if not dtypes <= {weights for _, weights in norm.dtypes}:
+            if weights == torch.bfloat16 or order == formula.round_before_gamma:
+                formula = replace(
+                    formula, round_before_gamma=order, dtypes=formula.dtypes | {(torch.bfloat16, weights)}
+                )
+    if not dtypes <= {weights for _, weights in formula.dtypes}:
         raise NotANormError(reason)
-    if norm.eps < FLOAT32_TINY:
-        raise NotANormError(f"its eps, {norm.eps:g}, is below {FLOAT32_TINY:g}, the smallest normal float32")
-    if reason := too_wide(norm, dtypes.pop() if dtypes else None, LARGEST_L1):
+    if formula.epsilon < FLOAT32_TINY:
+        raise NotANormError(f"its eps, {formula.epsilon:g}, is below {FLOAT32_TINY:g}, the smallest normal float32")
+    if reason := too_wide(formula, dtypes.pop() if dtypes else None, LARGEST_L1):
         raise NotANormError(reason)
-    return norm
+    return formula
 
 
 def optional_arguments(module: nn.Module) -> tuple[str, ...]:
@@ -137,30 +139,30 @@ def optional_arguments(module: nn.Module) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in others if parameter.kind not in VARIADIC)
 
 
-def too_wide(norm: Norm, weights: torch.dtype | None, available: int) -> str:
+def too_wide(formula: Formula, weights: torch.dtype | None, available: int) -> str:
     """Why `available` bytes of L1 can't hold a row of any type that goes with weights of type `weights`, or "".
 
     Args:
         weights: None if there are none
     """
     needed = []
-    for x, of_weights in norm.dtypes:
+    for x, of_weights in formula.dtypes:
         if weights in (None, of_weights):
-            gamma = torch.float32 if norm.gamma_offset else of_weights  # an offset is added in float32
-            needed.append(_l1_bytes(norm, x, gamma, of_weights))
+            gamma = torch.float32 if formula.gamma_offset else of_weights  # an offset is added in float32
+            needed.append(_l1_bytes(formula, x, gamma, of_weights))
     if min(needed) <= available:
         return ""
-    return f"rows of {norm.width} elements need {min(needed)} bytes of L1, but a core has {available} at most"
+    return f"rows of {formula.width} elements need {min(needed)} bytes of L1, but a core has {available} at most"
 
 
-def _l1_bytes(norm: Norm, x: torch.dtype, gamma: torch.dtype, beta: torch.dtype) -> int:
+def _l1_bytes(formula: Formula, x: torch.dtype, gamma: torch.dtype, beta: torch.dtype) -> int:
     """What the op's circular buffers take for single rows of type `x`."""
     cbs = _create_cb_descriptors(
         _core_grid(),
-        _calculate_sizes((norm.width,), 1),
+        _calculate_sizes((formula.width,), 1),
         TTNN_DTYPES[x],
-        TTNN_DTYPES[gamma] if norm.gamma else None,
-        TTNN_DTYPES[beta] if norm.beta else None,
+        TTNN_DTYPES[gamma] if formula.gamma else None,
+        TTNN_DTYPES[beta] if formula.beta else None,
     )
     return sum(cb.total_size for cb in cbs)
 
@@ -222,7 +224,7 @@ def _weight_names(module: nn.Module) -> tuple[str | None, str | None]:
     return gamma, beta
 
 
-def _eps_candidates(module: nn.Module) -> list[float]:
+def _epsilon_candidates(module: nn.Module) -> list[float]:
     """Every number between 0 and 1 that the module keeps, whatever its name."""
     kept = (*vars(module).values(), *module.buffers(recurse=False))
     values = [v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 and not v.is_meta else v for v in kept]
@@ -232,33 +234,33 @@ def _eps_candidates(module: nn.Module) -> list[float]:
     return candidates
 
 
-def _formula(module: nn.Module, width: int, gamma: str | None, beta: str | None) -> Norm:
-    candidates = _eps_candidates(module)
+def _fitting_formula(module: nn.Module, width: int, gamma: str | None, beta: str | None) -> Formula:
+    candidates = _epsilon_candidates(module)
     if not candidates:
         raise NotANormError("it keeps no number between 0 and 1 that could be its eps")
     probe = _probe(module, torch.float32)
-    for eps in candidates:
-        x = _ordinary_input(width, eps)
+    for epsilon in candidates:
+        x = _ordinary_input(width, epsilon)
         y = _run(probe, x).double()
         for subtract_mean, offset in itertools.product((True, False), (0.0, 1.0) if gamma else (0.0,)):
             if beta and not subtract_mean:
                 continue  # the kernels know no RMSNorm with beta
-            norm = Norm(
-                width, eps, subtract_mean, gamma, beta, offset, False, frozenset([(torch.float32, torch.float32)])
+            formula = Formula(
+                width, epsilon, subtract_mean, gamma, beta, offset, False, frozenset([(torch.float32, torch.float32)])
             )
-            expected = norm.golden(x, *_weights(probe, norm))
+            expected = formula.golden(x, *_weights(probe, formula))
             if _worst_row(y, expected) <= MAX_RELATIVE_NORM:
-                return norm
+                return formula
     raise NotANormError(f"it is no LayerNorm or RMSNorm over the last dimension with eps {_join(candidates)}")
 
 
-def _rounds_before_gamma(module: nn.Module, norm: Norm, weights: torch.dtype) -> bool:
+def _rounds_before_gamma(module: nn.Module, formula: Formula, weights: torch.dtype) -> bool:
     """Which order of rounding the module keeps to, with bfloat16 input and weights of type `weights`."""
-    probe, x = _probe(module, weights), _ordinary_input(norm.width, norm.eps).to(torch.bfloat16)
+    probe, x = _probe(module, weights), _ordinary_input(formula.width, formula.epsilon).to(torch.bfloat16)
     y = _run(probe, x)
     shares = {}
-    for order in (False,) if norm.subtract_mean or not norm.gamma else (False, True):
-        golden = replace(norm, round_before_gamma=order).golden(x, *_weights(probe, norm))
+    for order in (False,) if formula.subtract_mean or not formula.gamma else (False, True):
+        golden = replace(formula, round_before_gamma=order).golden(x, *_weights(probe, formula))
         shares[order] = (y == golden.to(torch.bfloat16)).double().mean().item()
     best = max(shares, key=lambda order: shares[order])
     if shares[best] < MIN_EXACT:
@@ -269,8 +271,8 @@ def _rounds_before_gamma(module: nn.Module, norm: Norm, weights: torch.dtype) ->
     return best
 
 
-def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights: torch.dtype) -> None:
-    """That `module` computes `norm` of input of type `dtype`, with weights of type `weights`, whatever the input's
+def _check_everywhere(module: nn.Module, formula: Formula, dtype: torch.dtype, weights: torch.dtype) -> None:
+    """That `module` computes `formula` of input of type `dtype`, with weights of type `weights`, whatever the input's
     rank, rows and magnitude, in both modes, and keeps nothing between calls.
 
     A rank that it takes no tensor of is no fault.
@@ -282,8 +284,8 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
     before = _state(probe) | {name: _copied(name, buffer) for name, buffer in probe._buffers.items()}
     taken: set[int] = set()  # ranks
     not_taken: dict[int, _ForwardFailsError] = {}
-    for what, x in _inputs(norm.width, norm.eps, dtype):
-        expected = norm.golden(x, *_weights(probe, norm))
+    for what, x in _inputs(formula.width, formula.epsilon, dtype):
+        expected = formula.golden(x, *_weights(probe, formula))
         for training in (False, True):
             probe.training = training
             mode = "training" if training else "inference"
@@ -298,7 +300,7 @@ def _check_everywhere(module: nn.Module, norm: Norm, dtype: torch.dtype, weights
             if not _agrees(y, expected):
                 raise NotANormError(
                     f"in {mode}, it gives {what} of shape {tuple(x.shape)} {x.dtype} other values than a"
-                    f" {'LayerNorm' if norm.subtract_mean else 'RMSNorm'} with eps {norm.eps:g}"
+                    f" {'LayerNorm' if formula.subtract_mean else 'RMSNorm'} with eps {formula.epsilon:g}"
                 )
     for rank in taken & not_taken.keys():
         raise not_taken[rank]
@@ -325,8 +327,8 @@ def _worst_row(y: torch.Tensor, expected: torch.Tensor) -> float:
     return torch.where(error == 0, 0.0, error / size).max().item()  # a row that must be 0 has size 0
 
 
-def _weights(probe: nn.Module, norm: Norm) -> list[torch.Tensor | None]:
-    return [None if name is None else probe.get_parameter(name) for name in (norm.gamma, norm.beta)]
+def _weights(probe: nn.Module, formula: Formula) -> list[torch.Tensor | None]:
+    return [None if name is None else probe.get_parameter(name) for name in (formula.gamma, formula.beta)]
 
 
 def _probe(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -380,15 +382,15 @@ def _same(a: Any, b: Any) -> bool:
         return False
 
 
-def _ordinary_input(width: int, eps: float) -> torch.Tensor:
-    """(2, rows, W) float32: rows about as large as sqrt(eps), where eps tells, and rows of order one."""
+def _ordinary_input(width: int, epsilon: float) -> torch.Tensor:
+    """(2, rows, W) float32: rows about as large as sqrt(epsilon), where it tells, and rows of order one."""
     rows = max(3, PROBE_ELEMENTS // width)
-    return _rows(width, [eps**0.5] * rows + [1.0] * rows).reshape(2, rows, width)
+    return _rows(width, [epsilon**0.5] * rows + [1.0] * rows).reshape(2, rows, width)
 
 
-def _inputs(width: int, eps: float, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+def _inputs(width: int, epsilon: float, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors (..., W) with what they are: ranks 1 to 5, one row and many, rows of one magnitude and of all."""
-    magnitudes = (eps**0.5, *MAGNITUDES)
+    magnitudes = (epsilon**0.5, *MAGNITUDES)
     for magnitude in magnitudes:
         what = f"rows of magnitude {magnitude:g}"
         for shape in ((width,), (2, 2, width)):

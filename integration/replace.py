@@ -22,7 +22,7 @@ from torch import nn
 
 from integration.layernorm import TtLayerNorm
 from integration.norm import Copies, TtNorm, check_open
-from integration.recognize import INTERNAL, Norm, NotANormError, optional_arguments, recognize, too_wide
+from integration.recognize import INTERNAL, Formula, NotANormError, optional_arguments, recognize, too_wide
 from integration.rmsnorm import TtRMSNorm
 
 type Pattern = str | re.Pattern[str]
@@ -39,7 +39,7 @@ class FoundNorm:
     Attributes:
         names: its dotted names; more than one if the module is in several places
         module: itself
-        norm: what it computes, called with one tensor; None if the kernels can't stand in for it
+        formula: what it computes, called with one tensor; None if the kernels can't stand in for it
         reason: why they can't; "" if they can, or if it is only called a norm and made of other modules
         tied_to: names of other modules that hold a Parameter of its
         optional: what its forward takes beside the tensor; the kernels compute nothing with it
@@ -48,7 +48,7 @@ class FoundNorm:
 
     names: tuple[str, ...]
     module: nn.Module
-    norm: Norm | None
+    formula: Formula | None
     reason: str
     tied_to: tuple[str, ...]
     optional: tuple[str, ...]
@@ -70,7 +70,7 @@ class FoundNorm:
             return "replaced"
         if self.reason:
             return f"no: {self.reason}"
-        if self.norm is None:
+        if self.formula is None:
             return (
                 f"it holds {_abridged(list(self.holds), 2)}" if self.holds else "no norm: it is made of other modules"
             )
@@ -83,16 +83,16 @@ class NormPlan(list[FoundNorm]):
     def __rich__(self) -> Table:
         table = _table("name", "class", "width", "eps", "dtype", "bias", "layer", "shared with", "supported")
         for found in self:
-            norm = found.norm
-            weights = found.module.parameters(recurse=norm is not None or bool(found.reason))
+            formula = found.formula
+            weights = found.module.parameters(recurse=formula is not None or bool(found.reason))
             dtypes = {str(weight.dtype).removeprefix("torch.") for weight in weights}
             table.add_row(
                 found.name,
                 class_name(found.module),
-                str(norm.width) if norm else "",
-                f"{norm.eps:g}" if norm else "",
+                str(formula.width) if formula else "",
+                f"{formula.epsilon:g}" if formula else "",
                 ", ".join(sorted(dtypes)),
-                ("yes" if norm.beta else "no") if norm else "",
+                ("yes" if formula.beta else "no") if formula else "",
                 "" if found.layer is None else str(found.layer),
                 ", ".join((*found.names[1:], *found.tied_to)),
                 found.supported,
@@ -174,8 +174,8 @@ class Replacement:
             for found in plan:
                 if isinstance(found.module, TtNorm):
                     self.norms[found.name] = found.module
-                elif found.norm is not None:
-                    self._replace(model, found, found.norm, device, copies, fallback)
+                elif found.formula is not None:
+                    self._replace(model, found, found.formula, device, copies, fallback)
                 elif found.reason:
                     self._count_calls(found)
         except BaseException:
@@ -208,14 +208,14 @@ class Replacement:
         self,
         model: nn.Module,
         found: FoundNorm,
-        norm: Norm,
+        formula: Formula,
         device: ttnn.Device,
         copies: Copies,
         fallback: bool,
     ) -> None:
         original = found.module
-        cls: type[TtNorm] = TtLayerNorm if norm.subtract_mean else TtRMSNorm
-        replacement = cls.standing_for(original, norm, device, copies)
+        cls: type[TtNorm] = TtLayerNorm if formula.subtract_mean else TtRMSNorm
+        replacement = cls.standing_for(original, formula, device, copies)
         replacement.fallback = original.forward if fallback else None
 
         def put_back() -> None:
@@ -292,12 +292,12 @@ def _fitting(plan: NormPlan) -> NormPlan:
     checked = NormPlan()
     for found in plan:
         reason = found.reason
-        if found.norm and not isinstance(found.module, TtNorm):
+        if found.formula and not isinstance(found.module, TtNorm):
             weights = next((weight.dtype for weight in found.module.parameters()), None)
-            reason = too_wide(found.norm, weights, available)
+            reason = too_wide(found.formula, weights, available)
         elif left := [name for name in found.holds if name not in selected]:
             reason = f"it holds {_abridged(left)}, which are not selected"
-        checked.append(replace(found, norm=None if reason else found.norm, reason=reason))
+        checked.append(replace(found, formula=None if reason else found.formula, reason=reason))
     return checked
 
 
@@ -311,22 +311,22 @@ def _all_norms(model: nn.Module) -> list[FoundNorm]:
         for parameter in module.parameters(recurse=False):
             holders.setdefault(id(parameter), []).append(names[0])
     inlined = _inlined(model)
-    seen: dict[Hashable, tuple[Norm | None, str]] = {}
+    seen: dict[Hashable, tuple[Formula | None, str]] = {}
     norms: list[FoundNorm] = []
     for module, names in places.items():
         if inlined & set(names):
-            norm, reason = None, "a traced graph has taken its code into its own"
+            formula, reason = None, "a traced graph has taken its code into its own"
             listed = all(parameter.ndim == 1 for parameter in module.parameters())  # its class is lost
         else:
             key = _configuration(module) or id(module)
-            norm, reason = seen[key] = seen.get(key) or _recognized(module)
-            listed = norm is not None or _is_called_norm(module)
+            formula, reason = seen[key] = seen.get(key) or _recognized(module)
+            listed = formula is not None or _is_called_norm(module)
         if listed:
             tied = (
                 name for parameter in module.parameters() for name in holders.get(id(parameter), ()) if name != names[0]
             )
-            optional = optional_arguments(module) if norm and not isinstance(module, TtNorm) else ()
-            norms.append(FoundNorm(tuple(names), module, norm, reason, tuple(dict.fromkeys(tied)), optional, ()))
+            optional = optional_arguments(module) if formula and not isinstance(module, TtNorm) else ()
+            norms.append(FoundNorm(tuple(names), module, formula, reason, tuple(dict.fromkeys(tied)), optional, ()))
     return [_with_parts(found, norms) if found.module._modules else found for found in norms]
 
 
@@ -342,14 +342,14 @@ def _with_parts(found: FoundNorm, norms: list[FoundNorm]) -> FoundNorm:
     return replace(found, reason="", tied_to=(), holds=holds)
 
 
-def _recognized(module: nn.Module) -> tuple[Norm | None, str]:
+def _recognized(module: nn.Module) -> tuple[Formula | None, str]:
     if isinstance(module, TtNorm):
-        return module.norm, ""
+        return module.formula, ""
     try:
-        norm = recognize(module)
+        formula = recognize(module)
     except NotANormError as error:
         return None, str(error)
-    return norm, ""
+    return formula, ""
 
 
 def _configuration(module: nn.Module) -> Hashable:

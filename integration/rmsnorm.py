@@ -7,7 +7,7 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from integration.recognize import ANY_DTYPES, Norm
+from integration.recognize import ANY_DTYPES, Formula
 from micro_ops.layernorm.op import RMSNormSingleCore
 
 
@@ -28,7 +28,7 @@ class TtRMSNorm(TtNorm):
         """
         width = gamma.shape[-1] if gamma.ndim else 0
         super().__init__(
-            Norm(width, eps, False, "weight", None, 0.0, round_before_gamma, ANY_DTYPES), gamma, None, device
+            Formula(width, eps, False, "weight", None, 0.0, round_before_gamma, ANY_DTYPES), gamma, None, device
         )
 
     @classmethod
@@ -51,4 +51,6 @@ class TtRMSNorm(TtNorm):
         return cls(cls._read(folder, prefix, ("weight",), dtype)["weight"], eps, device)
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return RMSNormSingleCore.op(x, self.gamma, epsilon=self.eps, round_before_gamma=self.norm.round_before_gamma)
+        return RMSNormSingleCore.op(
+            x, self.gamma, epsilon=self.epsilon, round_before_gamma=self.formula.round_before_gamma
+        )

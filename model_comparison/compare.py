@@ -204,10 +204,10 @@ def _told(replacement: Replacement, tell: Callable[[str], None]) -> Iterator[Non
 
 
 def _recorded(found: FoundNorm, launches: int) -> RecordedNorm:
-    assert found.norm is not None  # replace_norms refuses what it can't serve
+    assert found.formula is not None  # replace_norms refuses what it can't serve
     weights = dict(found.module.named_parameters())
-    gamma, beta = (weights[name].detach() if name else None for name in (found.norm.gamma, found.norm.beta))
-    return RecordedNorm(found.norm, gamma, beta, launches)
+    gamma, beta = (weights[name].detach() if name else None for name in (found.formula.gamma, found.formula.beta))
+    return RecordedNorm(found.formula, gamma, beta, launches)
 
 
 def _isolated(recording: Recording, bounds: Bounds) -> tuple[list[Tap], list[Flips]]:

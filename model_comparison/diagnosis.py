@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from integration.recognize import Norm
+from integration.recognize import Formula
 from model_comparison.block import NormTap
 from model_comparison.metrics import scaled_ulps
 from model_comparison.recording import RecordedNorm
@@ -77,7 +77,7 @@ def applied_weights(norm: RecordedNorm, tap: NormTap) -> tuple[torch.Tensor, tor
     x, y = tap.input.reshape(-1, width), tap.output.reshape(-1, width).double()
     if len(y) < FEW_TOKENS:
         return None
-    x_hat = norm.norm.golden(x, None, None)
+    x_hat = norm.formula.golden(x, None, None)
     if norm.beta is None:
         return (y * x_hat).sum(0) / x_hat.square().sum(0), torch.zeros(width, dtype=torch.float64)
     mean = x_hat.mean(0)
@@ -153,12 +153,12 @@ def _explained(
 
 
 def _suspects(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> Iterator[_Suspect]:
-    formula = norm.norm
+    formula = norm.formula
     gamma, beta = norm.gamma, norm.beta
     shift = torch.zeros(1, dtype=torch.float64) if beta is None else beta.double()
     unshifted, device = golden - shift, y.double()
 
-    def of(changed: Norm, gamma: torch.Tensor | None) -> torch.Tensor:
+    def of(changed: Formula, gamma: torch.Tensor | None) -> torch.Tensor:
         return changed.golden(x, gamma, None)
 
     x_hat = of(formula, None)
@@ -196,8 +196,8 @@ def _suspects(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torc
     offset = (device - golden).mean().item()
     yield _Suspect(f"offset {offset:.3g}", f"{offset:.4g} is added to each element.", golden + offset, 1)
     if (found := _fitted_eps(formula, x, device - shift, unshifted)) is not None:
-        values = of(replace(formula, eps=found[0]), gamma) + shift
-        hint = f"eps is about {found[0]:.2g} in place of {formula.eps:g}."
+        values = of(replace(formula, epsilon=found[0]), gamma) + shift
+        hint = f"eps is about {found[0]:.2g} in place of {formula.epsilon:g}."
         yield _Suspect("wrong eps", hint, values, 1, found[1])
 
     if len(y) < FEW_TOKENS:
@@ -242,7 +242,7 @@ def _beta_match(device: torch.Tensor, golden: torch.Tensor, beta: torch.Tensor) 
     return f"what is missing, averaged by column, correlates with beta by {correlation:.5f}"
 
 
-def _fitted_eps(formula: Norm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> tuple[float, str] | None:
+def _fitted_eps(formula: Formula, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> tuple[float, str] | None:
     """The eps that makes `golden` (T, W) rows as large as those of `y`, and how far they differ in that; None if no eps
     does."""
     x = x.double()
@@ -250,7 +250,7 @@ def _fitted_eps(formula: Norm, x: torch.Tensor, y: torch.Tensor, golden: torch.T
     scales = (y * golden).sum(1) / golden.square().sum(1)
     # The row that shows eps best is the one with the smallest variance.
     row = int(size.argmin())
-    eps = ((size[row] + formula.eps) / scales[row].square() - size[row]).item()
+    eps = ((size[row] + formula.epsilon) / scales[row].square() - size[row]).item()
     if not 0 <= eps < math.inf:
         return None
     return (

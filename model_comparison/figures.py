@@ -220,7 +220,7 @@ def _tokens(axes: Axes, e: _Elements) -> None:
 
 
 def _gamma(axes: Axes, e: _Elements) -> None:
-    _weight(axes, "gamma", e.norm.gamma, None if e.applied is None else e.applied[0] - e.norm.norm.gamma_offset)
+    _weight(axes, "gamma", e.norm.gamma, None if e.applied is None else e.applied[0] - e.norm.formula.gamma_offset)
 
 
 def _beta(axes: Axes, e: _Elements) -> None:

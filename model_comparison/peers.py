@@ -67,7 +67,7 @@ class Trial:
 
     def errors(self, y: ttnn.Tensor) -> Errors:
         """Of a result, against float64."""
-        golden = self._norm.norm.golden(self._x, self._gamma, self._beta)
+        golden = self._norm.formula.golden(self._x, self._gamma, self._beta)
         operands = (golden - self._beta.double()).abs() + self._beta.double().abs() if self._is_layer_norm else None
         return compare(ttnn.to_torch(y), golden, operands)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from integration.recognize import Norm
+from integration.recognize import Formula
 from model_comparison.block import ChoiceTap, NormTap, Run
 from weights_tools import CheckpointError
 from weights_tools.files import save_tensors, written_whole
@@ -32,12 +32,12 @@ class RecordedNorm:
     """One norm of the block.
 
     Attributes:
-        norm: what HuggingFace's module was found to compute
+        formula: what HuggingFace's module was found to compute
         gamma, beta: (W,) as loaded, or None where there is none
         launches: of the device for this norm
     """
 
-    norm: Norm
+    formula: Formula
     gamma: torch.Tensor | None
     beta: torch.Tensor | None
     launches: int
@@ -45,7 +45,7 @@ class RecordedNorm:
     def golden(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """HuggingFace's norm of `x` in float64, and the size of the terms that were added to make each element:
         (..., W) both."""
-        golden = self.norm.golden(x, self.gamma, self.beta)
+        golden = self.formula.golden(x, self.gamma, self.beta)
         if self.beta is None:
             return golden, golden.abs()
         return golden, (golden - self.beta.double()).abs() + self.beta.double().abs()
@@ -153,16 +153,18 @@ def _run(taps: Mapping[str, dict[str, int]], kind: str, tensors: Mapping[str, to
 
 
 def _formula(norm: RecordedNorm) -> dict[str, Any]:
-    dtypes = sorted([_name(of_x), _name(of_weights)] for of_x, of_weights in norm.norm.dtypes)
-    return asdict(norm.norm) | {"dtypes": dtypes, "launches": norm.launches}
+    dtypes = sorted([_name(of_x), _name(of_weights)] for of_x, of_weights in norm.formula.dtypes)
+    fields = {"eps" if name == "epsilon" else name: value for name, value in asdict(norm.formula).items()}
+    return fields | {"dtypes": dtypes, "launches": norm.launches}
 
 
-def _norm(name: str, formula: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> RecordedNorm:
-    fields = dict(formula)
+def _norm(name: str, recorded: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> RecordedNorm:
+    fields = dict(recorded)
     launches = fields.pop("launches")
     dtypes = frozenset((getattr(torch, of_x), getattr(torch, of_weights)) for of_x, of_weights in fields["dtypes"])
     gamma, beta = (tensors.get(f"weights/{name}/{kind}") for kind in ("gamma", "beta"))
-    return RecordedNorm(Norm(**fields | {"dtypes": dtypes}), gamma, beta, launches)
+    formula = Formula(epsilon=fields.pop("eps"), **fields | {"dtypes": dtypes})
+    return RecordedNorm(formula, gamma, beta, launches)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -215,7 +215,7 @@ def _sentence(comparison: Comparison) -> str:
 
 
 def _norm(tap: Tap, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:
-    formula = norm.norm
+    formula = norm.formula
     centred, size = ("(x - mean)", "variance") if formula.subtract_mean else ("x", "mean(x^2)")
     gamma = "" if norm.gamma is None else " * gamma" if not formula.gamma_offset else " * (1 + gamma)"
     beta = "" if norm.beta is None else " + beta"
@@ -226,7 +226,7 @@ def _norm(tap: Tap, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:
         "formula": f"{centred} / sqrt({size} + eps){gamma}{beta}",
         "round_before_gamma": formula.round_before_gamma,
         "width": formula.width,
-        "eps": formula.eps,
+        "eps": formula.epsilon,
         "launches": norm.launches,
         "gamma": _statistics(norm.gamma),
         "beta": _statistics(norm.beta),

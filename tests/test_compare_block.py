@@ -153,8 +153,8 @@ def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
 def _op(norm: TtNorm, x: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
     """What `norm` does, but for what is `changed`."""
     weights = {"gamma_tensor": norm.gamma, "beta_tensor": norm.beta}
-    arguments = {"input_tensor": x, "epsilon": norm.eps}
-    if norm.norm.subtract_mean:
+    arguments = {"input_tensor": x, "epsilon": norm.epsilon}
+    if norm.formula.subtract_mean:
         return LayerNormSingleCore.op(**(arguments | weights | changed))
     del weights["beta_tensor"]
     return RMSNormSingleCore.op(**(arguments | weights | {"round_before_gamma": True} | changed))
@@ -168,11 +168,11 @@ def _scaled(norm: TtNorm, factor: float) -> ttnn.Tensor:
 
 
 def _mean_subtracted(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
-    return LayerNormSingleCore.op(x, norm.gamma, None, epsilon=norm.eps)
+    return LayerNormSingleCore.op(x, norm.gamma, None, epsilon=norm.epsilon)
 
 
 def _mean_left(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
-    return RMSNormSingleCore.op(x, norm.gamma, epsilon=norm.eps)
+    return RMSNormSingleCore.op(x, norm.gamma, epsilon=norm.epsilon)
 
 
 FAULTS: dict[str, tuple[str, Callable[..., ttnn.Tensor]]] = {

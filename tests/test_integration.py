@@ -81,7 +81,7 @@ def test_gives_back_ttnn_for_ttnn(device: Any) -> None:
 def test_takes_eps_and_width_from_the_layer(device: Any) -> None:
     layer, x = random_layer_norm(width=96, eps=0.5), random_input(4, 96)
     norm = TtLayerNorm.from_torch(layer, device)
-    assert (norm.width, norm.eps) == (96, 0.5)
+    assert (norm.width, norm.epsilon) == (96, 0.5)
     assert_is_layer_norm(norm(x), x, layer)
 
 

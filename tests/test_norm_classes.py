@@ -37,7 +37,7 @@ def test_every_class_is_recognized_or_refused(classes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("heading", [heading for heading in ROWS if heading.startswith("yes")])
 def test_one_of_each_kind_is_right_on_the_device(device: Any, classes: dict[str, Any], heading: str) -> None:
     module = build(classes[ROWS[heading].split(", ")[0]])
-    assert not list(check_on_device(module, outcome(module)[1].norm, device))
+    assert not list(check_on_device(module, outcome(module)[1].formula, device))
 
 
 # These call one of their norms with a gate.

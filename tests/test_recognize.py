@@ -42,7 +42,7 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32], ids=str)
 @pytest.mark.parametrize(
-    ("module", "expected"),  # width, eps, subtract_mean, gamma, beta, gamma_offset, round_before_gamma, dtypes
+    ("module", "expected"),  # width, epsilon, subtract_mean, gamma, beta, gamma_offset, round_before_gamma, dtypes
     [
         (nn.LayerNorm(64, eps=1e-3), (64, 1e-3, True, "weight", "bias", 0, False, OF_TORCH)),
         (nn.LayerNorm(64, bias=False), (64, 1e-5, True, "weight", None, 0, False, OF_TORCH)),
@@ -62,7 +62,7 @@ def test_finds_what_a_module_computes(module: nn.Module, expected: tuple[Any, ..
     for name, buffer in buffers.items():
         module.register_buffer(name, buffer)  # .to() would round eps
     norm = recognize(module)
-    fields = ("width", "eps", "subtract_mean", "gamma", "beta", "gamma_offset", "round_before_gamma", "dtypes")
+    fields = ("width", "epsilon", "subtract_mean", "gamma", "beta", "gamma_offset", "round_before_gamma", "dtypes")
     assert tuple(getattr(norm, field) for field in fields) == expected
 
 
@@ -242,7 +242,7 @@ def test_needs_no_values() -> None:
     """A plan can be made for a model whose weights are not loaded."""
     with torch.device("meta"):
         module = LlamaRMSNorm(64, eps=1e-5)
-    assert recognize(module).eps == 1e-5
+    assert recognize(module).epsilon == 1e-5
 
 
 def test_what_a_norm_keeps_beside_does_not_count_against_it() -> None:

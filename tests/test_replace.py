@@ -101,7 +101,7 @@ def test_plan_shows_all(model: Model) -> None:
     first, final = plan[0], plan[-1]
     assert first.tied_to == ("layers.1.before",)
     assert final.names == ("final", "head.0")
-    assert all(found.norm and not found.reason for found in plan)
+    assert all(found.formula and not found.reason for found in plan)
     table = [" ".join(row.split()) for row in str(plan).splitlines()]
     assert "name class width eps dtype bias layer shared with supported" in table
     assert "layers.0.before LlamaRMSNorm 64 0.1 bfloat16 no 0 layers.1.before yes" in table

@@ -63,7 +63,7 @@ def with_output(recording: Recording, name: str, output: Callable[[RecordedNorm,
 
 
 def without_beta(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
-    return norm.norm.golden(tap.input, norm.gamma, None)
+    return norm.formula.golden(tap.input, norm.gamma, None)
 
 
 def scaled(factor: float) -> Callable[[RecordedNorm, NormTap], torch.Tensor]:
@@ -94,8 +94,8 @@ def test_a_loaded_recording_is_the_saved_one(recording: Recording, tmp_path: Pat
     loaded = Recording.load(tmp_path / "run.safetensors")
     assert loaded.facts == recording.facts
     assert judge(loaded) == judge(recording)
-    assert {name: norm.norm for name, norm in loaded.norms.items()} == {
-        name: norm.norm for name, norm in recording.norms.items()
+    assert {name: norm.formula for name, norm in loaded.norms.items()} == {
+        name: norm.formula for name, norm in recording.norms.items()
     }
     for name in ("indexer", "router"):
         assert asdict_without_tensors(loaded, name) == asdict_without_tensors(recording, name)
@@ -151,17 +151,17 @@ def test_other_bounds_give_other_verdicts(recording: Recording, bounds: Bounds, 
 Fault = Callable[[RecordedNorm, NormTap], torch.Tensor]
 FAULTS: dict[str, tuple[str, Fault, str]] = {
     "dropped beta": (K_NORM, without_beta, "without beta"),
-    "swapped gamma and beta": (K_NORM, lambda n, t: n.norm.golden(t.input, n.beta, n.gamma), "changed places"),
-    "dropped gamma": (K_NORM, lambda n, t: n.norm.golden(t.input, None, n.beta), "without gamma"),
+    "swapped gamma and beta": (K_NORM, lambda n, t: n.formula.golden(t.input, n.beta, n.gamma), "changed places"),
+    "dropped gamma": (K_NORM, lambda n, t: n.formula.golden(t.input, None, n.beta), "without gamma"),
     "no mean": (K_NORM, lambda n, t: _other_mean(n, t) + n.beta.double(), "mean is not subtracted"),  # type: ignore[union-attr]
     "mean": (Q_NORM, lambda n, t: _other_mean(n, t), "mean is subtracted"),
     "order of rounding": (Q_NORM, lambda n, t: _with(n, t, round_before_gamma=False), "rounded once"),
     "scale 1.01": (Q_NORM, scaled(1.01), "scaled by 1.0"),
     "scale 0.99": (K_NORM, scaled(0.99), "before beta, is scaled by 0.9"),
     "offset 0.0": (Q_NORM, lambda n, t: n.golden(t.input)[0] + 0.05, "is added to each element"),
-    "wrong eps": (Q_NORM, lambda n, t: _with(n, t, eps=1e-2), "in place of 1e-06"),
-    "wrong gamma": (Q_NORM, lambda n, t: n.norm.golden(t.input, n.gamma.flip(0), None), "in another order"),  # type: ignore[union-attr]
-    "wrong beta": (K_NORM, lambda n, t: n.norm.golden(t.input, n.gamma, n.beta.flip(0)), "in another order"),  # type: ignore[union-attr]
+    "wrong eps": (Q_NORM, lambda n, t: _with(n, t, epsilon=1e-2), "in place of 1e-06"),
+    "wrong gamma": (Q_NORM, lambda n, t: n.formula.golden(t.input, n.gamma.flip(0), None), "in another order"),  # type: ignore[union-attr]
+    "wrong beta": (K_NORM, lambda n, t: n.formula.golden(t.input, n.gamma, n.beta.flip(0)), "in another order"),  # type: ignore[union-attr]
     "all zero": (Q_NORM, edited(lambda y: y.zero_()), "nothing was written"),
     "not normalized": (Q_NORM, lambda _, t: t.input, "is the input"),
     "NaN or Inf": (K_NORM, edited(lambda y: y[0, 2].fill_(torch.nan)), "made NaN or Inf of finite"),
@@ -172,11 +172,11 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
 
 
 def _with(norm: RecordedNorm, tap: NormTap, **changed: Any) -> torch.Tensor:
-    return replace(norm.norm, **changed).golden(tap.input, norm.gamma, norm.beta)
+    return replace(norm.formula, **changed).golden(tap.input, norm.gamma, norm.beta)
 
 
 def _other_mean(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
-    return replace(norm.norm, subtract_mean=not norm.norm.subtract_mean).golden(tap.input, norm.gamma, None)
+    return replace(norm.formula, subtract_mean=not norm.formula.subtract_mean).golden(tap.input, norm.gamma, None)
 
 
 def _noise(tap: NormTap, size: float) -> torch.Tensor:
@@ -201,7 +201,7 @@ def test_a_scaled_gamma_is_not_one_in_another_order(recording: Recording) -> Non
 
     def fault(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
         assert norm.gamma is not None
-        return norm.norm.golden(tap.input, (norm.gamma.float() * 1.01).to(torch.bfloat16), None)
+        return norm.formula.golden(tap.input, (norm.gamma.float() * 1.01).to(torch.bfloat16), None)
 
     wrong = with_output(recording, Q_NORM, fault)
     sentence = report(wrong, judge(wrong))["verdict"]["sentence"]
@@ -225,7 +225,7 @@ def test_what_one_token_can_not_tell_is_not_told(recording: Recording) -> None:
     """A gamma in another order needs several tokens to be seen."""
     norm, tap = recording.norms[Q_NORM], recording.result.norm(Q_NORM)
     assert norm.gamma is not None
-    one = NormTap(tap.input[:, :1], norm.norm.golden(tap.input[:, :1], norm.gamma.flip(0), None).to(torch.bfloat16))
+    one = NormTap(tap.input[:, :1], norm.formula.golden(tap.input[:, :1], norm.gamma.flip(0), None).to(torch.bfloat16))
     assert diagnose(norm, one, holds=False).kind == "unknown"
 
 
