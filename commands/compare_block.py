@@ -142,9 +142,10 @@ def main(
         except PlatformError as error:
             _stop(error, NO_DEVICE, verbose)
     from integration.replace import NormError
-    from model_comparison.compare import Bounds, judge
+    from model_comparison.judge import Bounds, judge
+    from model_comparison.page import check_folder, write_report
     from model_comparison.recording import Recording, RecordingError
-    from model_comparison.report import ReportError, check_folder, read_report, write_report
+    from model_comparison.report import ReportError, read_report
     from model_comparison.report import report as report_of
     from model_comparison.terminal import MIN_WIDTH, print_comparison, verdict_line
 
@@ -229,14 +230,14 @@ def _record(
 ) -> "Recording":
     """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
     from model_comparison.block import Block
-    from model_comparison.compare import collect
+    from model_comparison.collect import collect
 
     tell("reading the layer")
     block = Block(weights, layer)
     logger.info("opening the device and compiling kernels, up to a minute the first time ...")
     tell("opening the device")
     with _opened(platform, trace) as (device, counter):
-        recording = collect(block, device, patterns, isolated, tokens, seed, tell)
+        recording = collect(block, device, patterns, isolated=isolated, tokens=tokens, seed=seed, tell=tell)
         cycles = {"cycles": _cycles(recording, counter)} if counter else {}
     return replace(recording, facts=recording.facts | _origin(weights, platform, recording) | cycles)
 
@@ -261,7 +262,7 @@ def _cycles(recording: "Recording", counter: CycleCounter) -> list[dict[str, Any
 
     names = {op.CB_INPUT: "input", op.CB_GAMMA: "gamma", op.CB_BETA: "beta", op.CB_OUTPUT: "output"}
     found = []
-    order = [name for name in recording.result.taps if name in recording.norms]
+    order = [name for name in recording.result.activations if name in recording.norms]
     for name, launch in zip(order, counter.launches(), strict=True):
         phases = Phases.of(launch, op.CB_INPUT, op.CB_OUTPUT)
         held = {cb: launch.held(index) for index, cb in names.items()}
