@@ -210,7 +210,7 @@ def _measure(
     case: "Case", bar: int | None, peer: dict[str, Any] | None, device: Any, counter: CycleCounter, floor: Floor
 ) -> Result:
     """Runs `case` twice; the first launch's result is checked, the second one's cycles count."""
-    from micro_ops.layernorm.op import CB_INPUT, CB_OUTPUT
+    from micro_ops.layernorm.plan import CB_INPUT, CB_OUTPUT
     from model_comparison.peers import Trial
 
     trial = Trial(case, device)

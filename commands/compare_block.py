@@ -258,13 +258,13 @@ def _opened(platform: Platform, trace: Path | None) -> Iterator[tuple[Any, Cycle
 
 def _cycles(recording: "Recording", counter: CycleCounter) -> list[dict[str, Any]]:
     """Of each norm's launch, in order of execution: cycles, their phases, and what each CB held from when on."""
-    from micro_ops.layernorm import op
+    from micro_ops.layernorm import plan
 
-    names = {op.CB_INPUT: "input", op.CB_GAMMA: "gamma", op.CB_BETA: "beta", op.CB_OUTPUT: "output"}
+    names = {plan.CB_INPUT: "input", plan.CB_GAMMA: "gamma", plan.CB_BETA: "beta", plan.CB_OUTPUT: "output"}
     found = []
     order = [name for name in recording.result.activations if name in recording.norms]
     for name, launch in zip(order, counter.launches(), strict=True):
-        phases = Phases.of(launch, op.CB_INPUT, op.CB_OUTPUT)
+        phases = Phases.of(launch, plan.CB_INPUT, plan.CB_OUTPUT)
         held = {cb: launch.held(index) for index, cb in names.items()}
         found.append({"name": name, "cycles": launch.cycles, "phases": asdict(phases), "cbs": held})
     return found

@@ -8,7 +8,7 @@ import ttnn
 
 from integration.norm import TtNorm
 from integration.recognize import ANY_DTYPES, Formula
-from micro_ops.layernorm.op import LayerNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore
 
 
 class TtLayerNorm(TtNorm):

@@ -13,7 +13,8 @@ import ttnn
 from torch import nn
 
 from integration.recognize import DTYPES, TTNN_DTYPES, Formula, NotANormError, recognize
-from micro_ops.layernorm.op import LayerNormArgumentError, fit_l1
+from micro_ops.layernorm import LayerNormArgumentError
+from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
 
 
@@ -237,9 +238,13 @@ class TtNorm(nn.Module):
                 f"x must have shape (..., {self.width}) and dtype {' or '.join(allowed)},"
                 f" but x.shape={tuple(x.shape)} and x.dtype={x.dtype}"
             )
-        weights_dtypes = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
+        gamma, beta = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
         try:
-            fit_l1((math.prod(x.shape[:-1]), self.width), TTNN_DTYPES[x.dtype], *weights_dtypes)
+            make_plan(
+                (math.prod(x.shape[:-1]), self.width),
+                Dtypes(TTNN_DTYPES[x.dtype], gamma, beta),
+                l1_bytes=ttnn.get_max_worker_l1_unreserved_size(),
+            )
         except LayerNormArgumentError as error:
             return str(error)
         return ""

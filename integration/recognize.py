@@ -26,14 +26,9 @@ import torch
 import ttnn
 from torch import nn
 
-from micro_ops.layernorm.op import (
-    FLOAT32_TINY,
-    LayerNormSingleCore,
-    RMSNormSingleCore,
-    _calculate_sizes,
-    _core_grid,
-    _create_cb_descriptors,
-)
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.arguments import FLOAT32_TINY
+from micro_ops.layernorm.plan import Dtypes, least_l1_bytes
 
 DTYPES = (torch.bfloat16, torch.float32)
 ANY_DTYPES = frozenset(itertools.product(DTYPES, DTYPES))
@@ -149,22 +144,15 @@ def too_wide(formula: Formula, weights: torch.dtype | None, available: int) -> s
     for x, of_weights in formula.dtypes:
         if weights in (None, of_weights):
             gamma = torch.float32 if formula.gamma_offset else of_weights  # an offset is added in float32
-            needed.append(_l1_bytes(formula, x, gamma, of_weights))
+            dtypes = Dtypes(
+                TTNN_DTYPES[x],
+                TTNN_DTYPES[gamma] if formula.gamma else None,
+                TTNN_DTYPES[of_weights] if formula.beta else None,
+            )
+            needed.append(least_l1_bytes(formula.width, dtypes))
     if min(needed) <= available:
         return ""
     return f"rows of {formula.width} elements need {min(needed)} bytes of L1, but a core has {available} at most"
-
-
-def _l1_bytes(formula: Formula, x: torch.dtype, gamma: torch.dtype, beta: torch.dtype) -> int:
-    """What the op's circular buffers take for single rows of type `x`."""
-    cbs = _create_cb_descriptors(
-        _core_grid(),
-        _calculate_sizes((formula.width,), 1),
-        TTNN_DTYPES[x],
-        TTNN_DTYPES[gamma] if formula.gamma else None,
-        TTNN_DTYPES[beta] if formula.beta else None,
-    )
-    return sum(cb.total_size for cb in cbs)
 
 
 def _check_that_forward_runs(module: nn.Module) -> None:

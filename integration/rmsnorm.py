@@ -8,7 +8,7 @@ import ttnn
 
 from integration.norm import TtNorm
 from integration.recognize import ANY_DTYPES, Formula
-from micro_ops.layernorm.op import RMSNormSingleCore
+from micro_ops.layernorm import RMSNormSingleCore
 
 
 class TtRMSNorm(TtNorm):

@@ -19,7 +19,7 @@ from torch import nn
 from integration import TtLayerNorm
 from integration.norm import NormInputError
 from integration.recognize import NotANormError
-from micro_ops.layernorm.op import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
 from tests.child import PATIENCE, children_page_faults
 from tests.test_layernorm import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
 

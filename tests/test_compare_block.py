@@ -25,7 +25,7 @@ from commands.compare_block import main
 from integration import NormError, find_norms, replace_norms
 from integration.norm import TtNorm
 from integration.replace import Replacement
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from model_comparison.block import Block, Choice, NormActivation, Run
 from model_comparison.choices import Flips, needed_move
 from model_comparison.collect import collect, default_tokens

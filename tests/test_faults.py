@@ -25,7 +25,7 @@ INTERRUPTED = 128 + signal.SIGINT  # what a shell says of a process that SIGINT 
 # A launch with a known result, in a folder of compiled kernels that may be empty.
 NORM = """
     import ttnn
-    from micro_ops.layernorm.op import LayerNormSingleCore
+    from micro_ops.layernorm import LayerNormSingleCore
     from tests.test_layernorm import errors_of, random_input, random_weights, upload
 
     x, (gamma, beta) = random_input((5, 128)), random_weights(128)

@@ -12,7 +12,7 @@ import ttnn
 from torch import nn
 
 from integration import TtLayerNorm
-from micro_ops.layernorm.op import LayerNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore
 from model_comparison.metrics import compare
 from tests.small import SMALL
 from tt_device import Platform

@@ -10,8 +10,10 @@ import ttnn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from micro_ops.layernorm import op as layernorm
-from micro_ops.layernorm.op import LayerNormSingleCore, Tap
+from micro_ops.layernorm import LayerNormSingleCore, program
+from micro_ops.layernorm.arguments import Operands
+from micro_ops.layernorm.plan import make_plan
+from micro_ops.layernorm.program import Tap
 from model_comparison.metrics import Errors, compare
 from tests.child import children_page_faults
 
@@ -102,48 +104,24 @@ def test_golden_vs_torch(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.usefixtures("device")  # what knows the size of its L1
-@pytest.mark.parametrize(
-    ("shape", "group_rows", "piece", "steps"),
-    [
-        ((1, 32), 1, 128, 1),  # a row is whole blocks of 128 elements
-        ((4, 128), 4, 128, 1),
-        ((33, 300), 4, 384, 1),
-        ((32, 512), 4, 512, 1),
-        ((1, 512), 1, 512, 1),
-        ((1, 513), 1, 1024, 1),  # a single row's pieces are larger: it has Dest for itself
-        ((256, 513), 4, 512, 2),
-        ((1, 1, 7168), 1, 1024, 7),
-        ((2, 3, 7168), 4, 512, 14),
-        ((2, 60_000), 1, 1024, 59),  # L1 has no room for sixteen such rows
-    ],
-)
-def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) -> None:
-    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
-    assert (sizes.group_rows, sizes.piece, sizes.steps) == (group_rows, piece, steps)
-    assert sizes.rows == math.prod(shape[:-1])
-    assert (sizes.steps - 1) * sizes.piece < shape[-1] <= sizes.steps * sizes.piece
-    assert sizes.piece * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
-
-
 @WAYS
 def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     x = upload(random_input(shape), device)
     gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
     y = allocate_like(x)
-    sizes, _ = layernorm.fit_l1(shape, *[ttnn.bfloat16] * 3)
-    reader = layernorm._create_reader_descriptor(layernorm._core_grid(), x, gamma, beta, sizes)
-    writer = layernorm._create_writer_descriptor(layernorm._core_grid(), y, sizes)
-    compute = layernorm._create_compute_descriptor(layernorm._core_grid(), sizes, EPSILON, *[ttnn.bfloat16] * 3)
+    operands = Operands(x, gamma, beta)
+    plan = make_plan(shape, program.dtypes_of(operands), ttnn.get_max_worker_l1_unreserved_size())
+    described = program.create_program(plan, program.Form(subtract_mean=True), operands, y, EPSILON)
+    reader, writer, compute = described.kernels
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()
     assert _runtime_args(reader)["gamma_address"] == gamma.buffer_address()
     assert _runtime_args(reader)["beta_address"] == beta.buffer_address()
     assert _runtime_args(writer)["output_address"] == y.buffer_address()
-    assert _runtime_args(compute)["count_remainder"] == shape[-1] % 128
+    assert _runtime_args(compute)["lane_count_remainder"] == shape[-1] % 128
     for kernel in (reader, writer, compute):
-        args = _runtime_args(kernel)
-        assert args.get("rows", shape[0]) == shape[0]
-        assert args["steps"] == sizes.steps
+        assert _runtime_args(kernel)["rows"] == shape[0]
+        assert _runtime_args(kernel)["steps"] == plan.steps
     accessors = list(ttnn.TensorAccessorArgs(x).get_compile_time_args())
     assert list(reader.compile_time_args)[: len(accessors)] == accessors
 

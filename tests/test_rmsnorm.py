@@ -9,7 +9,7 @@ import ttnn
 from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32RMSNorm
 
 from integration import TtRMSNorm
-from micro_ops.layernorm.op import RMSNormSingleCore
+from micro_ops.layernorm import RMSNormSingleCore
 from model_comparison.metrics import compare
 from tests.small import SMALL
 from tests.test_layernorm import EPSILON, NARROW, WAYS, WIDE, allocate_like, random_input, random_weights, upload

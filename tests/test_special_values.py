@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from model_comparison.metrics import compare
 from tests import test_layernorm, test_rmsnorm
 from tests.test_layernorm import ALONE, EPSILON, NARROW, WIDE, random_input, random_weights

@@ -1,0 +1,7 @@
+"""LayerNorm and RMSNorm as `ttnn.generic_op`s with kernels of their own."""
+
+from micro_ops.layernorm.arguments import LayerNormArgumentError
+from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.plan import CbContractError
+
+__all__ = ["CbContractError", "LayerNormArgumentError", "LayerNormSingleCore", "RMSNormSingleCore"]

@@ -7,9 +7,25 @@
 //   keeps   cb_gamma, cb_beta  a row's pieces each, waited for one by one and never popped                  <- reader
 //   pushes  cb_output          for each step of a group, a piece of each of its rows, one behind the other  -> writer
 //
-// Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_fpu.h)
-// Math thread:   SFPU, statistics and result (layernorm_sfpu.h)
-// Pack thread:   below
+// Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
+// Math thread:   SFPU, statistics and result (math_thread.h, statistics.h, normalize.h, vectors.h)
+// Pack thread:   packer (pack_thread.h)
+//
+// Budget, used of what there is. A piece has 1 to 8 half faces (dest.h); figures are of the largest.
+//
+//                        of     group of 4 rows                   a row alone
+//   Dest rows, section   192    128 x + 32 gamma + 32 beta = 192  64 x + 64 gamma + 64 beta = 192
+//   Dest rows, sums       64    4 x 16 = 64                       16
+//   Dest rows, statistics 64    20                                8
+//   replay slots, unpack  32    2 + 20 + 4 (+ 4 gamma_on_fpu)     the same: 8 half faces replay those of 4 twice
+//   address modes, FPU     4    4
+//   transaction ids       16    10 in the reader (reader.cpp)
+//   semaphores             8    FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)
+//   constant registers     3    3: 1 / divisor, divisor, epsilon (vectors.h)
+//   LREGs                  8    8 in normalize.h with gamma and beta, which states them; 7 in statistics.h
+//
+// static_asserts hold each line but the LREGs of statistics.h, for which SFPI's compiler and its stand-in refuse to
+// spill. unpacker and packer take no LREG, math and pack thread no replay slot.
 #include <cstdint>
 
 #include "api/compute/common.h"
@@ -17,7 +33,12 @@
 #include "agreement.h"
 
 namespace layernorm {
-// What the kernel gives out in place of the result, for tests: the same code as far as there. The host defines TAP.
+constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
+constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
+constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
+constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
+
+// What the kernel writes in place of the result, for tests: the same code as far as there. The host defines TAP.
 enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };
 constexpr Tap tap = Tap::TAP;
 constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
@@ -32,68 +53,43 @@ constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
 constexpr bool beta_float32 = get_named_compile_time_arg_val("beta_float32");
 constexpr bool any_float32 = input_float32 || (uses_gamma && gamma_float32) || (uses_beta && beta_float32);
 constexpr bool any_bfloat16 = !input_float32 || (uses_gamma && !gamma_float32) || (uses_beta && !beta_float32);
-// x * gamma is exact on the FPU, and then the SFPU has but 1 / std left to multiply by.
+// x * gamma is exact on the FPU, and leaves the SFPU one product, that with 1 / std.
 constexpr bool gamma_on_fpu = uses_gamma && !subtract_mean && !round_before_gamma && !any_float32;
+constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
 }  // namespace layernorm
 
 #include "dest.h"
 #ifdef TRISC_UNPACK
-#include "unpack_fpu.h"
+#include "unpack_thread.h"
 #endif
 #ifdef TRISC_MATH
-#include "ckernel_sfpu.h"
-#include "layernorm_sfpu.h"
+#include "math_thread.h"
 #endif
-
-constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
-constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
-constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
-constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
-
 #ifdef TRISC_PACK
-namespace layernorm {
-
-inline void pack_thread(uint32_t rows, uint32_t steps) {
-    uint32_t tile = 0;
-    const bool skips_a_section = (passes - 1) * steps % 2 != 0;
-    for (uint32_t first = 0; first < rows; first += group_rows) {
-        const uint32_t tiles = (rows_of_group(first, rows) * piece_dest_rows + dest_tile_rows - 1) / dest_tile_rows;
-        if (skips_a_section) {
-            tile = tile == 0 ? section_tiles : 0;
-        }
-        for (uint32_t step = 0; step < steps; ++step) {
-            ASSERT(tile + tiles <= sections * section_tiles);
-            cb_reserve_back(cb_output, tiles);
-            take<normalized>();
-            for (uint32_t i = 0; i < tiles; ++i) {
-                pack_tile(tile + i, cb_output);
-            }
-            give<free_sections, p_stall::PACK>();
-            cb_push_back(cb_output, tiles);
-            tile = tile == 0 ? section_tiles : 0;
-        }
-    }
-}
-
-}  // namespace layernorm
+#include "pack_thread.h"
 #endif
 
 void kernel_main() {
+    using namespace layernorm;
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t steps = RUNTIME_ARG(steps);
 
-    // What the FPU takes: bfloat16, where there is any.
-    constexpr uint32_t cb_fpu = layernorm::input_float32 && layernorm::uses_gamma && !layernorm::gamma_float32 ? cb_gamma
-                                : layernorm::input_float32 && layernorm::uses_beta && !layernorm::beta_float32 ? cb_beta
-                                                                                                             : cb_input;
+    // The FPU is set up for the CB whose bfloat16 it takes, if there is one: float32 goes past it, into Dest.
+    constexpr uint32_t cb_fpu = input_float32 && uses_gamma && !gamma_float32 ? cb_gamma
+                                : input_float32 && uses_beta && !beta_float32 ? cb_beta
+                                                                              : cb_input;
     UNPACK((llk_unpack_hw_configure<DST_ACCUM_MODE>(cb_input)));
     MATH((llk_math_hw_configure<DST_ACCUM_MODE>(cb_fpu, cb_fpu)));
     PACK((llk_pack_hw_configure<DST_ACCUM_MODE>(cb_output)));
     PACK((llk_pack_init<PackMode::Default>(cb_output)));
     PACK((llk_pack_dest_init<DST_ACCUM_MODE, PackMode::Default>(cb_output)));
-    UNPACK((layernorm::unpack_thread(cb_input, cb_gamma, cb_beta, rows, steps, RUNTIME_ARG(ring_rows))));
-    MATH((layernorm::math_thread(rows, steps, RUNTIME_ARG(inverse_width_bits), RUNTIME_ARG(width_bits),
-                                 RUNTIME_ARG(epsilon_bits), RUNTIME_ARG(count_bits), RUNTIME_ARG(count_remainder),
-                                 RUNTIME_ARG(valid))));
-    PACK((layernorm::pack_thread(rows, steps)));
+    UNPACK((unpack_thread(rows, steps, RUNTIME_ARG(ring_rows))));
+    MATH((math_thread(rows, steps,
+                      {.divisor_bits = RUNTIME_ARG(divisor_bits),
+                       .inverse_divisor_bits = RUNTIME_ARG(inverse_divisor_bits),
+                       .epsilon_bits = RUNTIME_ARG(epsilon_bits),
+                       .lane_count_bits = RUNTIME_ARG(lane_count_bits),
+                       .lane_count_remainder = RUNTIME_ARG(lane_count_remainder),
+                       .last_piece_elements = RUNTIME_ARG(last_piece_elements)})));
+    PACK((pack_thread(rows, steps)));
 }

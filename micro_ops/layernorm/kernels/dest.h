@@ -1,20 +1,20 @@
 // How the three compute threads share Dest, and how they hand its parts to one another.
 //
-// Dest holds 512 rows of 16 float32. A row of the input goes through it in pieces of `piece_blocks` blocks; a block is
-// 128 consecutive elements, 8 rows of Dest, which is what one FPU instruction works on. Rows go in groups of
-// `group_rows`, whose pieces lie one behind the other:
+// Dest holds 512 rows of 16 float32. 8 of its rows, 128 consecutive elements of a row of the input, are a half face: what
+// one FPU instruction works on. A row of the input goes through Dest in pieces of `piece_half_faces` half faces. Rows go in
+// groups of `group_rows`, whose pieces lie one behind the other:
 //
-//   rows 0-191, 192-383   two sections, each a step's x (one piece a row), gamma and beta: one is filled while the
-//                         other is normalized and packed
-//   rows 384-447          the sums of a group's rows, as 128 partial sums of 2 x and of x^2 each
-//   rows 448-511          the rows' statistics, a vector (4 rows x 8 columns of Dest, all lanes equal) each
+//   Dest rows 0-191, 192-383  two sections, each for a step's x (a piece of each row), gamma and beta: one is filled while
+//                             the other is normalized and packed
+//   Dest rows 384-447         16 for each row of a group: its 128 partial sums of 2 x, then those of x^2
+//   Dest rows 448-511         statistics, SFPU vectors of 4 Dest rows x 8 columns (vectors.h)
 //
-// Semaphores count what is handed over:
+// Four semaphores count what one thread hands to another:
 //
-//   filled      unpack -> SFPU   sections, and in their turn the sums of the group that comes next
-//   normalized  SFPU -> pack     sections
-//   sections    pack -> unpack   sections that may be filled
-//   sums        SFPU -> unpack   the sums may be overwritten
+//   filled         unpack -> SFPU   sections with their operands; at its turn also a group's complete sums
+//   normalized     SFPU -> pack     sections with results
+//   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
+//   free_sums      SFPU -> unpack   1 if the sums may be overwritten
 #pragma once
 
 #include <cstdint>
@@ -26,24 +26,29 @@ namespace layernorm {
 using namespace ckernel;
 
 constexpr uint32_t dest_rows = 512;
-constexpr uint32_t block_dest_rows = 8;
+constexpr uint32_t half_face_dest_rows = 8;
+constexpr uint32_t half_face_elements = half_face_dest_rows * 16;
+static_assert(half_face_elements == get_named_compile_time_arg_val("half_face_elements"), "plan.py has another half face");
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
-constexpr uint32_t piece_blocks = get_named_compile_time_arg_val("piece_blocks");
+constexpr uint32_t piece_half_faces = get_named_compile_time_arg_val("piece_half_faces");
 static_assert(group_rows == 1 || group_rows == 4, "SFPTRANSP brings the sums of four rows together, or of one in four");
-static_assert((piece_blocks >= 1 && piece_blocks <= 4) || (piece_blocks == 8 && group_rows == 1),
-              "the replay buffer holds the instructions for 4 blocks, which 8 blocks of a single row replay twice");
-constexpr uint32_t piece_dest_rows = piece_blocks * block_dest_rows;
-constexpr uint32_t dest_tile_rows = 64;
+static_assert((piece_half_faces >= 1 && piece_half_faces <= 4) || (piece_half_faces == 8 && group_rows == 1),
+              "the replay buffer holds the instructions for 4 half faces, which 8 of a single row replay twice");
+constexpr uint32_t piece_elements = piece_half_faces * half_face_elements;
+constexpr uint32_t piece_dest_rows = piece_half_faces * half_face_dest_rows;
+constexpr uint32_t tile_dest_rows = 64;
 
 constexpr uint32_t sections = 2;
 constexpr uint32_t section_tiles = 3;
-constexpr uint32_t section_dest_rows = section_tiles * dest_tile_rows;
+constexpr uint32_t section_dest_rows = section_tiles * tile_dest_rows;
 constexpr uint32_t gamma_dest_row = group_rows * piece_dest_rows;  // in a section
 constexpr uint32_t beta_dest_row = gamma_dest_row + piece_dest_rows;
-static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows, "a step of x, gamma and beta exceeds its section");
+static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows,
+              "budget of Dest rows (compute.cpp): a step of x, gamma and beta exceeds a section's 192");
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
-constexpr uint32_t row_sums_dest_rows = 2 * block_dest_rows;  // 2 x, then x^2
+constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
+static_assert(statistics_dest_row <= 448, "budget of Dest rows (compute.cpp): the sums exceed their 64");
 
 // float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
 // through the sections once for the mean, once for the squares of the deviations, and once for the result.
@@ -55,14 +60,14 @@ constexpr uint32_t free_sections = semaphore::PACK_DONE;
 constexpr uint32_t free_sums = semaphore::UNPACK_MATH_DONE;
 constexpr uint32_t firmware_semaphore_max = 1;  // of MATH_PACK and PACK_DONE; it sets none of the other two
 
-// Waits for something to be handed over, and takes it.
+// Stalls this thread's instructions until semaphore `what` is above zero, and decrements it.
 template <uint32_t what>
 inline void take() {
     t6_semaphore_wait_on_zero<p_stall::STALL_SYNC>(what);
     t6_semaphore_get(what);
 }
 
-// Hands something over once `unit` has finished this thread's instructions.
+// Increments semaphore `what` once `unit` has finished this thread's earlier instructions.
 template <uint32_t what, uint32_t unit>
 inline void give() {
     t6_semaphore_post<unit>(what);

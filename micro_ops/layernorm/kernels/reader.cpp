@@ -1,11 +1,16 @@
 // Reader (NCRISC): row-major sticks from DRAM into L1.
 //
 // CB contract, in pages of one piece (compute.cpp):
-//   pushes  cb_input  `steps` a row: the rows, each padded with zeros to whole pieces  -> compute
-//   pushes  cb_gamma, cb_beta  `steps` once: what lies behind their last element is left as it was   -> compute
+//   pushes  cb_input           `steps` a row: the rows, each padded with zeros to whole pieces  -> compute
+//   pushes  cb_gamma, cb_beta  `steps` once, not padded                                         -> compute
 //
-// Two groups' reads are in flight, each under a transaction id of its own. The first group, gamma and beta are read and
-// pushed in parts, so that compute can start on the first part while the others are on their way.
+// What follows the last element of gamma and beta in L1 is garbage. It reaches columns of the result that the writer never
+// writes. x is padded, because the padding would reach the sums.
+//
+// The reads of two groups are in flight, each group's under a transaction id of its own. The first group, gamma and beta
+// are read and pushed in parts, so that compute can start on the first part before the others have arrived.
+//
+// Budget: transaction ids 1 to 10 of 15 (4 parts of the first group, 4 of gamma and beta, 2 groups).
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
@@ -25,7 +30,7 @@ constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t max_parts = 4;
 constexpr uint32_t input_trid = 1, weights_trid = input_trid + max_parts, group_trid = weights_trid + max_parts;
-static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID);
+static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID, "budget of transaction ids");
 static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");
 
 // Reads the next part of a stick, if there is any left.
@@ -82,6 +87,7 @@ void kernel_main() {
         assert_cb(cb_beta, steps, beta_piece);
     }
 
+    // Once for each place of a row in the ring: later reads are as long as a stick and leave the padding as it is.
     if (input_stick != row_size) {
         zero_padding(input_l1, rows < ring_groups * group_rows ? rows : ring_groups * group_rows, input_stick, row_size);
     }

@@ -1,0 +1,184 @@
+// The unpack thread: brings x, gamma and beta into Dest, and adds up the next group's x and x^2 between two steps.
+//
+// It issues the FPU's instructions, too. The math thread then issues those of the SFPU alone, whose number decides the op's
+// time. Unpackers and FPU need no semaphore between them: one thread issues both, in order, and the sources' valid bits
+// make the FPU wait for the data.
+#pragma once
+
+#include "fpu.h"
+#include "unpacker.h"
+
+namespace layernorm {
+
+// A group of rows: where it begins in the ring of cb_input, and how many rows it has.
+struct Group {
+    uint32_t ring_row, rows;
+};
+
+// Copies a piece of each of `rows` rows to Dest, from row `dest_row` on.
+template <bool float32>
+inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
+    if constexpr (float32) {
+        for (uint32_t r = 0; r < rows; ++r) {
+            TT_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, dest_row);
+            unpack_piece<SrcA, next_row, false>();
+            dest_row += piece_dest_rows;
+        }
+    } else {
+        set_dest_base(dest_row);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+        for (uint32_t r = 0; r < rows; ++r) {
+            unpack_piece<SrcA, next_row>();
+            unpack_zeros<SrcB>();
+            copy_half_faces.replay(replays);
+            done_with_sources();
+        }
+    }
+}
+
+// Puts x * gamma into Dest in x's place.
+inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
+    set_dest_base(dest_row);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    for (uint32_t r = 0; r < rows; ++r) {
+        unpack_zeros<SrcA>();
+        unpack_zeros<SrcB>();
+        copy_half_faces.replay(replays);
+        done_with_sources();
+    }
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    set_counter(p_setadc::UNP_B, p_setadc::SET_Y, step);
+    set_counter(p_setadc::UNP_B, p_setadc::SET_Z, 0);
+    set_base<SrcB>(gamma_base);
+    for (uint32_t r = 0; r < rows; ++r) {
+        unpack_piece<SrcA, next_row>();
+        unpack_piece<SrcB, stay>();
+        if (r == 0) {
+            // Only an address mode moves the phase from 0 to 1. This ELWADD is there for that: it writes where a gamma for
+            // the SFPU would lie, which nobody reads.
+            TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, gamma_dest_row);
+        }
+        multiply_half_face.replay(piece_half_faces);
+        done_with_sources();
+    }
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+    set_base<SrcB>(input_base);
+}
+
+// The semaphore says how many sections are free, not which, so they must be freed in the order in which they were filled.
+// The SFPU frees those of a group's first passes, the packer those of its last: a group's first pass may begin only when
+// the packer has freed both.
+inline void wait_for_all_sections() {
+    take<free_sections>();
+    take<free_sections>();
+    give<free_sections, p_stall::NONE>();
+    give<free_sections, p_stall::NONE>();
+}
+
+inline void wait_for_weights(uint32_t pages) {
+    if constexpr (uses_gamma) {
+        llk_wait_tiles(cb_gamma, pages);
+    }
+    if constexpr (uses_beta) {
+        llk_wait_tiles(cb_beta, pages);
+    }
+}
+
+// Fills a section with a piece of each of a group's rows, and with gamma's and beta's where they are used.
+template <bool weights>
+inline void fill_section(uint32_t section, Group group, uint32_t step) {
+    take<free_sections>();
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, group.ring_row);
+    if constexpr (gamma_on_fpu) {
+        multiply_pieces(section, group.rows, step);
+    } else {
+        copy_pieces<input_float32>(section, group.rows);
+    }
+    if constexpr (weights && gamma_on_sfpu) {
+        select_operand<gamma_float32>(gamma_base, cb_gamma);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        copy_pieces<gamma_float32>(section + gamma_dest_row, 1);
+    }
+    if constexpr (weights && uses_beta) {
+        select_operand<beta_float32>(beta_base, cb_beta);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        copy_pieces<beta_float32>(section + beta_dest_row, 1);
+    }
+    give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
+    if constexpr (weights && (gamma_on_sfpu || uses_beta)) {
+        select_operand<input_float32>(input_base, cb_input);
+    }
+}
+
+// ring_rows: rows of the input that cb_input holds
+inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
+    assert_cb(cb_input, ring_rows * steps, piece_elements * (input_float32 ? 4 : 2));
+    configure_unpack(steps);
+    configure_fpu();
+    record_sequences();
+    remember_base(input_base, cb_input);
+    if constexpr (uses_gamma) {
+        remember_base(gamma_base, cb_gamma);
+    }
+    if constexpr (uses_beta) {
+        remember_base(beta_base, cb_beta);
+    }
+    set_base<SrcB>(input_base);
+    unpack_to<input_float32>();
+    select_operand<input_float32>(input_base, cb_input);
+
+    Sums sums(steps);
+    Group group{0, rows_of_group(0, rows)};
+    if constexpr (!input_float32) {
+        sums.start(group.ring_row, group.rows, 0);
+        sums.finish();
+    }
+
+    uint32_t section = 0;
+    for (uint32_t first = 0; first < rows; first += group_rows) {
+        ASSERT(group.ring_row < ring_rows);
+        const Group next{
+            group.ring_row + group_rows == ring_rows ? 0 : group.ring_row + group_rows,
+            rows_of_group(first + group.rows, rows)};
+        if constexpr (input_float32) {
+            wait_for_all_sections();
+            llk_wait_tiles(cb_input, group.rows * steps);
+            for (uint32_t i = 0; i < (passes - 1) * steps; ++i) {
+                fill_section<false>(section, group, i < steps ? i : i - steps);
+                section = other_section(section);
+            }
+        } else {
+            sums.start(next.ring_row, next.rows, group.rows * steps);
+        }
+        for (uint32_t step = 0; step < steps; ++step) {
+            if (first == 0) {
+                wait_for_weights(step + 1);
+            }
+            fill_section<true>(section, group, step);
+            section = other_section(section);
+            if constexpr (!input_float32) {
+                if (step == steps - 1) {
+                    sums.finish();
+                } else {
+                    // group_rows pieces a step keep pace with the steps; twice as many catch up after a late DRAM read.
+                    sums.add_arrived(2 * group_rows);
+                }
+            }
+        }
+        llk_pop_tiles(cb_input, group.rows * steps);
+        group = next;
+    }
+    // The next kernel must find the semaphores as this one did: at zero, and MATH_PACK and PACK_DONE with the firmware's
+    // maximum. When the packer has freed the last section, all else that was given has been taken.
+    take<free_sections>();
+    take<free_sections>();
+    take<free_sums>();
+    t6_semaphore_init(normalized, 0, firmware_semaphore_max);
+    t6_semaphore_init(free_sections, 0, firmware_semaphore_max);
+    if constexpr (any_float32) {
+        leave_unpack_to_dest();
+    }
+}
+
+}  // namespace layernorm

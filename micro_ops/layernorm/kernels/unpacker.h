@@ -1,0 +1,96 @@
+// The two unpackers: where they read from, where they write to. Unpacker 0 brings operands to SrcA or to Dest, unpacker 1
+// to SrcB.
+#pragma once
+
+#include "dest.h"
+#include "llk_unpack_common_api.h"
+
+namespace layernorm {
+
+// What UNPACR adds to its operand's address counters: to Z (a row of the ring) or to Y (a piece).
+constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
+
+// General purpose registers that hold the unpackers' base address of each operand
+constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
+
+// Addresses count 16 bytes. The unpackers skip a tile header of one such unit; a CB's pages have none, so the base is one
+// unit in front of the data.
+inline void remember_base(uint32_t gpr, uint32_t cb) {
+    regfile[gpr] = get_local_cb_interface(cb).fifo_rd_ptr - 1;
+    sync_regfile_write(gpr);
+}
+
+// Points an unpacker at an operand, once it is done with the last one.
+template <uint32_t unpacker>
+inline void set_base(uint32_t gpr) {
+    constexpr bool is_a = unpacker == SrcA;
+    TTI_STALLWAIT(p_stall::STALL_CFG, is_a ? p_stall::UNPACK0 : p_stall::UNPACK1);
+    TT_WRCFG(
+        gpr, p_cfg::WRCFG_32b, is_a ? THCON_SEC0_REG3_Base_address_ADDR32 : THCON_SEC1_REG3_Base_address_ADDR32);
+    TTI_NOP;
+}
+
+// Sets both unpackers up so that counter Y counts pieces and counter Z rows of `steps` pieces.
+inline void configure_unpack(uint32_t steps) {
+    volatile uint32_t tt_reg_ptr* cfg = get_cfg_pointer();
+    constexpr uint32_t low_half = 0xffff;
+    const uint32_t dimensions = steps | 1 << 16;  // Y, and Z, which no address depends on
+    cfg[THCON_SEC0_REG5_Tile_x_dim_cntx0_ADDR32] = piece_elements | piece_elements << 16;
+    cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] =
+        (cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] & low_half) | piece_elements << 16;
+    cfg[THCON_SEC0_REG0_TileDescriptor_ADDR32 + 1] = dimensions;
+    cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32 + 1] = dimensions;
+    TTI_SETADCXX(p_setadc::UNP_AB, piece_elements - 1, 0);
+}
+
+inline void set_counter(uint32_t unpackers, uint32_t dimension, uint32_t value) {
+    TT_SETADC(unpackers, p_setadc::CH_0, dimension, value);
+}
+
+// valid: hands the source to the FPU, which has it until `done_with_sources` (fpu.h)
+template <uint32_t unpacker, uint32_t step, bool valid = true>
+inline void unpack_piece() {
+    TTI_UNPACR(unpacker, step, 0, 0, 0, 1, valid, 0, 0, 0, 0, 0, 1);
+}
+
+// Hands the FPU a source of zeros.
+template <uint32_t unpacker>
+inline void unpack_zeros() {
+#ifdef ARCH_BLACKHOLE
+    TTI_UNPACR_NOP(
+        unpacker, 0, 0, p_unpacr_nop::SET_DVALID, 0, p_unpacr_nop::WAIT_LIKE_UNPACR, 0, 0, p_unpacr_nop::UNP_ZEROSRC);
+#else
+    TTI_UNPACR_NOP(unpacker, p_unpacr_nop::UNP_ZEROSRC);
+    TTI_UNPACR_NOP(unpacker, p_unpacr_nop::UNP_SET_DVALID);
+#endif
+}
+
+// Sends what unpacker 0 unpacks to Dest or to SrcA.
+template <bool float32>
+inline void unpack_to() {
+    cfg_reg_rmw_tensix<THCON_SEC0_REG2_Unpack_if_sel_cntx0_RMW>(float32);
+    TTI_SETC16(SRCA_SET_Base_ADDR32, float32 ? 0 : 4);
+    TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
+}
+
+// A fault of Wormhole (TEN-3868) wants an unpack to SrcA behind the last one to Dest. SrcA takes TF32 at most.
+inline void leave_unpack_to_dest() {
+    TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK0);
+    unpack_to<false>();
+    cfg_reg_rmw_tensix<THCON_SEC0_REG0_TileDescriptor_ADDR32, 0, 0x0f>(to_underlying(DataFormat::Float32));
+    cfg_reg_rmw_tensix<THCON_SEC0_REG2_Out_data_format_RMW>(to_underlying(DataFormat::Tf32));
+    TTI_SETADCXX(p_setadc::UNP_A, FACE_C_DIM - 1, 0);
+    unpack_piece<SrcA, stay, false>();
+}
+
+// Points unpacker 0 at an operand, which may be of another type than the last.
+template <bool float32>
+inline void select_operand(uint32_t gpr, uint32_t cb) {
+    set_base<SrcA>(gpr);
+    if constexpr (any_float32 && any_bfloat16) {
+        llk_unpack_reconfig_data_format_srca<DST_ACCUM_MODE, p_dim_stride_target::IGNORE>(cb);
+        unpack_to<float32>();
+    }
+}
+
+}  // namespace layernorm
