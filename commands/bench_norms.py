@@ -20,17 +20,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from commands import Arch
-from tt_device import PlatformError, end_at_interrupt
+from common.command import ExitCode, start
+from common.files import WriteError, check_writable, written_whole
+from tt_device import Arch, PlatformError
 from tt_device.cycles import CostTable, CycleCounter, Launch, Phases, cost_table, open_counted
-from weights_tools import CheckpointError
-from weights_tools.files import check_writable, written_whole
 
 if TYPE_CHECKING:
     from model_comparison.metrics import Errors
     from model_comparison.peers import Case
 
-MISSED, BAD_ARGUMENTS, NO_DEVICE = 1, 2, 3
 RECORD = Path(__file__).with_name("bench_peers.json")
 
 # Cycles to reach on one Blackhole core in bfloat16; None for a shape that must only not be slower than ttnn's norm.
@@ -124,6 +122,10 @@ class Result:
         return self.errors.equal >= peer["exact"] and self.errors.raw >= peer["raw"] and self.errors.scaled <= 1
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     pattern: Annotated[str, typer.Argument(help='Of cases, as in "LayerNorm*7168*".')] = "*",
     arch: Annotated[Arch, typer.Option(help="Of the simulated chip.")] = Arch.blackhole,
@@ -145,11 +147,11 @@ def main(
             check_writable(RECORD.parent)
         results, growth = _measure_all(pattern, arch, peers)
     except PlatformError as error:
-        _stop(error, NO_DEVICE)
-    except CheckpointError as error:
-        _stop(error, BAD_ARGUMENTS)
+        _stop(error, ExitCode.NO_DEVICE)
+    except WriteError as error:
+        _stop(error, ExitCode.BAD_ARGUMENTS)
     if not results:
-        _stop(f"no case matches {pattern!r}", BAD_ARGUMENTS)
+        _stop(f"no case matches {pattern!r}", ExitCode.BAD_ARGUMENTS)
     console.print(_speed(results, arch))
     console.print(_where(results))
     for line, reached in growth:
@@ -161,18 +163,18 @@ def main(
                 new.write_text(json.dumps(content, indent=2, default=str) + "\n")
             with written_whole(output / "bench.png", force=True) as new:
                 _plot(results, arch, new)
-        except CheckpointError as error:
-            _stop(error, BAD_ARGUMENTS)
+        except WriteError as error:
+            _stop(error, ExitCode.BAD_ARGUMENTS)
     if not all(result.is_right and result.is_reached for result in results) or not all(held for _, held in growth):
-        raise typer.Exit(MISSED)
+        raise typer.Exit(ExitCode.FAILS)
 
 
-def _stop(error: object, code: int) -> NoReturn:
+def _stop(error: object, code: ExitCode) -> NoReturn:
     logger.error(f"error: {error}")
     raise typer.Exit(code)
 
 
-def _measure_all(pattern: str, arch: str, with_peers: bool) -> tuple[list[Result], list[tuple[str, bool]]]:
+def _measure_all(pattern: str, arch: Arch, with_peers: bool) -> tuple[list[Result], list[tuple[str, bool]]]:
     from model_comparison.peers import Case
 
     factor = WORMHOLE if arch == Arch.wormhole else 1.0
@@ -260,7 +262,7 @@ def _launch_of_nothing(device: Any, counter: CycleCounter) -> int:
     return _last_launch(lambda: ttnn.generic_op([tensor, tensor], program), device, counter).cycles
 
 
-def _speed(results: list[Result], arch: str) -> Table:
+def _speed(results: list[Result], arch: Arch) -> Table:
     columns = (
         "cycles",
         "bar",
@@ -323,7 +325,7 @@ def _titled(title: str, *figures: str, verdict: bool = False) -> Table:
     return table
 
 
-def _plot(results: list[Result], arch: str, path: Path) -> None:
+def _plot(results: list[Result], arch: Arch, path: Path) -> None:
     """Each case's phases as a bar, with its floor, its bar and ttnn's figure as marks on a logarithmic axis."""
     import matplotlib as mpl
 
@@ -362,10 +364,7 @@ def _today() -> str:
 
 def run() -> None:
     """The command."""
-    end_at_interrupt()
-    app = typer.Typer(add_completion=False)
-    app.command()(main)
-    app(prog_name="bench_norms.py")
+    start(app, ends_at_interrupt=True)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from commands import Arch
-from tt_device import Platform, PlatformError, end_at_interrupt, find_platform
+from common.command import ExitCode, start
+from tt_device import Arch, Platform, PlatformError, find_platform
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
@@ -36,7 +36,6 @@ from weights_tools.extract import NORMS
 if TYPE_CHECKING:
     from model_comparison.recording import Recording
 
-FAILED, BAD_ARGUMENTS, NO_DEVICE = 1, 2, 3
 ROOT = Path(__file__).parents[1]
 # Options of a run; what was recorded is not run again.
 OF_A_RUN = ("layer", "checkpoint", "model", "norms", "isolated", "tokens", "seed", "arch", "trace", "save")
@@ -73,6 +72,10 @@ class Model(StrEnum):
     auto = "auto"
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=EXAMPLES)
 def main(
     context: typer.Context,
     layer: Annotated[int, typer.Option(help="Decoder layer; 3 is DeepSeek's first with experts.", min=0)] = 3,
@@ -125,7 +128,11 @@ def main(
     """Run one decoder layer with HuggingFace's norms and with ours on the device, and compare tap by tap."""
     _set_up_log(quiet, verbose)
     if load is not None and (given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]):
-        _stop(ValueError(f"--load judges what was recorded: leave out {', '.join(given)}"), BAD_ARGUMENTS, verbose)
+        _stop(
+            ValueError(f"--load judges what was recorded: leave out {', '.join(given)}"),
+            ExitCode.BAD_ARGUMENTS,
+            verbose,
+        )
     patterns = [pattern.strip() for pattern in norms.split(",")]
     # Slow to import (torch, transformers, ttnn): after what can be refused without them.
     if load is None:
@@ -138,9 +145,9 @@ def main(
             logger.info(f"checkpoint: {weights.folder}")
             _check_norms(weights, layer, patterns)
         except CheckpointError as error:
-            _stop(error, BAD_ARGUMENTS, verbose)
+            _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
         except PlatformError as error:
-            _stop(error, NO_DEVICE, verbose)
+            _stop(error, ExitCode.NO_DEVICE, verbose)
     from integration.replace import NormError
     from model_comparison.judge import Bounds, judge
     from model_comparison.page import check_folder, write_report
@@ -173,9 +180,9 @@ def main(
                 tell("drawing the report")
                 write_report(report, content, recording, comparison)
     except (NormError, CheckpointError, RecordingError, ReportError) as error:
-        _stop(error, BAD_ARGUMENTS, verbose)
+        _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
     except PlatformError as error:
-        _stop(error, NO_DEVICE, verbose)
+        _stop(error, ExitCode.NO_DEVICE, verbose)
 
     if as_json:
         print(json.dumps(content, indent=2, allow_nan=False))
@@ -187,7 +194,7 @@ def main(
         if report is not None:
             console.print(f"report: {report / 'report.html'}", highlight=False, soft_wrap=True)
     if not comparison.holds:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILS)
 
 
 def _set_up_log(quiet: bool, verbose: bool) -> None:
@@ -352,29 +359,16 @@ def _check_norms(weights: Checkpoint, layer: int, patterns: list[str]) -> None:
             )
 
 
-def _stop(error: Exception, code: int, verbose: bool) -> NoReturn:
+def _stop(error: Exception, code: ExitCode, verbose: bool) -> NoReturn:
     if verbose:
         logger.opt(exception=error).error("")
     logger.error(f"error: {error}")
     raise typer.Exit(code)
 
 
-app = typer.Typer(add_completion=False)
-app.command(epilog=EXAMPLES)(main)
-
-
 def run() -> None:
     """The command."""
-    _keep_chatter_off_stdout()
-    end_at_interrupt()
-    app(prog_name="compare_block.py")
-
-
-def _keep_chatter_off_stdout() -> None:
-    """What simulators and ttnn print to file descriptor 1 goes to stderr, up to the process's last word."""
-    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
-    os.dup2(2, 1)
-    sys.stdout = stdout
+    start(app, ends_at_interrupt=True)
 
 
 if __name__ == "__main__":

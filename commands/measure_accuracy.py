@@ -6,14 +6,18 @@ import torch
 import typer
 from loguru import logger
 
-from commands import Arch
-from tt_device import PlatformError, end_at_interrupt, find_platform
+from common.command import ExitCode, start
+from tt_device import Arch, PlatformError, find_platform
 
 WIDTHS = (32, 64, 128, 256, 512, 1536, 7168)
 NORMS: dict[Literal["LayerNorm", "RMSNorm"], str] = {"LayerNorm": "ttnn.layer_norm", "RMSNorm": "ttnn.rms_norm"}
 DATA = ((0.5, 2.0), (1e4, 64.0))  # offset, standard deviation
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the device may be silent.")] = 300,
@@ -43,13 +47,12 @@ def main(
                                 )
     except PlatformError as error:
         logger.error(f"error: {error}")
-        raise typer.Exit(3) from error
+        raise typer.Exit(ExitCode.NO_DEVICE) from error
 
 
 def run() -> None:
     """The command."""
-    end_at_interrupt()
-    typer.run(main)
+    start(app, ends_at_interrupt=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+from common.command import ExitCode, start
 from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
 from integration.recognize import MIN_EXACT, Formula
 from integration.replace import FoundNorm
 from model_comparison.metrics import compare
-from tt_device import PlatformError, end_at_interrupt, find_platform
+from tt_device import Arch, PlatformError, find_platform
 
 WIDTH = 64
 # What a norm class's __init__ is given, by the names of its parameters; what is not here has its default.
@@ -230,9 +231,9 @@ def outcome(module: nn.Module) -> tuple[str, FoundNorm]:
 
 def _general(reason: str) -> str:
     """Without what differs from class to class."""
-    for start in ("no: its forward fails", "no: its weights must have one shape", "no: it gives", "it holds"):
-        if reason.startswith(start):
-            return start
+    for general in ("no: its forward fails", "no: its weights must have one shape", "no: it gives", "it holds"):
+        if reason.startswith(general):
+            return general
     return reason.partition(" with eps")[0]
 
 
@@ -305,8 +306,12 @@ def print_families(families: Iterable[str], device: Any) -> int:
     return wrong
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
-    arch: Annotated[str | None, typer.Option(help="Of a simulator: blackhole or wormhole.")] = None,
+    arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the device may be silent.")] = 300,
 ) -> None:
     """Print two Markdown tables; takes half an hour on ttsim. Exit code 1: a class is wrong, or a model fails."""
@@ -318,14 +323,14 @@ def main(
             wrong += print_families(MODEL_MAPPING_NAMES, device)
     except PlatformError as error:
         logger.error(f"error: {error}")
-        raise typer.Exit(3) from error
-    raise typer.Exit(min(wrong, 1))
+        raise typer.Exit(ExitCode.NO_DEVICE) from error
+    if wrong:
+        raise typer.Exit(ExitCode.FAILS)
 
 
 def run() -> None:
     """The command."""
-    end_at_interrupt()
-    typer.run(main)
+    start(app, ends_at_interrupt=True)
 
 
 if __name__ == "__main__":

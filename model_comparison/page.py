@@ -6,14 +6,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from common.files import WriteError, written_whole
 from model_comparison.block import short
 from model_comparison.block_diagram import SYMBOLS, diagram
 from model_comparison.judge import Comparison
 from model_comparison.norm_figures import norm_figures, timelines
 from model_comparison.recording import Recording
 from model_comparison.report import BLOCK_FIGURE, CYCLES_FIGURE, DATA, ReportError, read_report
-from weights_tools import CheckpointError
-from weights_tools.files import written_whole
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -57,7 +56,7 @@ def write_report(folder: Path, content: dict[str, Any], recording: Recording, co
             new.mkdir()
             (new / DATA).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
             _write_page(new, content, recording, comparison)
-    except (OSError, CheckpointError) as error:
+    except (OSError, WriteError) as error:
         raise ReportError(f"{folder}: can't write the report ({error})") from error
 
 

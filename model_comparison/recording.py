@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common.files import WriteError, written_whole
 from integration.recognize import Formula
 from integration.replace import FoundNorm
 from model_comparison.block import Activation, Choice, NormActivation, Run
-from weights_tools import CheckpointError
-from weights_tools.files import save_tensors, written_whole
+from weights_tools.files import save_tensors
 
 SCHEMA = 1
 
@@ -108,7 +108,7 @@ class Recording:
         try:
             with written_whole(path, force=True) as new:
                 save_tensors(contiguous, new, {"recording": json.dumps(content)})
-        except CheckpointError as error:
+        except WriteError as error:
             raise RecordingError(str(error)) from error
 
     @classmethod

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tt_device import session
+from tt_device import Arch, session
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 300  # seconds, so that a test that waits for ever fails; on a busy machine nothing takes as long
@@ -20,13 +20,15 @@ INTERRUPTIBLE = ("env", "--default-signal=INT")
 class Run:
     """A Python process that opens a device, says so, waits for a line, and runs `body` with `device` open."""
 
-    def __init__(self, body: str, folder: Path, arch: str, *, kernel_asserts: bool = False, **environment: str) -> None:
+    def __init__(
+        self, body: str, folder: Path, arch: Arch, *, kernel_asserts: bool = False, **environment: str
+    ) -> None:
         program = f"""
 import os, sys, torch
 from tt_device import find_platform
 
 before = dict(os.environ)
-platform = find_platform({arch!r})
+platform = find_platform({str(arch)!r})
 print(platform, flush=True)
 try:
     with platform.open(kernel_asserts={kernel_asserts}) as device:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.child import PATIENCE
-from tt_device import Platform
+from tt_device import Arch, Platform
 from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_norms.py"
@@ -79,7 +79,7 @@ def test_reads_launches_as_they_end(tmp_path: Path) -> None:
 
 def test_knows_what_the_cost_model_charges() -> None:
     """As wolfpine's documentation has it: 64 and 32 bytes a cycle on a link, 24 GB/s a bank at 1 GHz."""
-    blackhole, wormhole = cost_table("blackhole"), cost_table("wormhole")
+    blackhole, wormhole = cost_table(Arch.blackhole), cost_table(Arch.wormhole)
     assert isinstance(blackhole, CostTable)
     assert (blackhole.link, wormhole.link, wormhole.bank) == (64, 32, 24)
     assert (blackhole.read_latency, wormhole.read_latency) == (126, 99)

@@ -17,7 +17,7 @@ import pytest
 
 import tt_device.platform
 from tests.child import PATIENCE, Start, wait_for
-from tt_device import Platform, PlatformError, find_platform, guard, runtime_root, session
+from tt_device import Arch, Platform, PlatformError, find_platform, guard, runtime_root, session
 
 # A kernel on the core that writes, waiting for a page that nobody reads in.
 DEADLOCK = """
@@ -98,7 +98,7 @@ def test_ttsim(
     if described:
         (bare / "soc_descriptor.yaml").write_text(f"grid:\n  x_size: 17\narch_name: {described}\n")
     monkeypatch.setenv("TT_METAL_SIMULATOR", str(bare / name))
-    if arch in tt_device.platform.ARCHES:
+    if arch in list(Arch):
         platform = find_platform(asked)
         assert (platform.backend, platform.arch, platform.location) == ("ttsim", arch, bare / name)
     else:

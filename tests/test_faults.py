@@ -136,7 +136,10 @@ def test_interrupted_script(script: str, tmp_path: Path, count: Count) -> None:
 )
 def test_a_command_in_the_background_is_not_interrupted(started: str, status: int, printed: str) -> None:
     """A shell starts `command &` of a script with SIGINT ignored."""
-    program = "import signal, tt_device; tt_device.end_at_interrupt(); signal.raise_signal(signal.SIGINT); print('on')"
+    program = (
+        "import signal; from common.command import end_at_interrupt\n"
+        "end_at_interrupt(); signal.raise_signal(signal.SIGINT); print('on')"
+    )
     command = ["env", started, sys.executable, "-c", program]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
@@ -144,7 +147,7 @@ def test_a_command_in_the_background_is_not_interrupted(started: str, status: in
 
 def test_interrupted_launch(start: Start, count: Count) -> None:
     """Python sees nothing of it, since ttnn holds the GIL."""
-    run = start("import tt_device\ntt_device.end_at_interrupt()\n" + dedent(DEADLOCK))
+    run = start("from common.command import end_at_interrupt\nend_at_interrupt()\n" + dedent(DEADLOCK))
     run.wait_until_open()
     folder = run.run_folder
     simulator = guard._read_pid(folder)

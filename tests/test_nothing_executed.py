@@ -20,7 +20,16 @@ from weights_tools import Checkpoint, CheckpointError, write_synthetic
 from weights_tools.__main__ import app
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("commands", "integration", "micro_ops", "model_comparison", "scripts", "tt_device", "weights_tools")
+SHIPPED = (
+    "commands",
+    "common",
+    "integration",
+    "micro_ops",
+    "model_comparison",
+    "scripts",
+    "tt_device",
+    "weights_tools",
+)
 
 # ---- No code that could
 

@@ -17,10 +17,9 @@ import os
 from loguru import logger
 
 from tt_device.errors import PlatformError
-from tt_device.platform import Platform, find_platform
-from tt_device.session import end_at_interrupt
+from tt_device.platform import Arch, Platform, find_platform
 
-__all__ = ["Platform", "PlatformError", "end_at_interrupt", "find_platform"]
+__all__ = ["Arch", "Platform", "PlatformError", "find_platform"]
 
 if "TT_LOGGER_LEVEL" not in os.environ:
     logger.disable("ttnn")  # its import prints the whole configuration; `Platform.open` enables it again

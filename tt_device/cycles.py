@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tt_device.platform import Platform, find_wolfpine
+from tt_device.platform import Arch, Platform, find_wolfpine
 from tt_device.session import environment
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -149,7 +149,9 @@ class CycleCounter:
 
 
 @contextmanager
-def open_counted(arch: str | None = None, timeout: float | None = None) -> Iterator[tuple[Platform, Any, CycleCounter]]:
+def open_counted(
+    arch: Arch | None = None, timeout: float | None = None
+) -> Iterator[tuple[Platform, Any, CycleCounter]]:
     """Opens wolfpine's device with the cost model on; TT_METAL_SIMULATOR and cards don't count.
 
     Arguments and errors are `find_platform`'s and `Platform.open`'s.
@@ -189,7 +191,7 @@ class CostTable:
     unpack: float
 
 
-def cost_table(arch: str) -> CostTable:
+def cost_table(arch: Arch) -> CostTable:
     """From wolfpine's own tables."""
     with environment({"TT_SIM_COST_MODEL": "1"}):
         from framework.perf import model

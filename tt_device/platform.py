@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,15 @@ from tt_device.errors import PlatformError
 
 Backend = Literal["card", "ttsim", "wolfpine"]
 
-ARCHES = ("blackhole", "wormhole")  # the first is what a simulator is by default
+
+class Arch(StrEnum):
+    blackhole = "blackhole"
+    wormhole = "wormhole"
+
+
 DEV = Path("/dev/tenstorrent")  # one character device a card
 SYS = Path("/sys/dev/char")  # what the kernel knows of each
-PCI_ARCHES = {"0xb140": "blackhole", "0x401e": "wormhole"}  # PCI device id of a card
+PCI_ARCHES = {"0xb140": Arch.blackhole, "0x401e": Arch.wormhole}  # PCI device id of a card
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Platform:
     """A device that can be opened; `str()` is its one-line banner."""
 
     backend: Backend
-    arch: str
+    arch: Arch
     location: Path
     """The card's character device, ttsim's `.so`, or the folder with the simulator's `run.sh`."""
     ttnn_version: str
@@ -75,8 +81,7 @@ def find_platform(arch: str | None = None) -> Platform:
     arch: "blackhole" or "wormhole"; None takes what the card or the named simulator is, and blackhole for wolfpine.
     Raises PlatformError if there is nothing to choose, or if arch contradicts what was chosen.
     """
-    if arch is not None and arch not in ARCHES:
-        raise PlatformError(f"arch ({arch!r}) must be one of {', '.join(ARCHES)}")
+    wanted = None if arch is None else _as_arch(arch, f"arch ({arch!r})")
     ttnn_version = _version("ttnn")
     compiler = runtime_root.find_compiler()
     backend: Backend
@@ -86,18 +91,24 @@ def find_platform(arch: str | None = None) -> Platform:
         backend, location, found = "card", card, _card_arch(card)
         card = None
     elif named:
-        backend, location, found = _named_simulator(Path(named), arch)
+        backend, location, found = _named_simulator(Path(named), wanted)
     else:
-        return replace(find_wolfpine(arch), unused_card=card)
-    if arch not in (None, found):
-        raise PlatformError(f"arch asked for ({arch}) must equal the arch of {location} ({found})")
+        return replace(find_wolfpine(wanted), unused_card=card)
+    if wanted not in (None, found):
+        raise PlatformError(f"arch asked for ({wanted}) must equal the arch of {location} ({found})")
     return Platform(backend, found, location, ttnn_version, compiler, unused_card=card)
 
 
-def find_wolfpine(arch: str | None = None) -> Platform:
+def find_wolfpine(arch: Arch | None = None) -> Platform:
     """wolfpine's `arch`, blackhole by default, whatever else there is. Raises PlatformError if it is not installed."""
-    arch = arch or ARCHES[0]
+    arch = arch or Arch.blackhole
     return Platform("wolfpine", arch, _wolfpine_folder(arch), _version("ttnn"), runtime_root.find_compiler())
+
+
+def _as_arch(name: str, what: str) -> Arch:
+    if name not in Arch:
+        raise PlatformError(f"{what} must be one of {', '.join(Arch)}")
+    return Arch(name)
 
 
 def _first_card() -> Path | None:
@@ -105,7 +116,7 @@ def _first_card() -> Path | None:
     return min(cards, key=lambda node: int(node.name), default=None)
 
 
-def _card_arch(card: Path) -> str:
+def _card_arch(card: Path) -> Arch:
     number = card.stat().st_rdev
     pci = SYS / f"{os.major(number)}:{os.minor(number)}" / "device" / "device"
     try:
@@ -118,7 +129,7 @@ def _card_arch(card: Path) -> str:
     return PCI_ARCHES[device_id]
 
 
-def _named_simulator(path: Path, wanted: str | None) -> tuple[Backend, Path, str]:
+def _named_simulator(path: Path, wanted: Arch | None) -> tuple[Backend, Path, Arch]:
     """Backend, absolute path and architecture of the simulator that TT_METAL_SIMULATOR names."""
     path = session.real_simulator(path.absolute())
     if path.is_dir():
@@ -133,27 +144,25 @@ def _named_simulator(path: Path, wanted: str | None) -> tuple[Backend, Path, str
     else:
         raise PlatformError(f"TT_METAL_SIMULATOR={path}: neither a simulator's folder nor a ttsim .so")
     described = _described_arch(descriptor)
-    if described and by_name in ARCHES and described != by_name:
+    if described and by_name in Arch and described != by_name:
         raise PlatformError(
             f"arch in {descriptor} ({described}) must equal the one that {path} is named for ({by_name})"
         )
-    arch = described or (by_name if by_name in ARCHES else wanted)
+    arch = described or (Arch(by_name) if by_name in Arch else wanted)
     if arch is None:
-        raise PlatformError(f"TT_METAL_SIMULATOR={path}: nothing tells its arch, ask for one of {', '.join(ARCHES)}")
+        raise PlatformError(f"TT_METAL_SIMULATOR={path}: nothing tells its arch, ask for one of {', '.join(Arch)}")
     return backend, path, arch
 
 
-def _described_arch(descriptor: Path) -> str | None:
+def _described_arch(descriptor: Path) -> Arch | None:
     if not descriptor.is_file():
         return None
     name = re.search(r"^arch_name:\s*(\w+)", descriptor.read_text(), re.MULTILINE)
     arch = name[1].lower().removesuffix("_b0") if name else "none"
-    if arch not in ARCHES:
-        raise PlatformError(f"arch_name in {descriptor} ({arch}) must be one of {', '.join(ARCHES)}")
-    return arch
+    return _as_arch(arch, f"arch_name in {descriptor} ({arch})")
 
 
-def _wolfpine_folder(arch: str) -> Path:
+def _wolfpine_folder(arch: Arch) -> Path:
     framework = importlib.util.find_spec("framework")  # the name under which wolfpine installs itself
     if framework is None or framework.origin is None:
         raise PlatformError("no card, no TT_METAL_SIMULATOR, and no wolfpine: pip install wolfpine")

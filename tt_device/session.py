@@ -100,19 +100,6 @@ def opened(platform: "Platform", timeout: float, kernel_asserts: bool) -> Iterat
             _tell(session.guard, guard.CLOSED)
 
 
-def end_at_interrupt() -> None:
-    """For a command: from now on Ctrl-C ends this process at once, and a shell sees exit code 130.
-
-    Python would not see it for as long as a launch lasts, since ttnn holds the GIL. What is left behind, the guard and
-    the next run clear away, as after a kill.
-
-    A process that was started with SIGINT ignored, as scripts and nohup start what runs in the background, goes on
-    ignoring it.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
     """os.environ with `changes` in it; None takes a variable out."""

@@ -13,6 +13,7 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from common.command import ExitCode, start
 from weights_tools.architecture import Geometry, Model
 from weights_tools.checkpoint import Checkpoint
 from weights_tools.errors import CheckpointError
@@ -21,7 +22,6 @@ from weights_tools.statistics import statistics
 from weights_tools.synthetic import write_synthetic
 from weights_tools.verify import verify
 
-FAILED, BAD_ARGUMENTS = 1, 2
 SHOWN_PROBLEMS = 20  # of each kind; --json has all
 
 app = typer.Typer(
@@ -137,7 +137,7 @@ def verify_(
                 print(f"{kind}: ... and {len(of_kind) - SHOWN_PROBLEMS} more, which --json lists")
         print(f"{folder}: {report.checked} tensors checked, {len(report.problems)} problems")
     if report.problems:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILS)
 
 
 @app.command()
@@ -192,7 +192,7 @@ def _one_line_errors() -> Iterator[None]:
 
 def _stop(message: str) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
-    raise typer.Exit(BAD_ARGUMENTS)
+    raise typer.Exit(ExitCode.BAD_ARGUMENTS)
 
 
 @contextmanager
@@ -256,7 +256,7 @@ def _mention_left_out(checkpoint: Checkpoint) -> None:
 
 def run() -> None:
     """The command."""
-    app(prog_name="python -m weights_tools")
+    start(app, ends_at_interrupt=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 
 from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint
 from weights_tools.errors import CheckpointError
-from weights_tools.files import exists_already, pieces, save_tensors, written_whole
+from weights_tools.files import checkpoint_written, exists_already, pieces, save_tensors
 from weights_tools.float8 import SCALE_SUFFIX
 
 NORMS = ("*norm*.weight", "*norm*.bias")
@@ -73,7 +73,7 @@ def extract(
     }
     if (checkpoint.folder / INDEX).exists():
         metadata["index_sha256"] = _sha256(checkpoint.folder / INDEX)
-    with written_whole(out, force=force) as partial:
+    with checkpoint_written(out, force=force) as partial:
         save_tensors(tensors, partial, metadata)
     return keys
 

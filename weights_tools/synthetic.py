@@ -24,7 +24,7 @@ from platformdirs import user_cache_path
 from weights_tools.architecture import FIXED, MODEL_TYPES, Geometry, Model, Spec, decoder_layer, embedding, head
 from weights_tools.checkpoint import CONFIG, INDEX
 from weights_tools.errors import CheckpointError
-from weights_tools.files import exists_already, save_tensors, written_whole
+from weights_tools.files import checkpoint_written, exists_already, save_tensors
 from weights_tools.float8 import BLOCK, FLOAT8, SCALE_SUFFIX, quantize, scale_shape
 
 # Norm weights (mean, standard deviation). q_a and kv_a: as reported of the trained V3, whose kv_a gammas are tiny and
@@ -96,7 +96,7 @@ def write_synthetic(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder}: can't be written ({error})") from error
-    with written_whole(folder, force=force) as partial:
+    with checkpoint_written(folder, force=force) as partial:
         partial.mkdir()
         free = shutil.disk_usage(partial).free
         if total_size > free:

@@ -1,8 +1,8 @@
 """LayerNorm and RMSNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
 
-arguments.py refuses what can't be served, plan.py lays the launch out, program.py describes it to ttnn, kernels/ runs it.
-reference.py has the arithmetic alone; SPEC.md describes the data flow, the circular buffers (CBs), the numerics and the
-limits.
+arguments.py refuses what can't be served, plan.py lays the launch out, program.py describes it to ttnn, kernels/ has
+what runs. reference.py has the arithmetic without the machine; SPEC.md the data flow, the circular buffers (CBs), the
+numerics and the limits.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """How a launch is laid out: which core does which rows and columns, in what portions, through which circular buffers.
 
-A plan is a value: nothing here asks a device, so plans are made, compared and tested without one. It knows the operands'
-dtypes and where they lie, not what is computed of them.
+A plan is a value: nothing here asks a device, so plans are made, compared and tested without one. It knows the
+operands' dtypes and where they lie, not what is computed of them.
 """
 
 import math

@@ -1,0 +1,71 @@
+"""How commands start: one way for a script, `python -m` and an installed entry point. No device is needed."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.child import PATIENCE, REPOSITORY
+
+ENTRY_POINTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", "TERM": "dumb"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@pytest.fixture
+def entry_point(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The script that pip makes of an entry point."""
+    module, _, function = ENTRY_POINTS[request.param].partition(":")
+    script = tmp_path / request.param
+    script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    return script
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS, indirect=True)
+def test_the_usage_of_an_entry_point(entry_point: Path) -> None:
+    done = run(entry_point, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: {entry_point.name} [OPTIONS]" in done.stdout
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_the_usage_of_a_script(script: Path) -> None:
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: {script.name} [OPTIONS]" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["commands.compare_block", "weights_tools"])
+def test_the_usage_of_a_module(module: str) -> None:
+    done = run("-m", module, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: python -m {module} [OPTIONS]" in done.stdout
+
+
+def test_stdout_has_the_commands_own_output_alone() -> None:
+    """A simulator prints to file descriptor 1, even as the process ends."""
+    program = """
+import atexit, os, typer
+from common.command import start
+
+app = typer.Typer()
+atexit.register(os.write, 1, b"farewell\\n")
+
+@app.command()
+def main():
+    os.write(1, b"chatter\\n")
+    os.system("echo a child")
+    print("result")
+
+start(app, ends_at_interrupt=True)
+"""
+    done = run("-c", program)
+    assert (done.returncode, done.stdout) == (0, "result\n")
+    assert done.stderr.split() == ["chatter", "a", "child", "farewell"]
