@@ -120,7 +120,7 @@ class Result:
     def is_right(self) -> bool:
         """Not less exact than ttnn's by any of three measures, and within one ULP of the exact value."""
         peer = self.peer or {"exact": 0.0, "raw": 0.0}
-        return self.errors.exact >= peer["exact"] and self.errors.raw >= peer["raw"] and self.errors.scaled <= 1
+        return self.errors.equal >= peer["exact"] and self.errors.raw >= peer["raw"] and self.errors.scaled <= 1
 
 
 app = typer.Typer(add_completion=False)
@@ -257,7 +257,7 @@ def _measure_peer(case: "Case", device: Any, counter: CycleCounter) -> dict[str,
     trial = Trial(case, device)
     errors = trial.errors(trial.run_ttnns())
     warm = _last_launch(trial.run_ttnns, device, counter)
-    exactness = {"exact": errors.exact, "raw": errors.raw, "scaled": errors.scaled}
+    exactness = {"exact": errors.equal, "raw": errors.raw, "scaled": errors.scaled}
     return {"cycles": warm.cycles, "cores": warm.cores, **exactness, "date": _today()}
 
 
@@ -317,7 +317,7 @@ def _speed(results: list[Result], arch: Arch) -> Table:
             f"{r.peer['cycles'] / r.cycles:.1f}" if r.peer else "",
             f"{r.lower_bound.cycles:,}",
             f"{r.cycles / r.lower_bound.cycles:.2f}",
-            f"{r.errors.exact:.4f}",
+            f"{r.errors.equal:.4f}",
             f"{r.peer['exact']:.4f}" if r.peer else "",
             f"{r.errors.scaled:.2g}",
             verdict,

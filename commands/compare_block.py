@@ -3,18 +3,13 @@
 Exit code: 0 all holds, 1 something fails, 2 bad arguments or files, 3 no usable device.
 """
 
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform as python_platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,14 +25,14 @@ from tt_device import Arch, Platform, PlatformError, find_platform
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
-from weights_tools.checkpoint import CONFIG, INDEX
 from weights_tools.extract import NORMS
 
 if TYPE_CHECKING:
+    from model_comparison.facts import LaunchCycles
+    from model_comparison.judge import Comparison
     from model_comparison.recording import Recording
 
-ROOT = Path(__file__).parents[1]
-# Options of a run; what was recorded is not run again.
+# Options that say what to run: --load, which runs nothing, refuses them.
 OF_A_RUN = ("layer", "checkpoint", "model", "norms", "isolated", "tokens", "seed", "arch", "trace", "save")
 EXAMPLES = """
 Examples:
@@ -127,73 +122,68 @@ def main(
 ) -> None:
     """Run one decoder layer with HuggingFace's norms and with ours on the device, and compare tap by tap."""
     _set_up_log(quiet, verbose)
-    if load is not None and (given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]):
-        _stop(
-            ValueError(f"--load judges what was recorded: leave out {', '.join(given)}"),
-            ExitCode.BAD_ARGUMENTS,
-            verbose,
-        )
-    patterns = [pattern.strip() for pattern in norms.split(",")]
-    # Slow to import (torch, transformers, ttnn): after what can be refused without them.
-    if load is None:
-        try:
-            platform = find_platform(arch)
-            if trace is not None and platform.backend != "wolfpine":
-                raise PlatformError(f"--trace needs wolfpine, but the device is {platform}: unset TT_METAL_SIMULATOR")
-            logger.info(f"device: {platform}")
+    bounds = {"min_pcc": min_pcc, "max_ulp": max_ulp, "min_nearest": min_nearest, "max_floors": max_floors}
+    given_bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    output = Output(save=save, report=report, baseline=baseline, as_json=as_json, quiet=quiet, verbose=verbose)
+    with _refusing(OptionError, CheckpointError, verbose=verbose):
+        if load is not None:
+            _refuse_options_of_a_run(context)
+            source: Job | Path = load
+        else:
+            platform = _find_device(arch, trace)
             weights = _open_checkpoint(checkpoint, model)
-            logger.info(f"checkpoint: {weights.folder}")
-            _check_norms(weights, layer, patterns)
-        except CheckpointError as error:
-            _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
-        except PlatformError as error:
-            _stop(error, ExitCode.NO_DEVICE, verbose)
-    from integration.replace import NormError
-    from model_comparison.compare import Bounds, judge
-    from model_comparison.recording import Recording, RecordingError
-    from model_comparison.report import ReportError, check_folder, read_report, write_report
-    from model_comparison.report import report as report_of
-    from model_comparison.terminal import MIN_WIDTH, print_comparison, verdict_line
-
-    given_bounds = {"min_pcc": min_pcc, "max_ulp": max_ulp, "min_nearest": min_nearest, "max_floors": max_floors}
-    bounds = Bounds(**{name: value for name, value in given_bounds.items() if value is not None})
-    try:
-        # What can be refused is refused before anything runs.
-        earlier = None if baseline is None else read_report(baseline)
-        if report is not None:
-            check_folder(report)
-        for file in (save, trace):
-            if file is not None and not file.parent.is_dir():
-                raise RecordingError(f"{file}: there is no folder {file.parent}: make it first")
-        with _progress(quiet) as tell:
-            if load is None:
-                recording = _record(weights, layer, platform, patterns, isolated, tokens, seed, trace, tell)
-            else:
-                recording = Recording.load(load)
-            if save is not None:
-                recording.save(save)
-            tell("judging")
-            comparison = judge(recording, bounds)
-            content = report_of(recording, comparison, earlier)
-            if report is not None:
-                tell("drawing the report")
-                write_report(report, content, recording, comparison)
-    except (NormError, CheckpointError, RecordingError, ReportError) as error:
-        _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
-    except PlatformError as error:
-        _stop(error, ExitCode.NO_DEVICE, verbose)
-
-    if as_json:
-        print(json.dumps(content, indent=2, allow_nan=False))
-    elif quiet:
-        print(verdict_line(content))
-    else:
-        console = Console(width=max(Console().width, MIN_WIDTH))
-        print_comparison(console, comparison, content)
-        if report is not None:
-            console.print(f"report: {report / 'report.html'}", highlight=False, soft_wrap=True)
+            patterns = _norm_patterns(norms, weights, layer)
+            source = Job(
+                platform=platform,
+                weights=weights,
+                layer=layer,
+                norms=patterns,
+                isolated=isolated,
+                tokens=tokens,
+                seed=seed,
+                trace=trace,
+            )
+    comparison, content = _compare(source, given_bounds, output)
+    _print(comparison, content, output)
     if not comparison.holds:
         raise typer.Exit(ExitCode.FAILS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run.
+
+    Attributes:
+        weights: the checkpoint
+        norms: globs of norms' names in the layer
+        isolated, tokens, seed: as `model_comparison.collect.collect` takes them
+        trace: the file that the launches' timeline goes to
+    """
+
+    platform: Platform
+    weights: Checkpoint
+    layer: int
+    norms: list[str]
+    isolated: bool
+    tokens: int | None
+    seed: int
+    trace: Path | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is made of a comparison: files, and what is printed how."""
+
+    save: Path | None
+    report: Path | None
+    baseline: Path | None
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+
+class OptionError(ValueError):
+    """Options that exclude each other. One line."""
 
 
 def _set_up_log(quiet: bool, verbose: bool) -> None:
@@ -205,9 +195,116 @@ def _set_up_log(quiet: bool, verbose: bool) -> None:
     logger.add(sys.stderr, format="{message}", level=0, filter=levels)
 
 
+@contextmanager
+def _refusing(*bad: type[Exception], verbose: bool) -> Iterator[None]:
+    """Ends the process with one line for `bad` arguments or files, and where there is no usable device."""
+    try:
+        yield
+    except PlatformError as error:
+        _stop(error, ExitCode.NO_DEVICE, verbose)
+    except bad as error:
+        _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
+
+
+def _stop(error: Exception, code: ExitCode, verbose: bool) -> NoReturn:
+    if verbose:
+        logger.opt(exception=error).error("")
+    logger.error(f"error: {error}")
+    raise typer.Exit(code)
+
+
+def _refuse_options_of_a_run(context: typer.Context) -> None:
+    """
+    Raises:
+        OptionError: an option says what to run
+    """
+    if given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]:
+        raise OptionError(f"--load judges what was recorded: leave out {', '.join(given)}")
+
+
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+def _find_device(arch: Arch | None, trace: Path | None) -> Platform:
+    """
+    Raises:
+        PlatformError: there is none, or it can't trace
+    """
+    platform = find_platform(arch)
+    if trace is not None and platform.backend != "wolfpine":
+        raise PlatformError(f"--trace needs wolfpine, but the device is {platform}: unset TT_METAL_SIMULATOR")
+    logger.info(f"device: {platform}")
+    return platform
+
+
+def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
+    """
+    Raises:
+        CheckpointError: it can't be read, or is of another model
+    """
+    weights = Checkpoint(folder or default_checkpoint("v3" if model == Model.v3 else "v32"))
+    expected, model_type = f"deepseek_{model}", weights.config.get("model_type")
+    if model != Model.auto and model_type != expected:
+        raise CheckpointError(
+            f"{weights.folder}/config.json: model_type must be {expected!r} for --model {model}, but is {model_type!r}"
+        )
+    logger.info(f"checkpoint: {weights.folder}")
+    return weights
+
+
+def _norm_patterns(norms: str, weights: Checkpoint, layer: int) -> list[str]:
+    """The globs of --norms.
+
+    Raises:
+        CheckpointError: one fits no norm that the checkpoint holds of the layer. If it holds none, `Block` says so.
+    """
+    prefix = f"model.layers.{layer}."
+    keys = [key for key in weights.keys(prefix) if any(fnmatchcase(key, norm) for norm in NORMS)]
+    names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
+    patterns = [pattern.strip() for pattern in norms.split(",")]
+    for pattern in patterns:
+        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # as `find_norms` takes it
+            raise CheckpointError(
+                f"{weights.folder}: --norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}"
+            )
+    return patterns
+
+
+def _compare(source: Job | Path, bounds: dict[str, float], output: Output) -> tuple["Comparison", dict[str, Any]]:
+    """Runs a job, or loads the recording at a path, judges it and writes the files. What can be refused is refused
+    before anything runs.
+
+    Args:
+        bounds: of `model_comparison.judge.Bounds`, those that are not to have their default
+    Returns: the comparison, and the content of its report
+    """
+    # torch, transformers and ttnn take 10 s to import: after what can be refused without them.
+    from integration.replace import NormError
+    from model_comparison.judge import Bounds, judge
+    from model_comparison.page import check_folder, write_report
+    from model_comparison.recording import Recording, RecordingError
+    from model_comparison.report import ReportError, read_report, report
+
+    with _refusing(NormError, CheckpointError, RecordingError, ReportError, verbose=output.verbose):
+        earlier = None if output.baseline is None else read_report(output.baseline)
+        if output.report is not None:
+            check_folder(output.report)
+        for file in (output.save, None if isinstance(source, Path) else source.trace):
+            if file is not None and not file.parent.is_dir():
+                raise RecordingError(f"{file}: there is no folder {file.parent}: make it first")
+        with _progress(output.quiet) as tell:
+            recording = Recording.load(source) if isinstance(source, Path) else _record(source, tell)
+            if output.save is not None:
+                recording.save(output.save)
+            tell("judging")
+            comparison = judge(recording, Bounds(**bounds))
+            content = report(recording, comparison, earlier)
+            if output.report is not None:
+                tell("drawing the report")
+                write_report(output.report, content, recording, comparison)
+    return comparison, content
 
 
 @contextmanager
@@ -223,29 +320,30 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: progress.reset(step, description=text)
 
 
-def _record(
-    weights: Checkpoint,
-    layer: int,
-    platform: Platform,
-    patterns: list[str],
-    isolated: bool,
-    tokens: int | None,
-    seed: int,
-    trace: Path | None,
-    tell: Callable[[str], None],
-) -> "Recording":
-    """Runs the block; errors are `Block`'s, `collect`'s and `Platform.open`'s."""
+def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
+    """Errors are `Block`'s, `collect`'s and `Platform.open`'s."""
     from model_comparison.block import Block
-    from model_comparison.compare import collect
+    from model_comparison.collect import collect
+    from model_comparison.facts import norm_cycles, origin
 
     tell("reading the layer")
-    block = Block(weights, layer)
+    block = Block(job.weights, job.layer)
     logger.info("opening the device and compiling kernels, up to a minute the first time ...")
     tell("opening the device")
-    with _opened(platform, trace) as (device, counter):
-        recording = collect(block, device, patterns, isolated, tokens, seed, tell)
-        cycles = {"cycles": _cycles(recording, counter)} if counter else {}
-    return replace(recording, facts=recording.facts | _origin(weights, platform, recording) | cycles)
+    with _opened(job.platform, job.trace) as (device, counter):
+        recording = collect(
+            block, device, job.norms, isolated=job.isolated, tokens=job.tokens, seed=job.seed, tell=tell
+        )
+        cycles = {"cycles": norm_cycles(recording, _launches(counter))} if counter else {}
+    platform = job.platform
+    where = {
+        "device": str(platform),
+        "backend": platform.backend,
+        "arch": platform.arch,
+        "compiler": str(platform.compiler),
+    }
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return replace(recording, facts=recording.facts | origin(recording, job.weights, where, command) | cycles)
 
 
 @contextmanager
@@ -262,107 +360,32 @@ def _opened(platform: Platform, trace: Path | None) -> Iterator[tuple[Any, Cycle
             yield device, None
 
 
-def _cycles(recording: "Recording", counter: CycleCounter) -> list[dict[str, Any]]:
-    """Of each norm's launch, in order of execution: cycles, their phases, and what each CB held from when on."""
-    from micro_ops.layernorm import plan
+def _launches(counter: CycleCounter) -> list["LaunchCycles"]:
+    from micro_ops.layernorm.plan import CB_INPUT, CB_OUTPUT
+    from model_comparison.facts import CB_KEYS, LaunchCycles
 
-    names = {plan.CB_INPUT: "input", plan.CB_GAMMA: "gamma", plan.CB_BETA: "beta", plan.CB_OUTPUT: "output"}
-    found = []
-    order = [name for name in recording.result.taps if name in recording.norms]
-    for name, launch in zip(order, counter.launches(), strict=True):
-        phases = Phases.of(launch, plan.CB_INPUT, plan.CB_OUTPUT)
-        held = {cb: launch.held(index) for index, cb in names.items()}
-        found.append({"name": name, "cycles": launch.cycles, "phases": asdict(phases), "cbs": held})
-    return found
-
-
-def _origin(weights: Checkpoint, platform: Platform, recording: "Recording") -> dict[str, Any]:
-    """Facts by which somebody else can run the same."""
-    distributions = ("tt-deepseek-norms", "ttnn", "torch", "transformers", "wolfpine")
-    versions = {name: version for name in distributions if (version := _version(name))}
-    return {
-        "device": str(platform),
-        "backend": platform.backend,
-        "arch": platform.arch,
-        "compiler": str(platform.compiler),
-        "versions": versions | {"python": python_platform.python_version()},
-        "checkpoint": str(weights.folder),
-        "checkpoint_sha256": _fingerprint(weights, recording),
-        "commit": _commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _fingerprint(weights: Checkpoint, recording: "Recording") -> str:
-    """SHA-256 over config.json, the index if there is one, and the compared norms' weights as loaded, by name: which
-    checkpoint it was, without reading all of it."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in (CONFIG, INDEX):
-        if (weights.folder / name).is_file():
-            digest.update((weights.folder / name).read_bytes())
-    for name, norm in sorted(recording.norms.items()):
-        digest.update(name.encode())
-        for weight in (norm.gamma, norm.beta):
-            if weight is not None:
-                digest.update(weight.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Of the checkout that this file is in, with a + if files differ from it; None outside of one."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        run = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
-
-
-def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
-    """
-    Raises:
-        CheckpointError: it can't be read, or is of another model
-    """
-    weights = Checkpoint(folder or default_checkpoint("v3" if model == Model.v3 else "v32"))
-    expected, model_type = f"deepseek_{model}", weights.config.get("model_type")
-    if model != Model.auto and model_type != expected:
-        raise CheckpointError(
-            f"{weights.folder}/config.json: model_type must be {expected!r} for --model {model}, but is {model_type!r}"
+    return [
+        LaunchCycles(
+            launch.cycles,
+            asdict(Phases.of(launch, CB_INPUT, CB_OUTPUT)),
+            {cb: launch.held(cb) for cb in CB_KEYS},
         )
-    return weights
+        for launch in counter.launches()
+    ]
 
 
-def _check_norms(weights: Checkpoint, layer: int, patterns: list[str]) -> None:
-    """
-    Raises:
-        CheckpointError: a pattern fits no norm that the checkpoint holds of the layer. Of one that it does not hold,
-            `Block` says so.
-    """
-    prefix = f"model.layers.{layer}."
-    keys = [key for key in weights.keys(prefix) if any(fnmatchcase(key, norm) for norm in NORMS)]
-    names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
-    for pattern in patterns:
-        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # as `find_norms` takes it
-            raise CheckpointError(
-                f"{weights.folder}: --norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}"
-            )
+def _print(comparison: "Comparison", content: dict[str, Any], output: Output) -> None:
+    from model_comparison.terminal import MIN_WIDTH, print_comparison, verdict_line
 
-
-def _stop(error: Exception, code: ExitCode, verbose: bool) -> NoReturn:
-    if verbose:
-        logger.opt(exception=error).error("")
-    logger.error(f"error: {error}")
-    raise typer.Exit(code)
+    if output.as_json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    elif output.quiet:
+        print(verdict_line(content))
+    else:
+        console = Console(width=max(Console().width, MIN_WIDTH))
+        print_comparison(console, comparison, content)
+        if output.report is not None:
+            console.print(f"report: {output.report / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def run() -> None:

@@ -41,7 +41,7 @@ def main(
                             for name, run in ((f"Tt{norm}", trial.run_ours), (ttnns, trial.run_ttnns)):
                                 e = trial.errors(run())
                                 print(
-                                    f"{start} {name} | {e.exact:.4f} | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g}"
+                                    f"{start} {name} | {e.equal:.4f} | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g}"
                                     f" | {e.relative_norm:.1e} |",
                                     flush=True,
                                 )

@@ -248,7 +248,7 @@ def check_on_device(module: nn.Module, formula: Formula, device: Any) -> Iterato
         replacement = (TtLayerNorm if formula.subtract_mean else TtRMSNorm).from_torch(original, device)
         errors = compare(replacement(x.to(dtype)), expected)
         if errors.relative_norm > (2.0**-8 if dtype == torch.bfloat16 else 1e-6) or (
-            dtype == torch.bfloat16 and errors.exact < MIN_EXACT
+            dtype == torch.bfloat16 and errors.equal < MIN_EXACT
         ):
             yield f"{dtype}: {errors}"
 

@@ -1,4 +1,4 @@
-"""HuggingFace's DeepSeek-V3 or V3.2 decoder layer, built from a checkpoint and run with taps."""
+"""HuggingFace's DeepSeek-V3 or V3.2 decoder layer, built from a checkpoint, and what is recorded as it runs."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -29,7 +29,7 @@ EXPERTS = "mlp.experts."
 
 
 @dataclass(frozen=True)
-class NormTap:
+class NormActivation:
     """What a norm was given and gave: both (B, S, W) of the block's dtype."""
 
     input: torch.Tensor
@@ -37,14 +37,15 @@ class NormTap:
 
 
 @dataclass(frozen=True)
-class ChoiceTap:
-    """What each of B x S tokens chose among N options: the highest scores of the highest groups.
+class Choice:
+    """What each of B x S tokens chose among N options, keys or experts: the highest scores of the highest groups.
 
     Attributes:
-        scores: (B, S, N) float32, by which it chose; -inf where it must not choose
+        scores: (B, S, N) float32; -inf for an option that the token must not choose
         chosen: (B, S, N) bool
-        groups: of N / groups options each. A group's score is the sum of its two highest.
-        chosen_groups: how many groups it chose from
+        groups: into how many groups of N / groups options each the options fall, in order. A group's score is the sum
+            of its two highest.
+        chosen_groups: how many groups each token chose from
     """
 
     scores: torch.Tensor
@@ -53,28 +54,36 @@ class ChoiceTap:
     chosen_groups: int = 1
 
 
+type Activation = NormActivation | Choice
+
+
 @dataclass(frozen=True)
 class Run:
-    """What one run of a block showed.
+    """What one run of a block computed.
 
     Attributes:
-        taps: in order of execution: the norms asked for, by their module names, and, where the layer has them,
+        activations: in order of execution: the norms asked for, by their module names, and, where the layer has them,
             "indexer" (which chooses the keys that a query attends to) and "router" (experts)
         output: (B, S, hidden_size), of the block
     """
 
-    taps: dict[str, NormTap | ChoiceTap]
+    activations: dict[str, Activation]
     output: torch.Tensor
 
-    def norm(self, name: str) -> NormTap:
-        tap = self.taps[name]
-        assert isinstance(tap, NormTap)
-        return tap
+    def norm(self, name: str) -> NormActivation:
+        activation = self.activations[name]
+        assert isinstance(activation, NormActivation)
+        return activation
 
-    def choice(self, name: str) -> ChoiceTap:
-        tap = self.taps[name]
-        assert isinstance(tap, ChoiceTap)
-        return tap
+    def choice(self, name: str) -> Choice:
+        activation = self.activations[name]
+        assert isinstance(activation, Choice)
+        return activation
+
+
+def short(name: str) -> str:
+    """A norm's name without the modules that it is in."""
+    return name.rsplit(".", 1)[-1]
 
 
 class Block:
@@ -132,42 +141,42 @@ class Block:
 
         Args:
             hidden_states: (B, S, hidden_size) of the block's dtype
-            norms: module names in `layer`, to be tapped
+            norms: module names in `layer`, to be recorded
         """
         batch, tokens, _ = hidden_states.shape
         positions = torch.arange(tokens).expand(batch, -1)
         later = torch.ones(tokens, tokens, dtype=torch.bool).triu(diagonal=1)
         mask = torch.zeros(batch, 1, tokens, tokens, dtype=self.dtype).masked_fill(later, torch.finfo(self.dtype).min)
-        taps: dict[str, NormTap | ChoiceTap] = {}
+        activations: dict[str, Activation] = {}
         with ExitStack() as stack:
             topk = stack.enter_context(_LastTopk())
 
-            def tap(name: str, module: nn.Module, make: Callable[[torch.Tensor, Any], NormTap | ChoiceTap]) -> None:
+            def record(name: str, module: nn.Module, make: Callable[[torch.Tensor, Any], Activation]) -> None:
                 def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-                    taps[name] = make((*args, *kwargs.values())[0], output)
+                    activations[name] = make((*args, *kwargs.values())[0], output)
 
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
             for name in norms:
-                tap(name, self.layer.get_submodule(name), NormTap)
+                record(name, self.layer.get_submodule(name), NormActivation)
             if indexer := getattr(self.layer.self_attn, "indexer", None):
-                tap("indexer", indexer, lambda _, keys: _keys_choice(topk.scores, keys, later))
+                record("indexer", indexer, lambda _, keys: _keys_choice(topk.scores, keys, later))
             if router := getattr(self.layer.mlp, "gate", None):
-                tap("router", router, lambda _, output: self._experts_choice(output[0], output[2], batch))
+                record("router", router, lambda _, output: self._experts_choice(output[0], output[2], batch))
             output = self.layer(
                 hidden_states,
                 attention_mask=mask,
                 position_ids=positions,
                 position_embeddings=self._rotary(self.config)(hidden_states, positions),
             )
-        return Run(taps, output)
+        return Run(activations, output)
 
-    def _experts_choice(self, logits: torch.Tensor, experts: torch.Tensor, batch: int) -> ChoiceTap:
+    def _experts_choice(self, logits: torch.Tensor, experts: torch.Tensor, batch: int) -> Choice:
         """Args: logits (B * S, N), experts (B * S, num_experts_per_tok)."""
         scores = logits.sigmoid() + self.layer.get_buffer("mlp.gate.e_score_correction_bias")
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, experts, True)
         scores, chosen = (t.reshape(batch, -1, t.shape[-1]) for t in (scores, chosen))
-        return ChoiceTap(scores, chosen, self.config.n_group, self.config.topk_group)
+        return Choice(scores, chosen, self.config.n_group, self.config.topk_group)
 
 
 class LazyExperts(nn.Module):
@@ -208,9 +217,9 @@ class LazyExperts(nn.Module):
             CheckpointError: a matrix can't be read or has not the shape that config.json says
         """
         output = torch.zeros_like(hidden_states)
-        for expert in sorted(set(top_k_index.flatten().tolist())):  # the order counts: they add up in bfloat16
+        for expert in sorted(set(top_k_index.flatten().tolist())):  # in HuggingFace's order: bfloat16 sums depend on it
             slot, token = torch.where(top_k_index.T.eq(expert))
-            # One product with both matrices, as HuggingFace's: two may add up in another order.
+            # One product with both matrices, as HuggingFace's: two smaller ones may add in another order.
             gate_and_up = torch.cat([self._matrix(expert, "gate_proj"), self._matrix(expert, "up_proj")])
             gate, up = linear(hidden_states[token], gate_and_up).chunk(2, dim=-1)
             result = linear(self.act_fn(gate) * up, self._matrix(expert, "down_proj"))
@@ -243,16 +252,17 @@ def _load_config(checkpoint: Checkpoint) -> tuple[Any, type[nn.Module], type[nn.
     return config, layer_class, rotary_class
 
 
-def _keys_choice(scores: torch.Tensor, keys: torch.Tensor, later: torch.Tensor) -> ChoiceTap:
+def _keys_choice(scores: torch.Tensor, keys: torch.Tensor, later: torch.Tensor) -> Choice:
     """Args: scores (B, S, S), keys (B, S, index_topk), later (S, S): which key is later than which query.
 
-    A query with fewer visible keys than index_topk fills up with masked ones, in no order that means anything."""
+    A query that sees fewer keys than index_topk is given later ones, too, which the attention masks: they don't count
+    as chosen."""
     chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, keys.long(), True)
-    return ChoiceTap(scores.masked_fill(later, -torch.inf), chosen & ~later)
+    return Choice(scores.masked_fill(later, -torch.inf), chosen & ~later)
 
 
 class _LastTopk(TorchFunctionMode):
-    """Keeps what `topk` was last called on: inside the indexer the scores, which it does not return."""
+    """Keeps the tensor that `topk` was last called on: the indexer's scores, which its output does not hold."""
 
     scores: torch.Tensor
 

@@ -1,28 +1,34 @@
 """What kind of fault a norm's output looks like: which wrong formula gives it, and how well.
 
-Each fault that is known is a formula of its own. A result is explained by one if it is hardly farther from that
-formula, evaluated in float64, than a correct rounding of it would be. That is a hint: two faults may give the same.
+Each known fault is a formula of its own, evaluated in float64. It explains an output that is hardly farther from it
+than the formula's correctly rounded result would be. That is a hint: two faults may give the same output.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from integration.recognize import Formula
-from model_comparison.block import NormTap
+from model_comparison.block import NormActivation
 from model_comparison.metrics import scaled_ulps
 from model_comparison.recording import RecordedNorm
 
-# Of a correct rounding's error: what is left of a fault that is explained.
-MAX_RESIDUAL = 1.5
-# An explanation makes the squared residual smaller by so much of its own scatter (chi squared, five sigmas) ...
+# A residual is the distance of an output from a formula, in units of the distance of the formula's correct rounding.
+MAX_RESIDUAL = 1.5  # of an output that the formula explains
+# A formula that explains an output is closer to it than the right formula is, by more than chance: over n elements, n
+# times the relative decrease of the squared residual scatters like chi squared with one degree of freedom. 25 is five
+# standard deviations.
 MIN_GAIN = 25.0
-# ... and one with more free parameters leaves so much less than a simpler one.
+# Fitted numbers bring a formula closer by chance. One that fits more (see `_Suspect.fitted`) is preferred only if its
+# residual is less than this part of the other's.
 SIMPLER = 0.9
-FEW_TOKENS = 4  # below, neither a token nor a column can be told from the rest
-LOCAL_ULP = 3.0  # an element that is off by more is bad whatever the others are
+NOTHING, ONE_NUMBER, EACH_COLUMN = 0, 1, 2  # values of `_Suspect.fitted`
+# With fewer tokens, a bad token can't be told from a bad norm, and gamma and beta can't be fitted to the output.
+FEW_TOKENS = 4
+LOCAL_ULP = 3.0  # scaled ULPs; an element that is off by more is bad, even if all others are right
 
 
 @dataclass(frozen=True)
@@ -41,40 +47,72 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A wrong formula, evaluated: `values` (T, W) float64; `freedom` is how many parameters were fitted per column."""
+    """A wrong formula, evaluated.
+
+    Attributes:
+        kind, hint: of the `Diagnosis`, if this explains the output
+        values: (T, W) float64
+        fitted: how many numbers of the formula were fitted to the output: NOTHING, ONE_NUMBER, or one for EACH_COLUMN
+        note: for the evidence
+    """
 
     kind: str
     hint: str
     values: torch.Tensor
-    order: int  # 0: nothing was fitted, 1: one number was, 2: one for each column
+    fitted: int
     note: str = ""
 
 
-def diagnose(norm: RecordedNorm, tap: NormTap, holds: bool) -> Diagnosis:
+class _Output:
+    """What the device's norm gave for T tokens, and what it should have given.
+
+    Attributes:
+        norm: as recorded
+        x, y: (T, W) input and output, of the block's dtype
+        golden: (T, W) float64
+        operands: (T, W) float64, see `RecordedNorm.golden`
+        beta: (W,) float64, or (1,) zero where there is none
+        before_beta: (T, W) float64, `golden` without beta
+    """
+
+    def __init__(self, norm: RecordedNorm, activation: NormActivation) -> None:
+        width = activation.output.shape[-1]
+        self.norm = norm
+        self.x, self.y = activation.input.reshape(-1, width), activation.output.reshape(-1, width)
+        self.golden, self.operands = norm.golden(self.x)
+        self.beta = torch.zeros(1, dtype=torch.float64) if norm.beta is None else norm.beta.double()
+        self.before_beta = self.golden - self.beta
+
+    @cached_property
+    def residual(self) -> float:
+        return _residual(self.y, self.golden)
+
+    def by(self, formula: Formula, gamma: torch.Tensor | None) -> torch.Tensor:
+        """(T, W) float64: `formula` of the input, without beta."""
+        return formula.golden(self.x, gamma, None)
+
+
+def diagnose(norm: RecordedNorm, activation: NormActivation, holds: bool) -> Diagnosis:
     """
     Args:
-        tap: of the device
+        activation: of the device
         holds: the verdict on it against float64
     """
     if not norm.launches:
         return Diagnosis("not run", "The device ran no launch for it.", "launches: 0")
-    width = tap.output.shape[-1]
-    x, y = tap.input.reshape(-1, width), tap.output.reshape(-1, width)
-    golden, operands = norm.golden(x)
-    if not (y.isfinite() & golden.isfinite()).all():
-        return _not_finite(norm, x, y, golden)
-    own = _residual(y, golden)
-    spread = f"the error is {_times(own)} that of a correct rounding"
+    output = _Output(norm, activation)
+    if not (output.y.isfinite() & output.golden.isfinite()).all():
+        return _not_finite(output)
     if holds:
-        return Diagnosis("rounding", "Nothing but rounding is left.", spread)
-    return _local(y, golden, operands) or _explained(norm, x, y, golden, own) or _unexplained(y, golden, own, spread)
+        return Diagnosis("rounding", "Nothing but rounding is left.", _spread(output))
+    return _local(output) or _explained(output) or _unexplained(output)
 
 
-def applied_weights(norm: RecordedNorm, tap: NormTap) -> tuple[torch.Tensor, torch.Tensor] | None:
+def applied_weights(norm: RecordedNorm, activation: NormActivation) -> tuple[torch.Tensor, torch.Tensor] | None:
     """gamma and beta as the device applied them, (W,) float64 each: per column the least-squares fit of the output to
     gamma * x_hat + beta. None if there are too few tokens to tell."""
-    width = tap.output.shape[-1]
-    x, y = tap.input.reshape(-1, width), tap.output.reshape(-1, width).double()
+    width = activation.output.shape[-1]
+    x, y = activation.input.reshape(-1, width), activation.output.reshape(-1, width).double()
     if len(y) < FEW_TOKENS:
         return None
     x_hat = norm.formula.golden(x, None, None)
@@ -85,13 +123,14 @@ def applied_weights(norm: RecordedNorm, tap: NormTap) -> tuple[torch.Tensor, tor
     return gamma, y.mean(0) - gamma * mean
 
 
-def _not_finite(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> Diagnosis:
+def _not_finite(output: _Output) -> Diagnosis:
+    norm, y, golden = output.norm, output.y, output.golden
     bad = ~y.isfinite()
     evidence = (
         f"{int(y.isnan().sum())} NaN and {int(y.isinf().sum())} Inf in the result, {int((~golden.isfinite()).sum())} in"
         f" float64: {_which('token', bad.any(1))}, {_which('column', bad.any(0))}"
     )
-    causes = [("its input", x), ("gamma", norm.gamma), ("beta", norm.beta)]
+    causes = [("its input", output.x), ("gamma", norm.gamma), ("beta", norm.beta)]
     sources = [name for name, tensor in causes if tensor is not None and not tensor.isfinite().all()]
     if sources:
         hint = f"There is NaN or Inf in {' and '.join(sources)}."
@@ -102,130 +141,151 @@ def _not_finite(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: to
     return Diagnosis("NaN or Inf", hint, evidence)
 
 
-def _local(y: torch.Tensor, golden: torch.Tensor, operands: torch.Tensor) -> Diagnosis | None:
+def _local(output: _Output) -> Diagnosis | None:
     """A fault of few tokens or few columns, with all else right."""
-    bad = scaled_ulps(y, golden, operands).abs() > LOCAL_ULP
+    y, golden = output.y, output.golden
+    bad = scaled_ulps(y, golden, output.operands).abs() > LOCAL_ULP
+    if not bad.any():
+        return None
     tokens, columns = bad.any(1), bad.any(0)
-    rest = (
+    evidence = (
         f"{int(bad.sum())} elements are off by more than {LOCAL_ULP:g} ULP, the largest by"
         f" {(y.double() - golden).abs().max().item():.3g}"
     )
-    if not bad.any():
-        return None
     if len(y) >= FEW_TOKENS and tokens.sum() <= len(y) / 4 and _residual(y[~tokens], golden[~tokens]) <= MAX_RESIDUAL:
         which, token = _which("token", tokens), int(tokens.nonzero()[0])
         others = [other for other in range(len(y)) if other != token]
         stale = [other for other in others if _residual(y[token], golden[other]) <= MAX_RESIDUAL]
         what = "is zero" if not y[token].any() else f"holds the result of token {stale[0]}" if stale else "is wrong"
-        return Diagnosis("bad token", f"Only {which} {what}: the others are right.", rest)
+        return Diagnosis("bad token", f"Only {which} {what}: the others are right.", evidence)
     good = ~columns
     if good.any() and columns.sum() <= y.shape[1] / 4 and _residual(y[:, good], golden[:, good]) <= MAX_RESIDUAL:
         tail = bool(columns[-1]) and bool(columns[int(columns.nonzero()[0]) :].all())
         hint = f"Only {_which('column', columns)} {'is' if columns.sum() == 1 else 'are'} wrong"
         hint += ", the end of the row: suspect the padding mask or the last piece." if tail else "."
-        return Diagnosis("bad columns", hint, rest)
+        return Diagnosis("bad columns", hint, evidence)
     return None
 
 
-def _explained(
-    norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor, own: float
-) -> Diagnosis | None:
+def _explained(output: _Output) -> Diagnosis | None:
+    """By the suspect that leaves the least, a simpler one preferred."""
+    tokens, elements, own = len(output.y), output.y.numel(), output.residual
     explaining: list[tuple[float, _Suspect]] = []
-    for suspect in _suspects(norm, x, y, golden):
-        residual = _residual(y, suspect.values)
-        if suspect.order == 2:
-            residual *= (len(y) / (len(y) - 1)) ** 0.5  # a fit of each column takes one token's freedom
-        if residual <= MAX_RESIDUAL and y.numel() * (1 - (residual / own) ** 2) > MIN_GAIN:
+    for suspect in _suspects(output):
+        residual = _residual(output.y, suspect.values)
+        if suspect.fitted == EACH_COLUMN:
+            residual *= (tokens / (tokens - 1)) ** 0.5  # the fit takes one of each column's degrees of freedom
+        if residual <= MAX_RESIDUAL and elements * (1 - (residual / own) ** 2) > MIN_GAIN:
             explaining.append((residual, suspect))
     if not explaining:
         return None
-    residual, suspect = min(explaining, key=lambda found: found[0] / SIMPLER ** found[1].order)
+    residual, suspect = min(explaining, key=lambda found: found[0] / SIMPLER ** found[1].fitted)
     others = [
         other.kind
         for near, other in explaining
-        if other is not suspect and other.order <= suspect.order and near <= residual / SIMPLER
+        if other is not suspect and other.fitted <= suspect.fitted and near <= residual / SIMPLER
     ]
-    evidence = f"the error is {_times(own)} that of a correct rounding, and {_times(residual)} for that formula"
+    evidence = f"{_spread(output)}, and {_times(residual)} for that formula"
     notes = [suspect.note] if suspect.note else []
     if others:
         notes.append(f"nearly as well explained by: {', '.join(others)}")
     return Diagnosis(suspect.kind, suspect.hint, "; ".join([evidence, *notes]))
 
 
-def _suspects(norm: RecordedNorm, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> Iterator[_Suspect]:
-    formula = norm.formula
-    gamma, beta = norm.gamma, norm.beta
-    shift = torch.zeros(1, dtype=torch.float64) if beta is None else beta.double()
-    unshifted, device = golden - shift, y.double()
+def _suspects(output: _Output) -> Iterator[_Suspect]:
+    yield from _other_formulas(output)
+    yield from _other_numbers(output)
+    if len(output.y) >= FEW_TOKENS:
+        yield from _other_weights(output)
 
-    def of(changed: Formula, gamma: torch.Tensor | None) -> torch.Tensor:
-        return changed.golden(x, gamma, None)
 
-    x_hat = of(formula, None)
-    yield _Suspect("all zero", "The output is zero: nothing was written.", torch.zeros_like(golden), 0)
-    yield _Suspect("not normalized", "The output is the input.", x.double(), 0)
+def _other_formulas(output: _Output) -> Iterator[_Suspect]:
+    """Those in which nothing is fitted."""
+    formula, gamma, beta = output.norm.formula, output.norm.gamma, output.norm.beta
+
+    def suspect(kind: str, hint: str, values: torch.Tensor, note: str = "") -> _Suspect:
+        return _Suspect(kind, hint, values, NOTHING, note)
+
+    yield suspect("all zero", "The output is zero: nothing was written.", torch.zeros_like(output.golden))
+    yield suspect("not normalized", "The output is the input.", output.x.double())
     if beta is not None:
-        yield _Suspect(
-            "dropped beta", "The output is the norm without beta.", unshifted, 0, _beta_match(device, golden, shift)
-        )
+        note = _beta_match(output)
+        yield suspect("dropped beta", "The output is the norm without beta.", output.before_beta, note)
     if gamma is not None:
-        yield _Suspect("dropped gamma", "The output is the norm without gamma.", x_hat + shift, 0)
+        without = output.by(formula, None) + output.beta
+        yield suspect("dropped gamma", "The output is the norm without gamma.", without)
         if formula.gamma_offset:
-            plain = of(replace(formula, gamma_offset=0.0), gamma) + shift
-            yield _Suspect("gamma without 1", "gamma is applied as it is kept, not 1 + gamma.", plain, 0)
+            plain = output.by(replace(formula, gamma_offset=0.0), gamma) + output.beta
+            yield suspect("gamma without 1", "gamma is applied as it is kept, not 1 + gamma.", plain)
     if gamma is not None and beta is not None:
-        swapped = of(formula, beta) + gamma.double()
-        yield _Suspect("swapped gamma and beta", "gamma and beta have changed places.", swapped, 0)
-    other = replace(formula, subtract_mean=not formula.subtract_mean)
-    hint = "The mean is not subtracted." if formula.subtract_mean else "The mean is subtracted, as in a LayerNorm."
-    yield _Suspect("no mean" if formula.subtract_mean else "mean", hint, of(other, gamma) + shift, 0)
-    if not formula.subtract_mean and gamma is not None:
-        other = replace(formula, round_before_gamma=not formula.round_before_gamma)
-        hint = "once" if formula.round_before_gamma else "before gamma, too"
-        yield _Suspect("order of rounding", f"The output is rounded {hint}.", of(other, gamma) + shift, 0)
+        swapped = output.by(formula, beta) + gamma.double()
+        yield suspect("swapped gamma and beta", "gamma and beta have changed places.", swapped)
+    values = output.by(replace(formula, subtract_mean=not formula.subtract_mean), gamma) + output.beta
+    if formula.subtract_mean:
+        yield suspect("no mean", "The mean is not subtracted.", values)
+    else:
+        yield suspect("mean", "The mean is subtracted, as in a LayerNorm.", values)
+        if gamma is not None:
+            values = output.by(replace(formula, round_before_gamma=not formula.round_before_gamma), gamma) + output.beta
+            hint = "once" if formula.round_before_gamma else "before gamma, too"
+            yield suspect("order of rounding", f"The output is rounded {hint}.", values)
 
-    scale = _slope(device - shift, unshifted)
-    what = "The output" if beta is None else "The normalized part, before beta,"
+
+def _other_numbers(output: _Output) -> Iterator[_Suspect]:
+    """Those in which one number is fitted to the output."""
+    golden, before_beta, beta, y = output.golden, output.before_beta, output.beta, output.y.double()
+    has_beta = output.norm.beta is not None
+    scale = _slope(y - beta, before_beta)
+    what = "The normalized part, before beta," if has_beta else "The output"
     hint = f"{what} is scaled by {scale:.4f}: gamma or 1 / std."
-    yield _Suspect(f"scale {scale:.4f}", hint, scale * unshifted + shift, 1)
-    if beta is not None:
-        scale = _slope(device, golden)
-        yield _Suspect(
-            f"scale {scale:.4f} of all", f"The whole output, with beta, is scaled by {scale:.4f}.", scale * golden, 1
-        )
-    offset = (device - golden).mean().item()
-    yield _Suspect(f"offset {offset:.3g}", f"{offset:.4g} is added to each element.", golden + offset, 1)
-    if (found := _fitted_eps(formula, x, device - shift, unshifted)) is not None:
-        values = of(replace(formula, epsilon=found[0]), gamma) + shift
-        hint = f"eps is about {found[0]:.2g} in place of {formula.epsilon:g}."
-        yield _Suspect("wrong eps", hint, values, 1, found[1])
-
-    if len(y) < FEW_TOKENS:
-        return
-    gain = ((device - shift) * x_hat).sum(0) / x_hat.square().sum(0)
-    loaded = torch.ones_like(gain) if gamma is None else gamma.double() + formula.gamma_offset
-    yield _Suspect("wrong gamma", f"gamma is another one{_relation(gain, loaded)}.", x_hat * gain + shift, 2)
-    offsets = (device - unshifted).mean(0)
-    yield _Suspect(
-        "wrong beta", f"beta is another one{_relation(offsets, shift.expand_as(gain))}.", unshifted + offsets, 2
-    )
+    yield _Suspect(f"scale {scale:.4f}", hint, scale * before_beta + beta, ONE_NUMBER)
+    if has_beta:
+        scale = _slope(y, golden)
+        hint = f"The whole output, with beta, is scaled by {scale:.4f}."
+        yield _Suspect(f"scale {scale:.4f} of all", hint, scale * golden, ONE_NUMBER)
+    offset = (y - golden).mean().item()
+    hint = f"{offset:.4g} is added to each element."
+    yield _Suspect(f"offset {offset:.3g}", hint, golden + offset, ONE_NUMBER)
+    if (fitted := _fitted_epsilon(output)) is not None:
+        epsilon, note = fitted
+        formula = output.norm.formula
+        values = output.by(replace(formula, epsilon=epsilon), output.norm.gamma) + beta
+        hint = f"eps is about {epsilon:.2g} in place of {formula.epsilon:g}."
+        yield _Suspect("wrong eps", hint, values, ONE_NUMBER, note)
 
 
-def _unexplained(y: torch.Tensor, golden: torch.Tensor, own: float, spread: str) -> Diagnosis:
-    error = y.double() - golden
-    tokens = error.norm(dim=1) / golden.norm(dim=1)
-    even = (tokens.max() / tokens.median()).item()
-    evidence = f"{spread}; the worst token's is {even:.2g} times the median token's"
-    if own <= 10 * MAX_RESIDUAL and even < 3:
+def _other_weights(output: _Output) -> Iterator[_Suspect]:
+    """Those in which a number is fitted for each column."""
+    formula, gamma, beta, y = output.norm.formula, output.norm.gamma, output.beta, output.y.double()
+    x_hat = output.by(formula, None)
+    gains = ((y - beta) * x_hat).sum(0) / x_hat.square().sum(0)
+    loaded = torch.ones_like(gains) if gamma is None else gamma.double() + formula.gamma_offset
+    hint = f"gamma is another one{_relation(gains, loaded)}."
+    yield _Suspect("wrong gamma", hint, x_hat * gains + beta, EACH_COLUMN)
+    offsets = (y - output.before_beta).mean(0)
+    hint = f"beta is another one{_relation(offsets, beta.expand_as(gains))}."
+    yield _Suspect("wrong beta", hint, output.before_beta + offsets, EACH_COLUMN)
+
+
+def _unexplained(output: _Output) -> Diagnosis:
+    error = output.y.double() - output.golden
+    tokens = error.norm(dim=1) / output.golden.norm(dim=1)
+    unevenness = (tokens.max() / tokens.median()).item()
+    evidence = f"{_spread(output)}; the worst token's is {unevenness:.2g} times the median token's"
+    if output.residual <= 10 * MAX_RESIDUAL and unevenness < 3:
         return Diagnosis("imprecise", "No known fault explains it; it looks like imprecise arithmetic.", evidence)
     return Diagnosis("unknown", "No known fault explains it.", evidence)
 
 
 def _residual(y: torch.Tensor, values: torch.Tensor) -> float:
-    """How far `y` is from `values`, in units of how far their correct rounding is."""
+    """Distance of `y` from `values`, in units of the distance of their correct rounding."""
     rounding = (values.to(y.dtype).double() - values).norm().item()
     distance = (y.double() - values).norm().item()
     return 0.0 if distance == 0 else distance / rounding if rounding else math.inf
+
+
+def _spread(output: _Output) -> str:
+    return f"the error is {_times(output.residual)} that of a correct rounding"
 
 
 def _times(factor: float) -> str:
@@ -233,28 +293,28 @@ def _times(factor: float) -> str:
 
 
 def _slope(y: torch.Tensor, of: torch.Tensor) -> float:
+    """The least-squares fit of y = slope * of."""
     return float((y * of).sum() / of.square().sum())
 
 
-def _beta_match(device: torch.Tensor, golden: torch.Tensor, beta: torch.Tensor) -> str:
-    missing = (golden - device).mean(0)
-    correlation = torch.corrcoef(torch.stack([missing, beta]))[0, 1].item()
+def _beta_match(output: _Output) -> str:
+    missing = (output.golden - output.y.double()).mean(0)
+    correlation = torch.corrcoef(torch.stack([missing, output.beta]))[0, 1].item()
     return f"what is missing, averaged by column, correlates with beta by {correlation:.5f}"
 
 
-def _fitted_eps(formula: Formula, x: torch.Tensor, y: torch.Tensor, golden: torch.Tensor) -> tuple[float, str] | None:
-    """The eps that makes `golden` (T, W) rows as large as those of `y`, and how far they differ in that; None if no eps
-    does."""
-    x = x.double()
+def _fitted_epsilon(output: _Output) -> tuple[float, str] | None:
+    """The epsilon that makes the right formula's rows as large as the output's, and how far their sizes differ; None if
+    no epsilon does."""
+    formula, x, golden = output.norm.formula, output.x.double(), output.before_beta
     size = x.var(dim=1, correction=0) if formula.subtract_mean else x.square().mean(1)
-    scales = (y * golden).sum(1) / golden.square().sum(1)
-    # The row that shows eps best is the one with the smallest variance.
-    row = int(size.argmin())
-    eps = ((size[row] + formula.epsilon) / scales[row].square() - size[row]).item()
-    if not 0 <= eps < math.inf:
+    scales = ((output.y.double() - output.beta) * golden).sum(1) / golden.square().sum(1)
+    row = int(size.argmin())  # epsilon scales the row with the smallest variance most
+    epsilon = ((size[row] + formula.epsilon) / scales[row].square() - size[row]).item()
+    if not 0 <= epsilon < math.inf:
         return None
     return (
-        eps,
+        epsilon,
         f"tokens come out {scales.min().item():.4f} to {scales.max().item():.4f} times as large, by their variance",
     )
 

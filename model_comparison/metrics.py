@@ -1,5 +1,8 @@
-"""How far a result is from its reference. No single figure tells: PCC is blind to scale and offset, ULPs
-blame cancellation on the op, norms hide a single bad element."""
+"""How far a result is from its reference.
+
+No single figure tells: PCC is blind to scale and offset, a norm hides a single bad element, and where terms cancel,
+ULPs of the small sum charge the op with the rounding of its inputs.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,30 +12,30 @@ import torch
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of a result against a reference, all in float64. If the result is bfloat16, the reference is rounded once
-    for `exact`, `raw` and `scaled`.
+    """Errors of a result against a reference, computed in float64. `equal`, `raw` and `scaled` compare with the
+    reference rounded once to the result's dtype, all else with the reference as it is.
 
-    What lies far below its row says little of it. So where something is measured relative to an element (`scaled`,
-    `max_relative`), the element counts as no smaller than 1/64 of its row's RMS.
+    An element far below the RMS of its row has a large relative error whatever the op does. So `scaled` and
+    `max_relative` take each element's size as at least 1/64 of its row's RMS.
 
     Attributes:
-        pcc: Pearson correlation; 1 where result and reference are equal, whatever they are
+        pcc: Pearson correlation; 1 where result and reference are equal, even if both are constant
         cosine: of the angle between the two
         max_abs: largest |result - reference|
-        mean_abs: their mean
+        mean_abs: mean |result - reference|
         max_relative: largest |result - reference| / |reference|
         relative_norm: Frobenius norm of the error over that of the reference
-        exact: share of elements that equal the rounded reference
-        nearest: share of elements that no value of the result's type beats: as `exact`, but of a tie either is right
-        raw: share within 1 ULP of it, counted in representable bfloat16 values
-        scaled: largest distance from it, in units of bfloat16's spacing at the size of the operands
+        equal: share of elements that are the rounded reference (ties to even)
+        nearest: share of elements that no value of the result's dtype beats: `equal`, and a tie rounded either way
+        raw: share of elements at most one representable bfloat16 value from the rounded reference
+        scaled: largest distance from the rounded reference, in units of bfloat16's spacing at the size of the operands
         scaled_p99: what 99% of those distances do not exceed
-        worst: index of the element of `scaled`
+        worst: index of the element with the largest of those distances
         worst_values: result and reference there
-        worst_row: index of the row with the largest relative norm
+        worst_row: index of the row with the largest relative norm of its error
         worst_row_norm: that relative norm; infinite if the row holds a NaN
-        scale, offset: of the least-squares fit result = scale * reference + offset, of what is finite in both; NaN if
-            the reference is constant
+        scale, offset: of the least-squares fit result = scale * reference + offset, over elements that are finite in
+            both; NaN if the reference is constant
         nans, infs: how many the result has
         reference_nans, reference_infs: how many the reference has
     """
@@ -43,7 +46,7 @@ class Errors:
     mean_abs: float
     max_relative: float
     relative_norm: float
-    exact: float
+    equal: float
     nearest: float
     raw: float
     scaled: float
@@ -65,39 +68,41 @@ def compare(result: torch.Tensor, reference: torch.Tensor, operands: torch.Tenso
     Args:
         result: (..., W) bfloat16, or wider
         reference: (..., W), float64 or as the other implementation gives it
-        operands: (..., W), size of the terms that were added to make each element, where they may cancel: for a norm
-            |x_hat * gamma| + |beta|. Default: |reference|.
+        operands: (..., W), sum of the magnitudes of the terms that add up to each element, where they may cancel: for
+            a LayerNorm |x_hat * gamma| + |beta|. Default: |reference|.
     """
-    y, exact = result.detach().double(), reference.detach().double()
-    rounded = exact.to(result.dtype).double()
-    error = (y - exact).abs()
+    y, expected = result.detach().double(), reference.detach().double()
+    rounded = expected.to(result.dtype).double()
+    error = (y - expected).abs()
     scaled = scaled_ulps(result, reference, operands).abs()
     worst = torch.unravel_index(scaled.argmax(), scaled.shape)
-    rows = torch.nan_to_num(_ratio(error.norm(dim=-1), exact.norm(dim=-1)), nan=torch.inf)
+    rows = torch.nan_to_num(_ratio(error.norm(dim=-1), expected.norm(dim=-1)), nan=torch.inf)
     worst_row = torch.unravel_index(rows.argmax(), rows.shape)
-    scale, offset = fit(y, exact)
+    scale, offset = fit(y, expected)
     return Errors(
-        pcc=pearson(y, exact),
-        cosine=1.0 if torch.equal(y, exact) else float(y.flatten() @ exact.flatten() / (y.norm() * exact.norm())),
+        pcc=pearson(y, expected),
+        cosine=1.0
+        if torch.equal(y, expected)
+        else float(y.flatten() @ expected.flatten() / (y.norm() * expected.norm())),
         max_abs=error.max().item(),
         mean_abs=error.mean().item(),
-        max_relative=_ratio(error, torch.maximum(exact.abs(), _least_size(exact))).max().item(),
-        relative_norm=_ratio(error.norm(), exact.norm()).item(),
-        exact=(y == rounded).double().mean().item(),
-        nearest=(error <= (rounded - exact).abs()).double().mean().item(),
+        max_relative=_ratio(error, torch.maximum(expected.abs(), _least_size(expected))).max().item(),
+        relative_norm=_ratio(error.norm(), expected.norm()).item(),
+        equal=(y == rounded).double().mean().item(),
+        nearest=(error <= (rounded - expected).abs()).double().mean().item(),
         raw=((_position(y) - _position(rounded)).abs() <= 1).double().mean().item(),
         scaled=scaled[worst].item(),
         scaled_p99=scaled.flatten().kthvalue(math.ceil(0.99 * scaled.numel())).values.item(),
         worst=tuple(int(i) for i in worst),
-        worst_values=(y[worst].item(), exact[worst].item()),
+        worst_values=(y[worst].item(), expected[worst].item()),
         worst_row=tuple(int(i) for i in worst_row),
         worst_row_norm=rows[worst_row].item(),
         scale=scale,
         offset=offset,
         nans=int(y.isnan().sum()),
         infs=int(y.isinf().sum()),
-        reference_nans=int(exact.isnan().sum()),
-        reference_infs=int(exact.isinf().sum()),
+        reference_nans=int(expected.isnan().sum()),
+        reference_infs=int(expected.isinf().sum()),
     )
 
 
@@ -107,37 +112,37 @@ def scaled_ulps(
     """Each element's signed error in units of bfloat16's spacing at the size of its operands; infinite for a NaN.
 
     Args: as `compare`'s, and
-        rounded: against the reference rounded to the result's type, else as it is
+        rounded: against the reference rounded once to the result's dtype, else against the reference as it is
     Returns: (..., W) float64
     """
-    y, exact = result.detach().double(), reference.detach().double()
-    size = exact.abs() if operands is None else operands.detach().double()
-    target = exact.to(result.dtype).double() if rounded else exact
-    return torch.nan_to_num((y - target) / bfloat16_spacing(torch.maximum(size, _least_size(exact))), nan=torch.inf)
+    y, expected = result.detach().double(), reference.detach().double()
+    size = expected.abs() if operands is None else operands.detach().double()
+    target = expected.to(result.dtype).double() if rounded else expected
+    return torch.nan_to_num((y - target) / bfloat16_spacing(torch.maximum(size, _least_size(expected))), nan=torch.inf)
 
 
-def _least_size(exact: torch.Tensor) -> torch.Tensor:
-    """(..., 1): what an element counts as at least, 1/64 of its row's RMS."""
-    return exact.square().mean(dim=-1, keepdim=True).sqrt() / 64
+def _least_size(expected: torch.Tensor) -> torch.Tensor:
+    """(..., 1): 1/64 of each row's RMS, the least size that an element's error is measured against."""
+    return expected.square().mean(dim=-1, keepdim=True).sqrt() / 64
 
 
 def _ratio(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """error / size; no error of nothing is none."""
+    """error / size, and 0 rather than NaN where both are 0."""
     return torch.where(error == 0, 0.0, error / size)
 
 
-def fit(y: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
-    """Scale and offset of the least-squares fit y = scale * exact + offset of what is finite in both."""
-    y, exact = y.flatten(), exact.flatten()
-    if not (finite := y.isfinite() & exact.isfinite()).all():
-        y, exact = y[finite], exact[finite]
+def fit(y: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """Scale and offset of the least-squares fit y = scale * expected + offset of what is finite in both."""
+    y, expected = y.flatten(), expected.flatten()
+    if not (finite := y.isfinite() & expected.isfinite()).all():
+        y, expected = y[finite], expected[finite]
     if not len(y):
         return math.nan, math.nan
-    centred = exact - exact.mean()
+    centred = expected - expected.mean()
     if not centred.any():
         return math.nan, math.nan
     scale = float(centred @ y / (centred @ centred))
-    return scale, float(y.mean() - scale * exact.mean())
+    return scale, float(y.mean() - scale * expected.mean())
 
 
 def bfloat16_spacing(size: torch.Tensor) -> torch.Tensor:

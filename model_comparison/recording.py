@@ -1,8 +1,8 @@
 """What a comparison looks at, kept so that it can be judged again: the tensors of all runs of a block, in one file.
 
-The file is safetensors. Its tensors are `<run>/<tap>/<what>`, as in `result/input_layernorm/output`, and
+The file is safetensors. Its tensors are `<run>/<activation>/<what>`, as in `result/input_layernorm/output`, and
 `weights/<norm>/gamma` and `beta`; its metadata holds `recording`, a JSON object with "schema": 1, the norms' formulas,
-the order of the taps and the facts of the run.
+the order of the activations and the facts of the run.
 """
 
 import json
@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from common.files import WriteError, written_whole
 from integration.recognize import Formula
-from model_comparison.block import ChoiceTap, NormTap, Run
+from integration.replace import FoundNorm
+from model_comparison.block import Activation, Choice, NormActivation, Run
 from weights_tools.files import save_tensors
 
 SCHEMA = 1
-RUNS = ("reference", "exact", "result")
 
 
 class RecordingError(ValueError):
@@ -42,9 +42,17 @@ class RecordedNorm:
     beta: torch.Tensor | None
     launches: int
 
+    @classmethod
+    def of(cls, found: FoundNorm, launches: int) -> "RecordedNorm":
+        """Args: found: one that the kernels can stand in for"""
+        assert found.formula is not None
+        weights = dict(found.module.named_parameters())
+        gamma, beta = (weights[name].detach() if name else None for name in (found.formula.gamma, found.formula.beta))
+        return cls(found.formula, gamma, beta, launches)
+
     def golden(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """HuggingFace's norm of `x` in float64, and the size of the terms that were added to make each element:
-        (..., W) both."""
+        """HuggingFace's norm of `x` in float64, and the sum of the magnitudes of the terms that add up to each element,
+        |x_hat * gamma| + |beta|: (..., W) both."""
         golden = self.formula.golden(x, self.gamma, self.beta)
         if self.beta is None:
             return golden, golden.abs()
@@ -58,14 +66,14 @@ class Recording:
     Attributes:
         norms: those on the device, by their module names in the layer
         reference: HuggingFace's run in bfloat16
-        exact: HuggingFace's run in float32 on the same weights; None if each norm was run alone
-        result: the run with the device's norms; of norms that were run alone no choices, and an empty output
+        float32: HuggingFace's run in float32 on the same weights; None if each norm was run alone
+        result: the run with the device's norms; if each norm was run alone, it has no choices and an empty output
         facts: of the run, for the reader of a report; what JSON can hold
     """
 
     norms: dict[str, RecordedNorm]
     reference: Run
-    exact: Run | None
+    float32: Run | None
     result: Run
     facts: dict[str, Any]
 
@@ -91,7 +99,8 @@ class Recording:
             "schema": SCHEMA,
             "norms": {name: _formula(norm) for name, norm in self.norms.items()},
             "runs": {
-                kind: {name: _layout(tap) for name, tap in run.taps.items()} for kind, run in self._runs().items()
+                kind: {name: _layout(activation) for name, activation in run.activations.items()}
+                for kind, run in self._runs().items()
             },
             "facts": self.facts,
         }
@@ -117,39 +126,43 @@ class Recording:
                         " record again with --save"
                     )
                 tensors = {key: file.get_tensor(key) for key in list(file.keys())}
-            runs = {kind: _run(taps, kind, tensors) for kind, taps in content["runs"].items()}
+            runs = {kind: _run(kind, layouts, tensors) for kind, layouts in content["runs"].items()}
             norms = {name: _norm(name, formula, tensors) for name, formula in content["norms"].items()}
             return cls(norms, runs["reference"], runs.get("exact"), runs["result"], content["facts"])
         except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise RecordingError(f"{path}: can't read it as a recording of --save ({error})") from error
 
     def _runs(self) -> dict[str, Run]:
-        runs = zip(RUNS, (self.reference, self.exact, self.result), strict=True)
-        return {kind: run for kind, run in runs if run is not None}
+        """By their keys in the file."""
+        runs = {"reference": self.reference, "exact": self.float32, "result": self.result}
+        return {kind: run for kind, run in runs.items() if run is not None}
 
 
 def _tensors(run: Run) -> dict[str, torch.Tensor]:
     tensors = {"output": run.output}
-    for name, tap in run.taps.items():
-        if isinstance(tap, NormTap):
-            tensors |= {f"{name}/input": tap.input, f"{name}/output": tap.output}
+    for name, activation in run.activations.items():
+        if isinstance(activation, NormActivation):
+            tensors |= {f"{name}/input": activation.input, f"{name}/output": activation.output}
         else:
-            tensors |= {f"{name}/scores": tap.scores, f"{name}/chosen": tap.chosen}
+            tensors |= {f"{name}/scores": activation.scores, f"{name}/chosen": activation.chosen}
     return tensors
 
 
-def _layout(tap: NormTap | ChoiceTap) -> dict[str, int]:
-    return {} if isinstance(tap, NormTap) else {"groups": tap.groups, "chosen_groups": tap.chosen_groups}
+def _layout(activation: Activation) -> dict[str, int]:
+    """What a choice's tensors don't tell; of a norm's activation, nothing."""
+    if isinstance(activation, NormActivation):
+        return {}
+    return {"groups": activation.groups, "chosen_groups": activation.chosen_groups}
 
 
-def _run(taps: Mapping[str, dict[str, int]], kind: str, tensors: Mapping[str, torch.Tensor]) -> Run:
-    def tap(name: str, layout: dict[str, int]) -> NormTap | ChoiceTap:
+def _run(kind: str, layouts: Mapping[str, dict[str, int]], tensors: Mapping[str, torch.Tensor]) -> Run:
+    def activation(name: str, layout: dict[str, int]) -> Activation:
         start = f"{kind}/{name}/"
         if layout:
-            return ChoiceTap(tensors[start + "scores"], tensors[start + "chosen"], **layout)
-        return NormTap(tensors[start + "input"], tensors[start + "output"])
+            return Choice(tensors[start + "scores"], tensors[start + "chosen"], **layout)
+        return NormActivation(tensors[start + "input"], tensors[start + "output"])
 
-    return Run({name: tap(name, layout) for name, layout in taps.items()}, tensors[f"{kind}/output"])
+    return Run({name: activation(name, layout) for name, layout in layouts.items()}, tensors[f"{kind}/output"])
 
 
 def _formula(norm: RecordedNorm) -> dict[str, Any]:

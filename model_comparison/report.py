@@ -1,4 +1,4 @@
-"""The report of a comparison: one page that opens offline, the same content as JSON, and figures as PNG.
+"""The content of a comparison's report, which report.json holds and the page shows.
 
 `report.json` has these keys; a figure that is not finite is null:
 
@@ -11,7 +11,8 @@
     launches    of each norm on the device
     taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
                 judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
-                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`
+                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`, but `exact`
+                for `equal`
     flips       tokens that chose otherwise; keys are the attributes of `model_comparison.compare.Flips`
     norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
                 hint, evidence)
@@ -27,23 +28,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from common.files import WriteError, written_whole
-from model_comparison.compare import Comparison, Tap, short
+from model_comparison.block import short
+from model_comparison.choices import Flips
 from model_comparison.diagnosis import Diagnosis, diagnose
-from model_comparison.figures import SYMBOLS, diagram, norm_figures, state, timelines
+from model_comparison.judge import Comparison, Verdict
+from model_comparison.metrics import Errors
 from model_comparison.recording import RecordedNorm, Recording
 
 SCHEMA = 1
-PAGE, DATA = "report.html", "report.json"
-TEMPLATE = "report.html.jinja"
-# From one run to another an error changes by its own scatter, 1 / sqrt(n) of n elements, and by no more than that.
+DATA = "report.json"
+BLOCK_FIGURE, CYCLES_FIGURE = "block.png", "cycles.png"
+# Keys of report.json that are not named as in code: who reads reports relies on them.
+KEYS = {"equal": "exact", "noise_floor": "floor", "float32_flipped": "floor"}
+# Against a baseline, a relative norm is worse if it has grown by more than 5%, and by more than four standard
+# deviations: of n elements it scatters by 1 / sqrt(n) from run to run.
 WORSE, SIGMAS = 1.05, 4.0
 
 
 class ReportError(ValueError):
     """A report that can't be read or written. One line."""
+
+
+type _Diagnosed = tuple[Verdict, Diagnosis]
 
 
 def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -53,25 +60,24 @@ def report(recording: Recording, comparison: Comparison, baseline: dict[str, Any
         baseline: that of an earlier report
     """
     diagnoses = _diagnoses(recording, comparison)
-    taps = [dataclasses.asdict(tap) for tap in comparison.taps]
+    verdicts = [_by_key(v) | {"errors": v.errors and _by_key(v.errors)} for v in comparison.verdicts]
+    figures = [BLOCK_FIGURE, *(f"{verdict.name}.png" for verdict, _ in diagnoses)]
+    if "cycles" in recording.facts:
+        figures.append(CYCLES_FIGURE)
     content = {
         "schema": SCHEMA,
-        "verdict": _verdict(comparison, diagnoses),
+        "verdict": _overall(comparison, diagnoses),
         "facts": recording.facts,
         "bounds": dataclasses.asdict(comparison.bounds),
         "launches": comparison.launches,
-        "taps": taps,
-        "flips": [dataclasses.asdict(flips) for flips in comparison.flips],
-        "norms": [_norm(tap, recording.norms[tap.name], diagnosis) for tap, diagnosis in diagnoses],
-        "baseline": baseline and _against_baseline(taps, baseline),
-        "figures": ["block.png", *(f"{tap.name}.png" for tap, _ in diagnoses), *_cycles_figure(recording)],
+        "taps": verdicts,
+        "flips": [_by_key(flips) for flips in comparison.flips],
+        "norms": [_norm(verdict, recording.norms[verdict.name], diagnosis) for verdict, diagnosis in diagnoses],
+        "baseline": baseline and _against_baseline(verdicts, baseline),
+        "figures": figures,
     }
     plain: dict[str, Any] = _plain(content)
     return plain
-
-
-def _cycles_figure(recording: Recording) -> list[str]:
-    return ["cycles.png"] if "cycles" in recording.facts else []
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -89,109 +95,41 @@ def read_report(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses what `write_report` would not replace: anything but an empty folder or an earlier report.
-
-    Raises:
-        ReportError
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ReportError(f"{folder}: a report is a folder, and this is a file: name another")
-    names = {path.name for path in folder.iterdir()}
-    if not names:
-        return
-    ours = {PAGE, DATA, *(read_report(folder / DATA).get("figures", []) if DATA in names else [])}
-    if DATA not in names or names - ours:
-        raise ReportError(
-            f"{folder}: holds {min(names - ours or names)}, which is no part of a report: name a new or empty folder"
-        )
+def _by_key(record: Verdict | Errors | Flips) -> dict[str, Any]:
+    return {KEYS.get(name, name): value for name, value in dataclasses.asdict(record).items()}
 
 
-def write_report(folder: Path, content: dict[str, Any], recording: Recording, comparison: Comparison) -> None:
-    """Writes report.html, report.json and the figures to a new folder beside, which then takes the place of `folder`:
-    the report is there as a whole or not at all, and nothing of an earlier one is left.
-
-    Raises:
-        ReportError: it can't be written, or `folder` holds anything else
-    """
-    folder = folder.resolve()
-    check_folder(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder, force=True) as new:
-            new.mkdir()
-            (new / DATA).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-            _write_page(new, content, recording, comparison)
-    except (OSError, WriteError) as error:
-        raise ReportError(f"{folder}: can't write the report ({error})") from error
-
-
-def _write_page(folder: Path, content: dict[str, Any], recording: Recording, comparison: Comparison) -> None:
-    block = diagram(comparison)
-    (folder / "block.png").write_bytes(block.png)
-    svg = {}
-    for norm in content["norms"]:
-        name = norm["name"]
-        figures = norm_figures(name, recording.norms[name], recording.result.norm(name), comparison.bounds)
-        (folder / f"{name}.png").write_bytes(figures.png)
-        svg[name] = figures.svg
-    for figure in _cycles_figure(recording):
-        lines = timelines(recording.facts["cycles"])
-        (folder / figure).write_bytes(lines.png)
-        for name, line in lines.svg.items():
-            svg[name]["timeline"] = line
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sci": _scientific, "short": short, "figure": _figure}
-    page = environment.get_template(TEMPLATE).render(
-        content,
-        block=block.svg["block"],
-        svg=svg,
-        states={(tap.name, tap.reference): state(tap, comparison) for tap in comparison.taps},
-        symbols=SYMBOLS,
-        changes={(tap["name"], tap["reference"]): tap for tap in (content["baseline"] or {"taps": []})["taps"]},
-    )
-    (folder / PAGE).write_text(page)
-
-
-def _diagnoses(recording: Recording, comparison: Comparison) -> list[tuple[Tap, Diagnosis]]:
+def _diagnoses(recording: Recording, comparison: Comparison) -> list[_Diagnosed]:
     """Of each norm against float64, in order of execution."""
     return [
-        (tap, diagnose(recording.norms[tap.name], recording.result.norm(tap.name), tap.holds is True))
-        for tap in comparison.taps
-        if tap.reference == "float64"
+        (verdict, diagnose(recording.norms[verdict.name], recording.result.norm(verdict.name), verdict.holds is True))
+        for verdict in comparison.verdicts
+        if verdict.reference == "float64"
     ]
 
 
-def _verdict(comparison: Comparison, diagnoses: list[tuple[Tap, Diagnosis]]) -> dict[str, Any]:
-    wrong = [(tap, diagnosis) for tap, diagnosis in diagnoses if tap.holds is False]
+def _overall(comparison: Comparison, diagnoses: list[_Diagnosed]) -> dict[str, Any]:
+    wrong = [(verdict, diagnosis) for verdict, diagnosis in diagnoses if verdict.holds is False]
     if not wrong:
         return {"holds": comparison.holds, "sentence": _sentence(comparison), "first_wrong": None, "kind": None}
-    tap, diagnosis = wrong[0]
+    verdict, diagnosis = wrong[0]
     hint = diagnosis.hint if diagnosis.hint[:2].isupper() else diagnosis.hint[0].lower() + diagnosis.hint[1:]
-    sentence = f"{short(tap.name)} is the first norm that is wrong. By its figures: {hint}"
+    sentence = f"{short(verdict.name)} is the first norm that is wrong. By its figures: {hint}"
     if len(wrong) > 1:
         sentence += f" {len(wrong) - 1} more {'is' if len(wrong) == 2 else 'are'} wrong, too."
-    return {"holds": False, "sentence": sentence, "first_wrong": tap.name, "kind": diagnosis.kind}
+    return {"holds": False, "sentence": sentence, "first_wrong": verdict.name, "kind": diagnosis.kind}
 
 
 def _sentence(comparison: Comparison) -> str:
     """Where each norm is right for its own input."""
     count = len(comparison.launches)
     right = "The norm is right" if count == 1 else f"All {count} norms are right"
-    if tap := next((tap for tap in comparison.taps if tap.holds is False), None):
-        if tap.errors is None:
-            return f"{right}, but each token's choices flipped before {short(tap.name)}: take more tokens."
-        floors = tap.errors.relative_norm / tap.floor if tap.floor else math.inf
+    if verdict := next((verdict for verdict in comparison.verdicts if verdict.holds is False), None):
+        if verdict.errors is None:
+            return f"{right}, but each token's choices flipped before {short(verdict.name)}: take more tokens."
+        floors = verdict.errors.relative_norm / verdict.noise_floor if verdict.noise_floor else math.inf
         own = "its own input" if count == 1 else "their own inputs"
-        return f"{right} for {own}, but {short(tap.name)} is {floors:.3g} noise floors from HuggingFace's."
+        return f"{right} for {own}, but {short(verdict.name)} is {floors:.3g} noise floors from HuggingFace's."
     for flips in comparison.flips:
         if not flips.holds:
             return (
@@ -199,20 +137,20 @@ def _sentence(comparison: Comparison) -> str:
                 f" a score had to move by {flips.needed:.2e}; bfloat16 moves them by {flips.noise:.2e}."
             )
     floors = max(
-        (tap.errors.relative_norm / tap.floor for tap in comparison.taps if tap.holds and tap.errors and tap.floor),
+        (v.errors.relative_norm / v.noise_floor for v in comparison.verdicts if v.holds and v.errors and v.noise_floor),
         default=0.0,
     )
     return f"{right}: nothing but rounding against float64, and no tap is farther off than {floors:.2f} noise floors."
 
 
-def _norm(tap: Tap, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:
+def _norm(verdict: Verdict, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:
     formula = norm.formula
     centred, size = ("(x - mean)", "variance") if formula.subtract_mean else ("x", "mean(x^2)")
     gamma = "" if norm.gamma is None else " * gamma" if not formula.gamma_offset else " * (1 + gamma)"
     beta = "" if norm.beta is None else " + beta"
     return {
-        "name": tap.name,
-        "holds": tap.holds,
+        "name": verdict.name,
+        "holds": verdict.holds,
         "class": "LayerNorm" if formula.subtract_mean else "RMSNorm",
         "formula": f"{centred} / sqrt({size} + eps){gamma}{beta}",
         "round_before_gamma": formula.round_before_gamma,
@@ -238,14 +176,15 @@ def _statistics(weight: torch.Tensor | None) -> dict[str, Any] | None:
     }
 
 
-def _against_baseline(taps: list[dict[str, Any]], baseline: dict[str, Any]) -> dict[str, Any]:
-    earlier = {(tap["name"], tap["reference"]): tap for tap in baseline["taps"]}
+def _against_baseline(verdicts: list[dict[str, Any]], baseline: dict[str, Any]) -> dict[str, Any]:
+    """Args: verdicts: by report.json's keys"""
+    earlier = {(then["name"], then["reference"]): then for then in baseline["taps"]}
     changes = []
-    for tap in taps:
-        then = earlier.get((tap["name"], tap["reference"]))
-        change: dict[str, Any] = {"name": tap["name"], "reference": tap["reference"], "change": "new"}
-        if then and then["errors"] and tap["errors"] and then["shape"] == list(tap["shape"]):
-            change |= _change(tap, then)
+    for now in verdicts:
+        then = earlier.get((now["name"], now["reference"]))
+        change: dict[str, Any] = {"name": now["name"], "reference": now["reference"], "change": "new"}
+        if then and then["errors"] and now["errors"] and then["shape"] == list(now["shape"]):
+            change |= _change(now, then)
         changes.append(change)
     facts = baseline.get("facts", {})
     return {
@@ -258,7 +197,7 @@ def _against_baseline(taps: list[dict[str, Any]], baseline: dict[str, Any]) -> d
 
 def _change(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     before, after = then["errors"]["relative_norm"], now["errors"]["relative_norm"]
-    # null of an earlier report was not finite, and no error at all may have become one.
+    # An earlier report holds null for what was not finite.
     before = math.inf if before is None else before
     after = after if math.isfinite(after) else math.inf
     ratio = 1.0 if before == after else after / before if before else math.inf
@@ -278,11 +217,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _scientific(value: float | None) -> str:
-    return "not finite" if value is None else "0" if value == 0 else f"{value:.2e}"
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    return "not finite" if value is None else f"{value:.{digits}g}"

@@ -6,9 +6,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from model_comparison.compare import Comparison, Tap, short
+from model_comparison.block import short
+from model_comparison.judge import Comparison, Verdict
 
-MIN_WIDTH = 132  # of the table of all taps: a figure that is cut is no figure
+MIN_WIDTH = 132  # columns, of the table of verdicts: a narrower one would cut its figures
 
 
 def print_comparison(console: Console, comparison: Comparison, content: dict[str, Any]) -> None:
@@ -18,17 +19,16 @@ def print_comparison(console: Console, comparison: Comparison, content: dict[str
     """
     facts = content["facts"]
     mode = "each norm fed HuggingFace's input" if facts["isolated"] else "chained"
-    console.print(
-        _tap_table(f"{facts['model']} layer {facts['layer']}, tokens: {comparison.tokens}, {mode}", comparison)
-    )
+    title = f"{facts['model']} layer {facts['layer']}, tokens: {comparison.tokens}, {mode}"
+    console.print(_verdict_table(title, comparison))
     if comparison.flips:
         console.print(_flip_table(comparison))
     index_topk = facts["index_topk"] or 0
     if not facts["isolated"] and index_topk >= comparison.tokens:
         console.print(f"index_topk is {index_topk}: each query attends to all keys, whatever k_norm gives.")
-    for tap in comparison.taps:
-        if tap.holds is False:
-            console.print(_why(tap), highlight=False)
+    for verdict in comparison.verdicts:
+        if verdict.holds is False:
+            console.print(_why(verdict), highlight=False)
     if content["baseline"]:
         console.print(_change_table(content["baseline"]))
     colour = "green" if comparison.holds else "red"
@@ -45,28 +45,30 @@ def verdict_line(content: dict[str, Any]) -> str:
     return f"{'PASS' if verdict['holds'] else 'FAIL'}: {verdict['sentence']}"
 
 
-def _tap_table(title: str, comparison: Comparison) -> Table:
+def _verdict_table(title: str, comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, collapse_padding=True)
     for column in ("tap", "against"):
         table.add_column(column, no_wrap=True)
     for column in ("shape", "PCC", "max abs", "nearest", "ULP", "rel. norm", "floor", "launches"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for tap in comparison.taps:
-        errors = tap.errors
+    for verdict in comparison.verdicts:
+        errors = verdict.errors
         figures = ["no token left", "", "", "", ""]
         if errors:
             figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", "", ""]
-            figures[3] = f"{errors.scaled:.2f}" if tap.reference == "float64" else ""  # else the operands are unknown
+            figures[3] = (
+                f"{errors.scaled:.2f}" if verdict.reference == "float64" else ""
+            )  # else the operands are unknown
             figures[4] = f"{errors.relative_norm:.2e}"
         table.add_row(
-            short(tap.name),
-            tap.reference,
-            "x".join(map(str, tap.shape)),
+            short(verdict.name),
+            verdict.reference,
+            "x".join(map(str, verdict.shape)),
             *figures,
-            f"{tap.floor:.2e}",
-            str(tap.launches),
-            _verdict(tap.holds),
+            f"{verdict.noise_floor:.2e}",
+            str(verdict.launches),
+            _holds(verdict.holds),
         )
     return table
 
@@ -78,8 +80,8 @@ def _flip_table(comparison: Comparison) -> Table:
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for flips in comparison.flips:
-        figures = (flips.tokens, flips.flipped, flips.floor, f"{flips.needed:.2e}", f"{flips.noise:.2e}")
-        table.add_row(flips.name, *map(str, figures), str(flips.launches), _verdict(flips.holds))
+        figures = (flips.tokens, flips.flipped, flips.float32_flipped, f"{flips.needed:.2e}", f"{flips.noise:.2e}")
+        table.add_row(flips.name, *map(str, figures), str(flips.launches), _holds(flips.holds))
     return table
 
 
@@ -92,23 +94,23 @@ def _change_table(baseline: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("change")
     colours = {"worse": "[red]worse[/]", "better": "[green]better[/]"}
-    for tap in baseline["taps"]:
-        then, ratio = tap.get("relative_norm"), tap.get("ratio")
+    for change in baseline["taps"]:
+        then, ratio = change.get("relative_norm"), change.get("ratio")
         figures = ("" if then is None else f"{then:.2e}", "" if ratio is None else f"{ratio:.3f}")
-        name = short(tap["name"])
-        table.add_row(name, tap["reference"], *figures, colours.get(tap["change"], tap["change"]))
+        name = short(change["name"])
+        table.add_row(name, change["reference"], *figures, colours.get(change["change"], change["change"]))
     return table
 
 
-def _why(tap: Tap) -> str:
-    name = f"{tap.name} against {tap.reference}"
-    if tap.errors is None:
+def _why(verdict: Verdict) -> str:
+    name = f"{verdict.name} against {verdict.reference}"
+    if verdict.errors is None:
         return f"{name}: each token's choices flipped, so there is nothing to compare: take more --tokens"
-    if not tap.launches:
+    if not verdict.launches:
         return f"{name}: the device ran no launch"
-    result, expected = tap.errors.worst_values
-    return f"{name}: the worst element is {tap.errors.worst}, {result} for {expected}"
+    result, expected = verdict.errors.worst_values
+    return f"{name}: the worst element is {verdict.errors.worst}, {result} for {expected}"
 
 
-def _verdict(holds: bool | None) -> str:
+def _holds(holds: bool | None) -> str:
     return "" if holds is None else "[green]holds[/]" if holds else "[red]FAILS[/]"

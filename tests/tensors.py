@@ -94,4 +94,4 @@ def assert_nearest(
     errors = errors_of(y, golden, beta)
     assert errors.scaled <= 1.0, errors
     assert errors.raw == 1.0 or beta is not None, errors
-    assert errors.exact >= least, errors
+    assert errors.equal >= least, errors

@@ -1,4 +1,4 @@
-"""The reference block: HuggingFace's own bits, experts read as they are needed, and what its taps show. No device."""
+"""The reference block: HuggingFace's own bits, experts read as they are needed, what is recorded. No device."""
 
 import weakref
 from dataclasses import replace
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from integration import find_norms
-from model_comparison.block import EXPERTS, Block, ChoiceTap
+from model_comparison.block import EXPERTS, Block, Choice
 from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
@@ -95,25 +95,25 @@ def test_float8_is_dequantized(tmp_path: Path) -> None:
 
 
 def test_float32_computes_on_the_same_weights(folder: Path) -> None:
-    rough, exact = (Block(Checkpoint(folder), 3, dtype) for dtype in (torch.bfloat16, torch.float32))
+    rough, precise = (Block(Checkpoint(folder), 3, dtype) for dtype in (torch.bfloat16, torch.float32))
     for name, weight in rough.layer.state_dict().items():
-        other = exact.layer.state_dict()[name]
+        other = precise.layer.state_dict()[name]
         assert other.dtype == torch.float32
         torch.testing.assert_close(other, weight.float(), rtol=0, atol=0)
     x = random_input(4)
-    a, b = rough.run(x).output, exact.run(x.float()).output
+    a, b = rough.run(x).output, precise.run(x.float()).output
     assert b.dtype == torch.float32
     assert 1e-4 < compare(a, b).relative_norm < 2e-2
 
 
 @LAYERS
-def test_taps(folder: Path, number: int) -> None:
-    """In order of execution; what they show is what the modules were given, gave and chose."""
+def test_activations(folder: Path, number: int) -> None:
+    """In order of execution; what is recorded is what the modules were given, gave and chose."""
     block, tokens = Block(Checkpoint(folder), number), 12
     names = [norm.name for norm in find_norms(block.layer)]
     run = block.run(random_input(tokens), names)
     is_v32 = block.config.model_type == "deepseek_v32"
-    assert list(run.taps) == [
+    assert list(run.activations) == [
         "input_layernorm",
         "self_attn.q_a_layernorm",
         "self_attn.kv_a_layernorm",
@@ -122,8 +122,9 @@ def test_taps(folder: Path, number: int) -> None:
         *(["router"] if number == 3 else []),
     ]
     for name in names:
-        tap = run.norm(name)
-        torch.testing.assert_close(block.layer.get_submodule(name)(tap.input), tap.output, rtol=0, atol=0)
+        activation = run.norm(name)
+        output = block.layer.get_submodule(name)(activation.input)
+        torch.testing.assert_close(output, activation.output, rtol=0, atol=0)
     if is_v32:
         keys = run.choice("indexer")
         assert keys.scores.shape == (1, tokens, tokens)
@@ -137,7 +138,7 @@ def test_taps(folder: Path, number: int) -> None:
         assert (experts.chosen.sum(-1) == 3).all()
 
 
-def assert_chosen_are_highest(choice: ChoiceTap) -> None:
+def assert_chosen_are_highest(choice: Choice) -> None:
     lowest = choice.scores.masked_fill(~choice.chosen, torch.inf).amin(-1)
     highest_left = choice.scores.masked_fill(choice.chosen, -torch.inf).amax(-1)
     assert (lowest >= highest_left).all()

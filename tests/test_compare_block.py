@@ -26,11 +26,12 @@ from integration import NormError, find_norms, replace_norms
 from integration.norm import TtNorm
 from integration.replace import Replacement
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
-from model_comparison import compare as comparison
-from model_comparison.block import Block, ChoiceTap, NormTap, Run
-from model_comparison.compare import collect, judge
+from model_comparison.block import Block, Choice, NormActivation, Run
+from model_comparison.choices import Flips, needed_move
+from model_comparison.collect import collect, default_tokens
+from model_comparison.judge import Comparison, judge
 from model_comparison.metrics import compare
-from model_comparison.recording import Recording
+from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.report import read_report
 from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
@@ -82,11 +83,17 @@ def test_all_norms_hold_on_the_device(
     assert result.holds, result
     assert result.launches == dict.fromkeys(NORMS[model], 1)
     assert calls == dict.fromkeys(NORMS[model], 1), "the reference runs each original once, the device's run none"
-    float64 = [tap for tap in result.taps if tap.reference == "float64"]
-    assert [tap.name for tap in float64] == NORMS[model], "in order of execution"
-    assert all(tap.launches == 1 for tap in float64)
-    assert all(tap.errors and tap.errors.relative_norm < 1.1 * tap.floor for tap in float64), result
-    others = [tap.name for tap in result.taps if tap.reference == "HuggingFace" and tap.name not in NORMS[model]]
+    float64 = [verdict for verdict in result.verdicts if verdict.reference == "float64"]
+    assert [verdict.name for verdict in float64] == NORMS[model], "in order of execution"
+    assert all(verdict.launches == 1 for verdict in float64)
+    assert all(verdict.errors and verdict.errors.relative_norm < 1.1 * verdict.noise_floor for verdict in float64), (
+        result
+    )
+    others = [
+        verdict.name
+        for verdict in result.verdicts
+        if verdict.reference == "HuggingFace" and verdict.name not in NORMS[model]
+    ]
     indexer, router = model == "v32", layer == 3
     if isolated:
         assert not others
@@ -98,8 +105,8 @@ def test_all_norms_hold_on_the_device(
             "block output",
         }
         assert [flips.name for flips in result.flips] == ["indexer"] * indexer + ["router"] * router
-        assert result.taps[-1].launches == len(NORMS[model])
-        assert all(tap.floor > 0 for tap in result.taps), "bfloat16 costs something everywhere"
+        assert result.verdicts[-1].launches == len(NORMS[model])
+        assert all(verdict.noise_floor > 0 for verdict in result.verdicts), "bfloat16 costs something everywhere"
 
 
 def count_forwards(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -123,18 +130,18 @@ def count_forwards(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Counter
 def test_noise_floor_is_of_float32(device: Any, block: Block) -> None:
     result = judge(collect(block, device, ["k_norm"], tokens=SMALL.index_topk))  # no indexer flips
     x = random_input(SMALL.index_topk)
-    rough, exact = block.run(x), Block(block.checkpoint, 3, torch.float32).run(x.float())
-    same = ~(rough.choice("router").chosen != exact.choice("router").chosen).any(-1)
+    reference, float32 = block.run(x), Block(block.checkpoint, 3, torch.float32).run(x.float())
+    same = ~(reference.choice("router").chosen != float32.choice("router").chosen).any(-1)
     assert same.any()
-    output = next(tap for tap in result.taps if tap.name == "block output")
-    assert output.floor == compare(rough.output[same], exact.output[same]).relative_norm
+    output = next(verdict for verdict in result.verdicts if verdict.name == "block output")
+    assert output.noise_floor == compare(reference.output[same], float32.output[same]).relative_norm
 
 
 def test_only_the_norms_asked_for(device: Any, block: Block) -> None:
     result = judge(collect(block, device, ["k_norm"]))
     assert result.launches == {K_NORM: 1}
-    assert {tap.name for tap in result.taps} >= {K_NORM, "indexer scores", "router scores", "block output"}
-    assert not {tap.name for tap in result.taps} & set(V3_NORMS)
+    assert {verdict.name for verdict in result.verdicts} >= {K_NORM, "indexer scores", "router scores", "block output"}
+    assert not {verdict.name for verdict in result.verdicts} & set(V3_NORMS)
     assert block.layer.get_submodule(K_NORM).__class__ is nn.LayerNorm, "the original is back"
     with pytest.raises(NormError, match="'q_norm' matches no norm"):
         judge(collect(block, device, ["k_norm", "q_norm"]))
@@ -142,9 +149,9 @@ def test_only_the_norms_asked_for(device: Any, block: Block) -> None:
 
 def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
     v32, v3 = (Block(Checkpoint(folders[model]), 0) for model in ("v32", "v3"))
-    assert comparison.default_tokens(v32) == SMALL.index_topk + 4
+    assert default_tokens(v32) == SMALL.index_topk + 4
     v32.config.index_topk = 2048  # DeepSeek's own: a sequence that long takes hours
-    assert comparison.default_tokens(v32) == comparison.default_tokens(v3) == 16
+    assert default_tokens(v32) == default_tokens(v3) == 16
 
 
 # --- What it finds ---
@@ -199,7 +206,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Te
         monkeypatch.setattr(norm, "op", lambda x: op(norm, x))
         return replacement
 
-    monkeypatch.setattr(comparison, "replace_norms", faulty)
+    monkeypatch.setattr("model_comparison.collect.replace_norms", faulty)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -207,14 +214,18 @@ def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.Monke
     name, op = FAULTS[fault]
     inject(monkeypatch, name, op)
     result = judge(collect(block, device, [name], isolated=True, tokens=4))
-    assert result.taps[0].reference == "float64"
-    assert result.taps[0].holds == fault.endswith("none"), result.taps[0]
+    assert result.verdicts[0].reference == "float64"
+    assert result.verdicts[0].holds == fault.endswith("none"), result.verdicts[0]
 
 
 def test_names_the_norm_that_is_wrong(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from its output is off, too, but right for its own input."""
     inject(monkeypatch, "input_layernorm", lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.05)))
-    failed = [(tap.name, tap.reference) for tap in judge(collect(block, device)).taps if tap.holds is False]
+    failed = [
+        (verdict.name, verdict.reference)
+        for verdict in judge(collect(block, device)).verdicts
+        if verdict.holds is False
+    ]
     assert [name for name, reference in failed if reference == "float64"] == ["input_layernorm"]
     assert ("input_layernorm", "HuggingFace") in failed
 
@@ -230,9 +241,9 @@ def test_finds_a_norm_that_did_not_run(
         monkeypatch.setattr(replacement.norms[K_NORM], "forward", original.forward)
         return replacement
 
-    monkeypatch.setattr(comparison, "replace_norms", on_host)
+    monkeypatch.setattr("model_comparison.collect.replace_norms", on_host)
     result = judge(collect(block, device, ["k_norm"], isolated=isolated))
-    assert [tap.holds for tap in result.taps if tap.name == K_NORM] == [False, False]
+    assert [verdict.holds for verdict in result.verdicts if verdict.name == K_NORM] == [False, False]
 
 
 # --- Flips ---
@@ -241,10 +252,10 @@ def test_finds_a_norm_that_did_not_run(
 SCORES = torch.tensor([0.8, 0.5, 0.7, 0.4, 0.6, 0.3, 0.3, 0.2])
 
 
-def choice(scores: torch.Tensor, *chosen: int, groups: int = 4) -> ChoiceTap:
+def choice(scores: torch.Tensor, *chosen: int, groups: int = 4) -> Choice:
     mask = torch.zeros(1, 1, len(scores), dtype=torch.bool)
     mask[..., list(chosen)] = True
-    return ChoiceTap(scores.reshape(1, 1, -1), mask, groups, 2 if groups > 1 else 1)
+    return Choice(scores.reshape(1, 1, -1), mask, groups, 2 if groups > 1 else 1)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +273,7 @@ def choice(scores: torch.Tensor, *chosen: int, groups: int = 4) -> ChoiceTap:
 )
 def test_needed_move(groups: int, result: torch.Tensor, chosen: tuple[int, ...], needed: float) -> None:
     reference = choice(SCORES, 0, 2, groups=groups)
-    move = comparison._needed_move(choice(result, *chosen, groups=groups), reference)
+    move = needed_move(choice(result, *chosen, groups=groups), reference)
     assert move.item() == pytest.approx(needed, abs=1e-6)
 
 
@@ -277,28 +288,28 @@ def test_needed_move_is_never_more_than_the_scores_moved(block: Block, router: b
         near = x + (torch.randn(x.shape, generator=generator) * 0.1).to(x.dtype)
         moved = block.run(near).choice(name)
         most = (moved.scores - reference.scores).nan_to_num(0.0).abs().amax(-1)
-        assert (comparison._needed_move(moved, reference) <= most + 1e-6).all()
+        assert (needed_move(moved, reference) <= most + 1e-6).all()
         flipped += int((moved.chosen != reference.chosen).any(-1).sum())
     assert flipped > 10, "nothing was tried"
 
 
-def chained(block: Block, reference: Run, result: Run) -> comparison.Comparison:
+def chained(block: Block, reference: Run, result: Run) -> Comparison:
     """The comparison of two runs on `random_input`, without a device."""
     tokens = reference.output.shape[1]
-    names = [name for name, tap in reference.taps.items() if isinstance(tap, NormTap)]
-    exact = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
-    norms = {norm.name: comparison._recorded(norm, launches=1) for norm in find_norms(block.layer, include=names)}
-    return judge(Recording(norms, reference, exact, result, {}))
+    names = [name for name, activation in reference.activations.items() if isinstance(activation, NormActivation)]
+    float32 = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
+    norms = {norm.name: RecordedNorm.of(norm, launches=1) for norm in find_norms(block.layer, include=names)}
+    return judge(Recording(norms, reference, float32, result, {}))
 
 
 def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
     """`run`, but `token` chose `new` in place of `old`, and the block's output differs there."""
-    tap, output = run.choice(name), run.output.clone()
-    chosen = tap.chosen.clone()
+    choice, output = run.choice(name), run.output.clone()
+    chosen = choice.chosen.clone()
     assert chosen[0, token, [old, new]].tolist() == [True, False]
     chosen[0, token, old], chosen[0, token, new] = False, True
     output[0, token] += 1
-    return Run(run.taps | {name: replace(tap, chosen=chosen)}, output)
+    return Run(run.activations | {name: replace(choice, chosen=chosen)}, output)
 
 
 @pytest.mark.parametrize("name", ["indexer", "router"])
@@ -314,45 +325,51 @@ def test_flips_are_told_apart_from_numeric_error(block: Block, name: str) -> Non
     assert flips[name].needed > flips[name].noise > 0
     if name == "indexer":
         assert flips["router"].tokens == 11, "whose input the flip has not changed"
-    taps = {tap.name: tap for tap in result.taps}
-    assert taps["block output"].holds
-    assert taps["block output"].errors
-    assert taps["block output"].errors.max_abs == 0, "the other tokens are equal"
-    assert taps["block output, flips too"].holds is None
-    assert taps["block output, flips too"].errors
-    assert taps["block output, flips too"].errors.max_abs >= 0.9
+    verdicts = {verdict.name: verdict for verdict in result.verdicts}
+    assert verdicts["block output"].holds
+    assert verdicts["block output"].errors
+    assert verdicts["block output"].errors.max_abs == 0, "the other tokens are equal"
+    assert verdicts["block output, flips too"].holds is None
+    assert verdicts["block output, flips too"].errors
+    assert verdicts["block output, flips too"].errors.max_abs >= 0.9
 
 
-@pytest.mark.parametrize(("tokens", "verdict"), [(SMALL.index_topk, None), (SMALL.index_topk + 1, False)])
-def test_scores_are_judged_where_they_decide(block: Block, tokens: int, verdict: bool | None) -> None:
+@pytest.mark.parametrize(("tokens", "holds"), [(SMALL.index_topk, None), (SMALL.index_topk + 1, False)])
+def test_scores_are_judged_where_they_decide(block: Block, tokens: int, holds: bool | None) -> None:
     reference = block.run(random_input(tokens), [K_NORM])
-    tap = reference.choice("indexer")
-    result = chained(
-        block, reference, Run(reference.taps | {"indexer": replace(tap, scores=tap.scores * 1.1)}, reference.output)
-    )
-    assert {tap.name: tap.holds for tap in result.taps}["indexer scores"] is verdict
-    assert result.holds == (verdict is None)
+    scores = reference.choice("indexer").scores
+    result = chained(block, reference, with_scores(reference, "indexer", scores * 1.1))
+    assert {verdict.name: verdict.holds for verdict in result.verdicts}["indexer scores"] is holds
+    assert result.holds == (holds is None)
+
+
+def with_scores(run: Run, name: str, scores: torch.Tensor) -> Run:
+    """`run`, but with other scores and the same choices."""
+    return replace(run, activations=run.activations | {name: replace(run.choice(name), scores=scores)})
 
 
 def test_flips_within_the_noise_hold(block: Block) -> None:
-    reference = block.run(random_input(12), [K_NORM])
-    tap = reference.choice("router")
-    result, exact = (replace(tap, scores=tap.scores.clone()) for _ in range(2))
-    inputs = torch.ones(1, 12, dtype=torch.bool)
-    flipped = with_flip(reference, "router", 3, *_last_two(tap, 3)).choice("router")
-    gap = comparison._needed_move(flipped, tap)[0, 3].item()
+    reference = block.run(random_input(12))
+    router = reference.choice("router")
+    result = with_flip(reference, "router", 3, *_last_two(router, 3))
+    gap = needed_move(result.choice("router"), router)[0, 3].item()
+
+    def flips(result: Run, noise: float) -> Flips:
+        scores = router.scores.clone()
+        scores[0, 7, 0] += noise
+        float32 = with_scores(reference, "router", scores)
+        return judge(Recording({}, reference, float32, result, {})).flips[-1]
+
     for noise, holds in ((gap * 1.1, True), (gap * 0.9, False)):
-        exact.scores[0, 7, 0] = tap.scores[0, 7, 0] + noise
-        flips = comparison._flips("router", flipped, tap, exact, 1, inputs, inputs)
-        assert (flips.flipped, flips.holds) == (1, holds), flips
-    assert comparison._flips("router", result, tap, exact, 1, inputs, inputs).flipped == 0
+        assert (flips(result, noise).flipped, flips(result, noise).holds) == (1, holds), flips(result, noise)
+    assert flips(reference, gap).flipped == 0
 
 
-def _last_two(tap: ChoiceTap, token: int) -> tuple[int, int]:
+def _last_two(choice: Choice, token: int) -> tuple[int, int]:
     """The lowest chosen option of a token, and the highest other one of its group."""
-    scores, chosen = tap.scores[0, token], tap.chosen[0, token]
+    scores, chosen = choice.scores[0, token], choice.chosen[0, token]
     old = int(scores.masked_fill(~chosen, torch.inf).argmin())
-    size = len(scores) // tap.groups
+    size = len(scores) // choice.groups
     group = torch.arange(len(scores)) // size == old // size
     return old, int(scores.masked_fill(chosen | ~group, -torch.inf).argmax())
 
@@ -397,7 +414,7 @@ def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, platform:
     assert run.returncode == 0, run.stderr
     content = read_report(report / "report.json")
     cycles = {launch["name"]: launch for launch in content["facts"]["cycles"]}
-    assert list(cycles) == [tap["name"] for tap in content["taps"] if tap["reference"] == "float64"], (
+    assert list(cycles) == [row["name"] for row in content["taps"] if row["reference"] == "float64"], (
         "the order of runs"
     )
     for launch in cycles.values():

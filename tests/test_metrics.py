@@ -11,7 +11,7 @@ from model_comparison.metrics import bfloat16_spacing, compare
 def test_correct_rounding_has_no_error() -> None:
     reference = torch.linspace(-3, 3, 1001, dtype=torch.float64)
     errors = compare(reference.to(torch.bfloat16), reference)
-    assert (errors.exact, errors.raw, errors.scaled) == (1.0, 1.0, 0.0)
+    assert (errors.equal, errors.raw, errors.scaled) == (1.0, 1.0, 0.0)
     assert errors.pcc > 0.99999
     assert 0 < errors.max_abs <= 2.0**-7
 
@@ -32,7 +32,7 @@ def test_one_bad_element_is_found() -> None:
     errors = compare(result, reference)
     assert errors.worst == (2, 77)
     assert errors.worst_values == (9.0, reference[2, 77].item())
-    assert errors.exact == 1 - 1 / 1024
+    assert errors.equal == 1 - 1 / 1024
     assert errors.scaled > 100
 
 
@@ -66,13 +66,13 @@ def test_of_a_tie_either_neighbour_is_nearest() -> None:
     )  # 1 and 1 + 2^-7 are bfloat16
     errors = compare(torch.tensor([1, 1 + 2.0**-7, 1 + 2.0**-7], dtype=torch.bfloat16), reference)
     assert errors.nearest == pytest.approx(2 / 3)
-    assert errors.exact == pytest.approx(1 / 3)  # rounding to even gives 1 for all three
+    assert errors.equal == pytest.approx(1 / 3)  # rounding to even gives 1 for all three
 
 
 def test_float32_results_are_not_rounded() -> None:
     reference = torch.tensor([1.0 + 2.0**-20, 2.0], dtype=torch.float64)
-    assert compare(reference.float(), reference).exact == 1.0
-    assert compare(torch.tensor([1.0, 2.0]), reference).exact == 0.5
+    assert compare(reference.float(), reference).equal == 1.0
+    assert compare(torch.tensor([1.0, 2.0]), reference).equal == 0.5
 
 
 def rows() -> torch.Tensor:

@@ -22,13 +22,13 @@ from typer.testing import CliRunner, Result
 
 from commands.compare_block import main
 from integration import find_norms
-from model_comparison import compare as comparison
-from model_comparison.block import Block, NormTap
-from model_comparison.compare import Bounds, judge
+from model_comparison.block import Block, NormActivation
 from model_comparison.diagnosis import diagnose
+from model_comparison.judge import Bounds, judge
 from model_comparison.metrics import Errors
+from model_comparison.page import check_folder, write_report
 from model_comparison.recording import RecordedNorm, Recording, RecordingError
-from model_comparison.report import ReportError, check_folder, read_report, report, write_report
+from model_comparison.report import ReportError, read_report, report
 from tests.child import PATIENCE
 from tests.small import SMALL
 from weights_tools import Checkpoint, write_synthetic
@@ -46,39 +46,43 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     x = torch.randn(1, TOKENS, SMALL.hidden_size, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     names = [Q_NORM, K_NORM]
     reference = block.run(x, names)
-    exact = Block(block.checkpoint, 3, torch.float32).run(x.float(), names)
-    norms = {norm.name: comparison._recorded(norm, launches=1) for norm in find_norms(block.layer, names)}
+    float32 = Block(block.checkpoint, 3, torch.float32).run(x.float(), names)
+    norms = {norm.name: RecordedNorm.of(norm, launches=1) for norm in find_norms(block.layer, names)}
     facts = {"model": "deepseek_v32", "layer": 3, "tokens": TOKENS, "isolated": False, "index_topk": SMALL.index_topk}
-    right = Recording(norms, reference, exact, reference, facts)
+    right = Recording(norms, reference, float32, reference, facts)
     for name in names:
-        right = with_output(right, name, lambda norm, tap: norm.golden(tap.input)[0])
+        right = with_output(right, name, lambda norm, activation: norm.golden(activation.input)[0])
     return right
 
 
-def with_output(recording: Recording, name: str, output: Callable[[RecordedNorm, NormTap], torch.Tensor]) -> Recording:
+def with_output(
+    recording: Recording, name: str, output: Callable[[RecordedNorm, NormActivation], torch.Tensor]
+) -> Recording:
     """`recording`, but the device's norm gave `output`, rounded to bfloat16."""
-    tap = recording.result.norm(name)
-    edited = NormTap(tap.input, output(recording.norms[name], tap).to(torch.bfloat16))
-    return replace(recording, result=replace(recording.result, taps=recording.result.taps | {name: edited}))
+    activation = recording.result.norm(name)
+    edited = NormActivation(activation.input, output(recording.norms[name], activation).to(torch.bfloat16))
+    return replace(
+        recording, result=replace(recording.result, activations=recording.result.activations | {name: edited})
+    )
 
 
-def without_beta(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
-    return norm.formula.golden(tap.input, norm.gamma, None)
+def without_beta(norm: RecordedNorm, activation: NormActivation) -> torch.Tensor:
+    return norm.formula.golden(activation.input, norm.gamma, None)
 
 
-def scaled(factor: float) -> Callable[[RecordedNorm, NormTap], torch.Tensor]:
-    def output(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
+def scaled(factor: float) -> Callable[[RecordedNorm, NormActivation], torch.Tensor]:
+    def output(norm: RecordedNorm, activation: NormActivation) -> torch.Tensor:
         beta = 0.0 if norm.beta is None else norm.beta.double()
-        return (norm.golden(tap.input)[0] - beta) * factor + beta
+        return (norm.golden(activation.input)[0] - beta) * factor + beta
 
     return output
 
 
-def edited(change: Callable[[torch.Tensor], object]) -> Callable[[RecordedNorm, NormTap], torch.Tensor]:
+def edited(change: Callable[[torch.Tensor], object]) -> Callable[[RecordedNorm, NormActivation], torch.Tensor]:
     """The right output after `change` has written to it."""
 
-    def output(_: RecordedNorm, tap: NormTap) -> torch.Tensor:
-        y = tap.output.clone()
+    def output(_: RecordedNorm, activation: NormActivation) -> torch.Tensor:
+        y = activation.output.clone()
         change(y)
         return y
 
@@ -103,16 +107,18 @@ def test_a_loaded_recording_is_the_saved_one(recording: Recording, tmp_path: Pat
 
 
 def asdict_without_tensors(recording: Recording, name: str) -> dict[str, Any]:
-    tap = recording.result.choice(name)
-    return {field.name: getattr(tap, field.name) for field in fields(tap) if field.type is int}
+    choice = recording.result.choice(name)
+    return {field.name: getattr(choice, field.name) for field in fields(choice) if field.type is int}
 
 
 def test_isolated_norms_are_kept_and_judged(recording: Recording, tmp_path: Path) -> None:
-    result = replace(recording.result, taps={K_NORM: recording.result.taps[K_NORM]}, output=torch.empty(0))
-    isolated = replace(recording, exact=None, result=result)
+    result = replace(
+        recording.result, activations={K_NORM: recording.result.activations[K_NORM]}, output=torch.empty(0)
+    )
+    isolated = replace(recording, float32=None, result=result)
     isolated.save(tmp_path / "run.safetensors")
     judged = judge(Recording.load(tmp_path / "run.safetensors"))
-    assert [(tap.name, tap.reference, tap.holds) for tap in judged.taps] == [
+    assert [(verdict.name, verdict.reference, verdict.holds) for verdict in judged.verdicts] == [
         (K_NORM, "float64", True),
         (K_NORM, "HuggingFace", True),
     ]
@@ -143,12 +149,14 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, content: str) -> None:
 )
 def test_other_bounds_give_other_verdicts(recording: Recording, bounds: Bounds, fails: set[str]) -> None:
     judged = judge(recording, bounds)
-    assert {tap.reference for tap in judged.taps if tap.name == K_NORM and tap.holds is False} == fails
+    assert {
+        verdict.reference for verdict in judged.verdicts if verdict.name == K_NORM and verdict.holds is False
+    } == fails
 
 
 # --- Which kind of fault ---
 
-Fault = Callable[[RecordedNorm, NormTap], torch.Tensor]
+Fault = Callable[[RecordedNorm, NormActivation], torch.Tensor]
 FAULTS: dict[str, tuple[str, Fault, str]] = {
     "dropped beta": (K_NORM, without_beta, "without beta"),
     "swapped gamma and beta": (K_NORM, lambda n, t: n.formula.golden(t.input, n.beta, n.gamma), "changed places"),
@@ -171,16 +179,20 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
 }
 
 
-def _with(norm: RecordedNorm, tap: NormTap, **changed: Any) -> torch.Tensor:
-    return replace(norm.formula, **changed).golden(tap.input, norm.gamma, norm.beta)
+def _with(norm: RecordedNorm, activation: NormActivation, **changed: Any) -> torch.Tensor:
+    return replace(norm.formula, **changed).golden(activation.input, norm.gamma, norm.beta)
 
 
-def _other_mean(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
-    return replace(norm.formula, subtract_mean=not norm.formula.subtract_mean).golden(tap.input, norm.gamma, None)
+def _other_mean(norm: RecordedNorm, activation: NormActivation) -> torch.Tensor:
+    return replace(norm.formula, subtract_mean=not norm.formula.subtract_mean).golden(
+        activation.input, norm.gamma, None
+    )
 
 
-def _noise(tap: NormTap, size: float) -> torch.Tensor:
-    return 1 + size * torch.randn(tap.output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+def _noise(activation: NormActivation, size: float) -> torch.Tensor:
+    return 1 + size * torch.randn(
+        activation.output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -199,9 +211,9 @@ def test_names_the_kind_of_fault(recording: Recording, kind: str) -> None:
 def test_a_scaled_gamma_is_not_one_in_another_order(recording: Recording) -> None:
     """As a kernel gets it: scaled, and rounded to bfloat16, which leaves no one scale of the output."""
 
-    def fault(norm: RecordedNorm, tap: NormTap) -> torch.Tensor:
+    def fault(norm: RecordedNorm, activation: NormActivation) -> torch.Tensor:
         assert norm.gamma is not None
-        return norm.formula.golden(tap.input, (norm.gamma.float() * 1.01).to(torch.bfloat16), None)
+        return norm.formula.golden(activation.input, (norm.gamma.float() * 1.01).to(torch.bfloat16), None)
 
     wrong = with_output(recording, Q_NORM, fault)
     sentence = report(wrong, judge(wrong))["verdict"]["sentence"]
@@ -223,9 +235,12 @@ def test_the_first_wrong_norm_is_the_first_that_runs(recording: Recording) -> No
 
 def test_what_one_token_can_not_tell_is_not_told(recording: Recording) -> None:
     """A gamma in another order needs several tokens to be seen."""
-    norm, tap = recording.norms[Q_NORM], recording.result.norm(Q_NORM)
+    norm, activation = recording.norms[Q_NORM], recording.result.norm(Q_NORM)
     assert norm.gamma is not None
-    one = NormTap(tap.input[:, :1], norm.formula.golden(tap.input[:, :1], norm.gamma.flip(0), None).to(torch.bfloat16))
+    one = NormActivation(
+        activation.input[:, :1],
+        norm.formula.golden(activation.input[:, :1], norm.gamma.flip(0), None).to(torch.bfloat16),
+    )
     assert diagnose(norm, one, holds=False).kind == "unknown"
 
 
@@ -240,21 +255,30 @@ def test_json_holds_the_comparison(recording: Recording) -> None:
     assert content["facts"] == recording.facts
     assert content["bounds"] == asdict(Bounds())
     assert content["launches"] == {Q_NORM: 1, K_NORM: 1}
-    assert len(content["taps"]) == len(judged.taps)
-    for told, tap in zip(content["taps"], judged.taps, strict=True):
-        assert tap.errors is not None
-        assert (told["name"], told["reference"], told["holds"]) == (tap.name, tap.reference, tap.holds)
-        assert (told["floor"], tuple(told["shape"]), told["launches"]) == (tap.floor, tap.shape, tap.launches)
-        assert set(told["errors"]) == {field.name for field in fields(Errors)}
-        assert told["errors"]["relative_norm"] == tap.errors.relative_norm
-        assert told["errors"]["scaled_p99"] == tap.errors.scaled_p99
-    assert content["flips"] == [asdict(flips) for flips in judged.flips]
+    assert len(content["taps"]) == len(judged.verdicts)
+    for told, verdict in zip(content["taps"], judged.verdicts, strict=True):
+        assert verdict.errors is not None
+        assert (told["name"], told["reference"], told["holds"]) == (verdict.name, verdict.reference, verdict.holds)
+        assert (told["floor"], tuple(told["shape"]), told["launches"]) == (
+            verdict.noise_floor,
+            verdict.shape,
+            verdict.launches,
+        )
+        assert set(told["errors"]) == {field.name for field in fields(Errors)} - {"equal"} | {"exact"}
+        assert told["errors"]["exact"] == verdict.errors.equal
+        assert set(told) == {"name", "reference", "shape", "errors", "floor", "launches", "holds"}
+        assert told["errors"]["relative_norm"] == verdict.errors.relative_norm
+        assert told["errors"]["scaled_p99"] == verdict.errors.scaled_p99
+    for told, flips in zip(content["flips"], judged.flips, strict=True):
+        expected = asdict(flips)
+        expected["floor"] = expected.pop("float32_flipped")
+        assert told == expected
     assert content["figures"] == ["block.png", f"{Q_NORM}.png", f"{K_NORM}.png"]
 
 
 def test_what_is_not_finite_is_null(recording: Recording) -> None:
     wrong = with_output(recording, K_NORM, edited(lambda y: y[0, 2, :3].fill_(torch.nan)))
-    errors = next(tap["errors"] for tap in report(wrong, judge(wrong))["taps"] if tap["name"] == K_NORM)
+    errors = next(row["errors"] for row in report(wrong, judge(wrong))["taps"] if row["name"] == K_NORM)
     assert (errors["pcc"], errors["max_abs"], errors["scaled"]) == (None, None, None)
     assert (errors["nans"], errors["worst_row"]) == (3, [0, 2])
 
@@ -263,11 +287,11 @@ def test_baseline_tells_better_from_worse(recording: Recording) -> None:
     judged = judge(recording)
     earlier = report(recording, judged)
     factors = {(Q_NORM, "float64"): 0.5, (K_NORM, "float64"): 2.0, (K_NORM, "HuggingFace"): 0.98}
-    for tap in earlier["taps"]:
-        tap["errors"]["relative_norm"] *= factors.get((tap["name"], tap["reference"]), 1.0)
+    for row in earlier["taps"]:
+        row["errors"]["relative_norm"] *= factors.get((row["name"], row["reference"]), 1.0)
     earlier["taps"].pop()
     baseline = report(recording, judged, earlier)["baseline"]
-    changes = {(tap["name"], tap["reference"]): tap["change"] for tap in baseline["taps"]}
+    changes = {(row["name"], row["reference"]): row["change"] for row in baseline["taps"]}
     assert changes == dict.fromkeys(changes, "same") | {
         (Q_NORM, "float64"): "worse",
         (K_NORM, "float64"): "better",
@@ -347,12 +371,12 @@ def test_page_says_what_is_wrong(pages: dict[str, Path]) -> None:
 
 
 def test_page_tells_a_wrong_norm_from_one_with_a_wrong_input(recording: Recording, tmp_path: Path) -> None:
-    tap, norm = recording.result.norm(Q_NORM), recording.norms[Q_NORM]
+    activation, norm = recording.result.norm(Q_NORM), recording.norms[Q_NORM]
     generator = torch.Generator().manual_seed(2)
-    disturbed = tap.input + 0.1 * torch.randn(tap.input.shape, generator=generator).to(torch.bfloat16)
-    carried = NormTap(disturbed, norm.golden(disturbed)[0].to(torch.bfloat16))
+    disturbed = activation.input + 0.1 * torch.randn(activation.input.shape, generator=generator).to(torch.bfloat16)
+    carried = NormActivation(disturbed, norm.golden(disturbed)[0].to(torch.bfloat16))
     wrong = with_output(recording, K_NORM, without_beta)
-    wrong = replace(wrong, result=replace(wrong.result, taps=wrong.result.taps | {Q_NORM: carried}))
+    wrong = replace(wrong, result=replace(wrong.result, activations=wrong.result.activations | {Q_NORM: carried}))
     judged = judge(wrong)
     write_report(tmp_path / "out", report(wrong, judged), wrong, judged)
     page = (tmp_path / "out" / "report.html").read_text()
@@ -427,8 +451,8 @@ def test_a_report_takes_the_place_of_an_earlier_one(
 ) -> None:
     folder = shutil.copytree(pages["fail"], tmp_path / "out")
     one = replace(recording, norms={Q_NORM: recording.norms[Q_NORM]})
-    taps = {name: tap for name, tap in recording.result.taps.items() if name != K_NORM}
-    one = replace(one, result=replace(recording.result, taps=taps))
+    activations = {name: activation for name, activation in recording.result.activations.items() if name != K_NORM}
+    one = replace(one, result=replace(recording.result, activations=activations))
     write_report(folder, report(one, judge(one)), one, judge(one))
     assert read_report(folder / "report.json")["verdict"]["holds"]
     assert not (folder / f"{K_NORM}.png").exists(), "nothing of the earlier one is left"
@@ -443,13 +467,14 @@ def test_what_a_killed_writer_leaves_goes_with_the_next(
     program = f"""
 import os, signal
 from pathlib import Path
-from model_comparison import report
-from model_comparison.compare import judge
+from model_comparison import page
+from model_comparison.judge import judge
 from model_comparison.recording import Recording
-report.norm_figures = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from model_comparison.report import report
+page.norm_figures = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 recording = Recording.load(Path({str(saved)!r}))
 judged = judge(recording)
-report.write_report(Path({str(folder)!r}), report.report(recording, judged), recording, judged)
+page.write_report(Path({str(folder)!r}), report(recording, judged), recording, judged)
 """
     killed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False

@@ -1,0 +1,99 @@
+"""Runs a block three times on the same input: in bfloat16 with HuggingFace's norms (the reference), in float32 with the
+same weights, and in bfloat16 with the chosen norms on the device (the result).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import ttnn
+
+from integration.replace import Replacement, find_norms, replace_norms
+from model_comparison.block import Activation, Block, NormActivation, Run, short
+from model_comparison.recording import RecordedNorm, Recording
+
+
+def collect(
+    block: Block,
+    device: ttnn.Device,
+    norms: Sequence[str] = ("*",),
+    *,
+    isolated: bool = False,
+    tokens: int | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Recording:
+    """Runs `block`, a bfloat16 one, and the same with norms on `device`.
+
+    Args:
+        norms: globs of those norms' module names in the layer; see `replace_norms`
+        isolated: feed each norm the reference's input, and look at norms alone, without a float32 run; else run the
+            block with all of them, so that their errors propagate
+        tokens: length of the one sequence; default `default_tokens`
+        seed: of the input, N(0, 1) bfloat16
+        tell: is called with what is going on, before it
+    Raises:
+        NormError: a pattern fits no norm, or a norm can't run on the device
+    """
+    tokens = tokens or default_tokens(block)
+    generator = torch.Generator().manual_seed(seed)
+    hidden_states = torch.randn(1, tokens, block.config.hidden_size, generator=generator).to(torch.bfloat16)
+    facts = {
+        "model": block.config.model_type,
+        "layer": block.number,
+        "tokens": tokens,
+        "seed": seed,
+        "isolated": isolated,
+        "index_topk": getattr(block.config, "index_topk", None),
+    }
+
+    originals = {norm.name: norm for norm in find_norms(block.layer, include=norms)}
+    tell("reference on the CPU, bfloat16")
+    reference = block.run(hidden_states, originals)
+    float32 = None
+    if not isolated:
+        tell("reference on the CPU, float32")
+        float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
+    with replace_norms(block.layer, device, include=norms) as replacement, _told(replacement, tell):
+        result = _run_alone(replacement, reference) if isolated else block.run(hidden_states, originals)
+        recorded = {name: RecordedNorm.of(originals[name], norm.launches) for name, norm in replacement.norms.items()}
+    return Recording(recorded, reference, float32, result, facts)
+
+
+def default_tokens(block: Block) -> int:
+    """4 more than index_topk, so that the indexer leaves keys out: with fewer tokens it chooses every key, and the
+    block's output does not depend on k_norm at all. 16 where index_topk is above 32: with DeepSeek's own, 2048, a
+    simulator would take hours."""
+    index_topk = getattr(block.config, "index_topk", None)
+    return index_topk + 4 if index_topk and index_topk <= 32 else 16
+
+
+def _run_alone(replacement: Replacement, reference: Run) -> Run:
+    """Each of the device's norms on the reference's input, in the reference's order."""
+    activations: dict[str, Activation] = {}
+    for name in reference.activations:
+        if name in replacement.norms:
+            x = reference.norm(name).input
+            activations[name] = NormActivation(x, replacement.norms[name](x))
+    return Run(activations, torch.empty(0))
+
+
+@contextmanager
+def _told(replacement: Replacement, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells of each launch before it, as long as the context lasts."""
+    count = len(replacement.norms)
+    started: list[str] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def on_forward(*_: object) -> None:
+            started.append(name)
+            tell(f"launching {short(name)}, {len(started)} of {count}")
+
+        return on_forward
+
+    handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in replacement.norms.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,256 @@
+"""Judges a recording: each norm against float64, and all that follows from norms against HuggingFace's bfloat16 run.
+
+The distance of HuggingFace's bfloat16 run from its float32 run is what bfloat16 itself costs: the noise floor. The
+device's distance from HuggingFace's is measured in noise floors.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import torch
+
+from model_comparison.block import Choice, NormActivation
+from model_comparison.choices import Flips, flipped, needed_move
+from model_comparison.metrics import Errors, compare
+from model_comparison.recording import RecordedNorm, Recording
+
+# The ratio of two error norms over n elements scatters by 1 / sqrt(n). Allowed slack: four standard deviations.
+MAX_SIGMAS = 4.0
+
+type State = Literal["holds", "wrong", "off by its input", "shown"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What has to hold. The first three are for a norm against float64 on the same input, the last is for what follows
+    from norms.
+
+    Attributes:
+        min_pcc: least correlation; of what follows from norms, too
+        max_ulp: most scaled ULPs. Where float64 is all but halfway between two bfloat16 values (a near-tie), correct
+            float32 arithmetic may give the other one: one ULP. HuggingFace's RMSNorm rounds before gamma, too, and a
+            near-tie of that rounding moves the product by up to two (1.0 becomes 1.0078, gamma is 1.99). The third is
+            for a product at a power of two, above which the spacing is twice as large.
+        min_nearest: least share of elements that no bfloat16 value beats. A value that is off by 2^-20 of its size
+            before it is rounded (float32 keeps 2^-24, sums over a row lose some) becomes the other neighbour once in
+            2^11 elements; 2% allows two in a single stick of 128. A scale that is off by 0.1% changes a quarter of the
+            elements, though none by more than an ULP. Ties count as right either way: in HuggingFace's order, the
+            product of gamma and a rounded value is a tie at 2% of the elements; the packer rounds it away from zero.
+        max_floors: most noise floors. The device's run and HuggingFace's are two bfloat16 evaluations of one block,
+            each a noise floor away from float32. If they share no rounding error at all, they are sqrt(2) noise floors
+            from each other; what they share brings them closer.
+    """
+
+    min_pcc: float = 0.9999
+    max_ulp: float = 3.0
+    min_nearest: float = 0.98
+    max_floors: float = 2.0**0.5
+
+    def holds_for_norm(self, errors: Errors) -> bool:
+        return errors.pcc >= self.min_pcc and errors.scaled <= self.max_ulp and errors.nearest >= self.min_nearest
+
+    def holds_for_block(self, errors: Errors, noise_floor: float, elements: int) -> bool:
+        """Args: noise_floor: a relative norm, of as many `elements` as `errors` are"""
+        most = self.max_floors * (1 + MAX_SIGMAS / elements**0.5) * noise_floor
+        return errors.pcc >= self.min_pcc and errors.relative_norm <= most
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one activation of the device's run compares with one reference.
+
+    Attributes:
+        name: a norm's module name in the layer, "indexer scores", "router scores" or "block output"
+        reference: "float64" on the norm's own input, or "HuggingFace" in bfloat16
+        shape: of the activation
+        errors: over the tokens whose choices up to there agree with HuggingFace's; None if there are none
+        noise_floor: relative norm of the errors that bfloat16 makes in HuggingFace's run there, over the tokens whose
+            choices agree in the float32 run; NaN if there are none
+        launches: of the device, for this norm (float64) or for all norms up to there (HuggingFace)
+        holds: None for what is shown and not judged
+    """
+
+    name: str
+    reference: str
+    shape: tuple[int, ...]
+    errors: Errors | None
+    noise_floor: float
+    launches: int
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Attributes:
+        tokens: S
+        launches: of each norm on the device
+        verdicts, flips: in order of execution
+    """
+
+    tokens: int
+    launches: dict[str, int]
+    verdicts: list[Verdict]
+    flips: list[Flips]
+    bounds: Bounds = field(default_factory=Bounds)
+
+    @property
+    def holds(self) -> bool:
+        return all(verdict.holds is not False for verdict in self.verdicts) and all(flips.holds for flips in self.flips)
+
+    def state(self, verdict: Verdict) -> State:
+        """A failing verdict is "off by its input" where some norm is wrong against float64, and this is not of that
+        norm: it may be off by what it was given."""
+        if verdict.holds is not False:
+            return "holds" if verdict.holds else "shown"
+        wrong = {other.name for other in self.verdicts if other.reference == "float64" and other.holds is False}
+        return "wrong" if not wrong or verdict.name in wrong else "off by its input"
+
+
+def judge(recording: Recording, bounds: Bounds = Bounds()) -> Comparison:
+    """Compares what was collected, in order of execution. Needs no device."""
+    launches = {name: norm.launches for name, norm in recording.norms.items()}
+    verdicts, flips = (_isolated if recording.float32 is None else _chained)(recording, bounds)
+    return Comparison(recording.tokens, launches, verdicts, flips, bounds)
+
+
+class _Trio[T](NamedTuple):
+    """The same place in three runs: the device's, HuggingFace's in bfloat16, and what the latter's noise is measured
+    against: the float32 run, or, of a norm that was run alone, float64 on the same input."""
+
+    device: T
+    reference: T
+    precise: T
+
+
+@dataclass(frozen=True)
+class _Agreeing:
+    """Tokens, (B, S) bool, whose choices so far are the reference's. Another choice is another computation: other keys,
+    other experts. Those tokens are left out of the figures that follow.
+
+    Attributes:
+        device, float32: of which run
+    """
+
+    device: torch.Tensor
+    float32: torch.Tensor
+
+    def after(self, choices: _Trio[Choice]) -> "_Agreeing":
+        device, reference, float32 = choices
+        return _Agreeing(self.device & ~flipped(device, reference), self.float32 & ~flipped(float32, reference))
+
+    def options(self, allowed: torch.Tensor) -> "_Agreeing":
+        """(B, S, N) bool: of those tokens the options that are `allowed` (B, S, N)."""
+        return _Agreeing(self.device.unsqueeze(-1) & allowed, self.float32.unsqueeze(-1) & allowed)
+
+
+def _isolated(recording: Recording, bounds: Bounds) -> tuple[list[Verdict], list[Flips]]:
+    verdicts = []
+    for name in recording.result.activations:
+        norm, device, reference = recording.norms[name], recording.result.norm(name), recording.reference.norm(name)
+        golden, _ = norm.golden(reference.input)
+        verdicts.append(_against_float64(name, device, reference, norm, bounds))
+        outputs = _Trio(device.output, reference.output, golden)
+        verdicts.append(_against_huggingface(name, outputs, norm.launches, bounds))
+    return verdicts, []
+
+
+def _chained(recording: Recording, bounds: Bounds) -> tuple[list[Verdict], list[Flips]]:
+    result, reference, float32 = recording.result, recording.reference, recording.float32
+    assert float32 is not None
+    verdicts: list[Verdict] = []
+    flips: list[Flips] = []
+    launched = 0
+    everywhere = torch.ones(result.output.shape[:2], dtype=torch.bool)
+    agreeing = _Agreeing(everywhere, everywhere)
+    for name, activation in result.activations.items():
+        if isinstance(activation, NormActivation):
+            norm, expected = recording.norms[name], reference.norm(name)
+            launched += norm.launches
+            verdicts.append(_against_float64(name, activation, expected, norm, bounds))
+            outputs = _Trio(activation.output, expected.output, float32.norm(name).output)
+            verdicts.append(_against_huggingface(name, outputs, launched, bounds, agreeing))
+        else:
+            choices = _Trio(activation, reference.choice(name), float32.choice(name))
+            verdicts.append(_of_scores(name, choices, launched, bounds, agreeing))
+            flips.append(_count_flips(name, choices, launched, agreeing))
+            agreeing = agreeing.after(choices)
+    outputs = _Trio(result.output, reference.output, float32.output)
+    verdicts.append(_against_huggingface("block output", outputs, launched, bounds, agreeing))
+    if not agreeing.device.all():
+        with_flips = _against_huggingface("block output, flips too", outputs, launched, bounds)
+        verdicts.append(replace(with_flips, holds=None))
+    return verdicts, flips
+
+
+def _against_float64(
+    name: str, device: NormActivation, reference: NormActivation, norm: RecordedNorm, bounds: Bounds
+) -> Verdict:
+    """The device's and HuggingFace's norm, each against float64 on its own input; the latter is the noise floor."""
+    errors = compare(device.output, *norm.golden(device.input))
+    noise_floor = compare(reference.output, *norm.golden(reference.input)).relative_norm
+    holds = bounds.holds_for_norm(errors) and norm.launches > 0
+    return Verdict(name, "float64", tuple(device.output.shape), errors, noise_floor, norm.launches, holds)
+
+
+def _of_scores(name: str, choices: _Trio[Choice], launches: int, bounds: Bounds, agreeing: _Agreeing) -> Verdict:
+    reference = choices.reference
+    allowed = reference.scores.isfinite()
+    scores = _Trio(*(choice.scores for choice in choices))
+    verdict = _against_huggingface(f"{name} scores", scores, launches, bounds, agreeing.options(allowed))
+    every_option_chosen = torch.equal(reference.chosen, allowed)
+    return replace(verdict, holds=None) if every_option_chosen else verdict
+
+
+def _against_huggingface(
+    name: str, values: _Trio[torch.Tensor], launches: int, bounds: Bounds, agreeing: _Agreeing | None = None
+) -> Verdict:
+    """
+    Args:
+        values: (B, S, N) each
+        agreeing: what to compare: (B, S) tokens, or (B, S, N) options; default: all
+    """
+    device, reference, precise = values
+    shape = tuple(reference.shape)
+    of_device, of_float32 = (None, None) if agreeing is None else (agreeing.device, agreeing.float32)
+    errors = _compare_where(of_device, device, reference)
+    noise = _compare_where(of_float32, reference, precise)
+    if errors is None or noise is None:
+        return Verdict(name, "HuggingFace", shape, errors, torch.nan, launches, False)
+    elements = reference.numel() if of_device is None else reference[of_device].numel()
+    holds = launches > 0 and bounds.holds_for_block(errors, noise.relative_norm, elements)
+    return Verdict(name, "HuggingFace", shape, errors, noise.relative_norm, launches, holds)
+
+
+def _compare_where(mask: torch.Tensor | None, result: torch.Tensor, reference: torch.Tensor) -> Errors | None:
+    """Where `mask` (B, S) or (B, S, N) is set, everywhere without one; None if it is set nowhere. Indices are those of
+    the whole tensors."""
+    if mask is None:
+        return compare(result, reference)
+    if not mask.any():
+        return None
+    errors = compare(result[mask], reference[mask])
+    places = mask.nonzero().tolist()  # by the first index of what is compared
+    worst = (*places[errors.worst[0]], *errors.worst[1:])
+    rows = errors.worst_row or errors.worst  # of single elements there are no rows
+    worst_row = (*places[rows[0]], *rows[1:])[: result.ndim - 1]
+    return replace(errors, worst=worst, worst_row=worst_row)
+
+
+def _count_flips(name: str, choices: _Trio[Choice], launches: int, agreeing: _Agreeing) -> Flips:
+    device, reference, float32 = choices
+    device_flipped = flipped(device, reference) & agreeing.device
+    float32_flipped = flipped(float32, reference) & agreeing.float32
+    needed = needed_move(device, reference)[device_flipped].max().item() if device_flipped.any() else 0.0
+    moved = (float32.scores - reference.scores)[agreeing.float32].nan_to_num(0.0)  # -inf - -inf: must not be chosen
+    noise = moved.abs().max().item() if moved.numel() else 0.0
+    return Flips(
+        name=name,
+        tokens=int(agreeing.device.sum()),
+        flipped=int(device_flipped.sum()),
+        float32_flipped=int(float32_flipped.sum()),
+        needed=needed,
+        noise=noise,
+        launches=launches,
+        holds=needed <= noise,
+    )
