@@ -1,4 +1,4 @@
-"""Measure the errors of our norms beside ttnn's own, as the table in micro_ops/layernorm/SPEC.md."""
+"""Measure the errors of our norms beside ttnn's own, as the table in docs/accuracy.md."""
 
 from typing import Annotated, Literal
 
