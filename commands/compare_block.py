@@ -148,7 +148,7 @@ def main(
             _stop(error, ExitCode.BAD_ARGUMENTS, verbose)
         except PlatformError as error:
             _stop(error, ExitCode.NO_DEVICE, verbose)
-    from integration.replace import NormError
+    from integration import NormError
     from model_comparison.compare import Bounds, judge
     from model_comparison.recording import Recording, RecordingError
     from model_comparison.report import ReportError, check_folder, read_report, write_report

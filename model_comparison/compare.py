@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 import ttnn
 
-from integration.replace import FoundNorm, Replacement, find_norms, replace_norms
+from integration import FoundNorm, Replacement, find_norms, replace_norms
 from model_comparison.block import Block, ChoiceTap, NormTap, Run
 from model_comparison.metrics import Errors, compare
 from model_comparison.recording import RecordedNorm, Recording

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from integration.recognize import Formula
+from integration import Formula
 from model_comparison.block import NormTap
 from model_comparison.metrics import scaled_ulps
 from model_comparison.recording import RecordedNorm

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.files import WriteError, written_whole
-from integration.recognize import Formula
+from integration import Formula
 from model_comparison.block import ChoiceTap, NormTap, Run
 from weights_tools.files import save_tensors
 
