@@ -9,15 +9,16 @@
                 (`tt_device.cycles.Phases`), and for each CB from which cycle on it held how many pages
     bounds      by which was judged
     launches    of each norm on the device
-    taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
-                judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
-                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`, but `exact`
-                for `equal`
-    flips       tokens that chose otherwise; keys are the attributes of `model_comparison.compare.Flips`
+    taps        the verdicts, one for each place and what it is judged against: name, reference, shape, holds (null:
+                shown, not judged), launches, floor (the noise floor: relative norm of what bfloat16 costs HuggingFace
+                there), and errors, or null where no token is left; its keys are the attributes of
+                `model_comparison.metrics.Errors`, but `exact` for `equal`
+    flips       tokens that chose otherwise; keys are the attributes of `model_comparison.choices.Flips`, but `floor`
+                for `float32_flipped`
     norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
                 hint, evidence)
-    baseline    null, or an earlier report's date and commit, and of each tap the figures then, their ratio now to then,
-                and change: same, better, worse, or new
+    baseline    null, or an earlier report's date and commit, and for each of `taps` the figures then, their ratio now
+                to then, and change: same, better, worse, or new
     figures     the PNG files beside
 """
 
