@@ -198,7 +198,7 @@ def _against_baseline(verdicts: list[dict[str, Any]], baseline: dict[str, Any]) 
 
 def _change(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     before, after = then["errors"]["relative_norm"], now["errors"]["relative_norm"]
-    # An earlier report holds null for what was not finite.
+    # An earlier report holds null for what was not finite. From no error to some is an infinite ratio.
     before = math.inf if before is None else before
     after = after if math.isfinite(after) else math.inf
     ratio = 1.0 if before == after else after / before if before else math.inf
