@@ -1,13 +1,12 @@
-"""reference.py gives the kernels' bits, so that who reads the one has read the other."""
+"""reference.py gives the kernels' bits, so that who has read the one has read the other."""
 
 from typing import Any
 
 import pytest
 import torch
-import ttnn
 
-from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore, reference
-from tests.test_layernorm import random_input, random_weights, upload
+from micro_ops.layernorm import reference
+from tests.tensors import random_input, random_weights, run_layernorm, run_rmsnorm
 
 SHAPES = pytest.mark.parametrize(
     "shape",
@@ -21,29 +20,35 @@ SHAPES = pytest.mark.parametrize(
     ],
     ids=str,
 )
-WEIGHTS = pytest.mark.parametrize(("gamma", "beta"), [(True, True), (True, False), (False, True), (False, False)])
+
+
+def flat(weight: torch.Tensor | None) -> torch.Tensor | None:
+    return None if weight is None else weight.flatten()
 
 
 @SHAPES
-@WEIGHTS
-@pytest.mark.parametrize("offset", [0.5, 1e4], ids=["offset 0.5", "offset 1e4"])
-def test_layer_norm(device: Any, shape: tuple[int, int], gamma: bool, beta: bool, offset: float) -> None:
-    x = random_input(shape, offset=offset, std=64 if offset > 1 else 2)
-    weights = [t if given else None for t, given in zip(random_weights(shape[-1]), (gamma, beta), strict=True)]
-    y = LayerNormSingleCore.op(upload(x, device), *(None if t is None else upload(t, device) for t in weights))
-    expected = reference.layer_norm(x, *(None if t is None else t.flatten() for t in weights))
-    torch.testing.assert_close(ttnn.to_torch(y), expected, rtol=0, atol=0)
+@pytest.mark.parametrize(("has_gamma", "has_beta"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("offset", "std"), [(0.5, 2.0), (1e4, 64.0)], ids=["offset 0.5", "offset 1e4"])
+def test_layer_norm(
+    device: Any, shape: tuple[int, int], has_gamma: bool, has_beta: bool, offset: float, std: float
+) -> None:
+    x, (gamma, beta) = random_input(shape, offset, std), random_weights(shape[-1])
+    weights = (gamma if has_gamma else None, beta if has_beta else None)
+    expected = reference.layer_norm(x, *(flat(weight) for weight in weights))
+    torch.testing.assert_close(run_layernorm(device, x, *weights), expected, rtol=0, atol=0)
 
 
 @SHAPES
-@pytest.mark.parametrize("form", ["no gamma", "rounds once", "rounds before gamma"])
-def test_rms_norm(device: Any, shape: tuple[int, int], form: str) -> None:
-    x, gamma = random_input(shape), random_weights(shape[-1])[0] if form != "no gamma" else None
-    rounds = form == "rounds before gamma"
-    uploaded = None if gamma is None else upload(gamma, device)
-    y = RMSNormSingleCore.op(upload(x, device), uploaded, round_before_gamma=rounds)
-    expected = reference.rms_norm(x, None if gamma is None else gamma.flatten(), round_before_gamma=rounds)
-    torch.testing.assert_close(ttnn.to_torch(y), expected, rtol=0, atol=0)
+@pytest.mark.parametrize(
+    ("has_gamma", "round_before_gamma"),
+    [(False, False), (True, False), (True, True)],
+    ids=["no gamma", "once", "twice"],
+)
+def test_rms_norm(device: Any, shape: tuple[int, int], has_gamma: bool, round_before_gamma: bool) -> None:
+    x, gamma = random_input(shape), random_weights(shape[-1])[0] if has_gamma else None
+    expected = reference.rms_norm(x, flat(gamma), round_before_gamma=round_before_gamma)
+    y = run_rmsnorm(device, x, gamma, round_before_gamma=round_before_gamma)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
 
 
 def test_a_constant_row_gives_beta() -> None:
