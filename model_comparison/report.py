@@ -9,15 +9,16 @@
                 (`tt_device.cycles.Phases`), and for each CB from which cycle on it held how many pages
     bounds      by which was judged
     launches    of each norm on the device
-    taps        one for each place and what it is judged against: name, reference, shape, holds (null: shown, not
-                judged), launches, floor (relative norm of what bfloat16 costs HuggingFace there), and errors, or null
-                where no token is left; its keys are the attributes of `model_comparison.metrics.Errors`, but `exact`
-                for `equal`
-    flips       tokens that chose otherwise; keys are the attributes of `model_comparison.compare.Flips`
+    taps        the verdicts, one for each place and what it is judged against: name, reference, shape, holds (null:
+                shown, not judged), launches, floor (the noise floor: relative norm of what bfloat16 costs HuggingFace
+                there), and errors, or null where no token is left; its keys are the attributes of
+                `model_comparison.metrics.Errors`, but `exact` for `equal`
+    flips       tokens that chose otherwise; keys are the attributes of `model_comparison.choices.Flips`, but `floor`
+                for `float32_flipped`
     norms       of each norm: holds, class, formula, width, eps, statistics of gamma and beta, and diagnosis (kind,
                 hint, evidence)
-    baseline    null, or an earlier report's date and commit, and of each tap the figures then, their ratio now to then,
-                and change: same, better, worse, or new
+    baseline    null, or an earlier report's date and commit, and for each of `taps` the figures then, their ratio now
+                to then, and change: same, better, worse, or new
     figures     the PNG files beside
 """
 
@@ -197,7 +198,7 @@ def _against_baseline(verdicts: list[dict[str, Any]], baseline: dict[str, Any]) 
 
 def _change(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     before, after = then["errors"]["relative_norm"], now["errors"]["relative_norm"]
-    # An earlier report holds null for what was not finite.
+    # An earlier report holds null for what was not finite. From no error to some is an infinite ratio.
     before = math.inf if before is None else before
     after = after if math.isfinite(after) else math.inf
     ratio = 1.0 if before == after else after / before if before else math.inf

@@ -24,6 +24,7 @@ from commands.compare_block import main
 from integration import find_norms
 from model_comparison.block import Block, NormActivation
 from model_comparison.diagnosis import diagnose
+from model_comparison.facts import CB_KEYS, LaunchCycles, norm_cycles, origin
 from model_comparison.judge import Bounds, judge
 from model_comparison.metrics import Errors
 from model_comparison.page import check_folder, write_report
@@ -274,6 +275,37 @@ def test_json_holds_the_comparison(recording: Recording) -> None:
         expected["floor"] = expected.pop("float32_flipped")
         assert told == expected
     assert content["figures"] == ["block.png", f"{Q_NORM}.png", f"{K_NORM}.png"]
+
+
+def test_fingerprint_is_of_the_checkpoint(recording: Recording, tmp_path: Path) -> None:
+    """Of its config, and of the norms' weights as loaded."""
+    checkpoint = Checkpoint(write_synthetic(tmp_path / "v32", SMALL))
+
+    def fingerprint(recording: Recording) -> object:
+        facts = origin(recording, checkpoint, {"device": "card"}, "compare_block.py -q")
+        assert (facts["device"], facts["command"]) == ("card", "compare_block.py -q")
+        return facts["checkpoint_sha256"]
+
+    norm = recording.norms[K_NORM]
+    assert norm.beta is not None
+    other = replace(recording, norms=recording.norms | {K_NORM: replace(norm, beta=norm.beta + 1)})
+    found = [fingerprint(recording), fingerprint(other)]
+    config = checkpoint.folder / "config.json"
+    config.write_text(config.read_text() + "\n")
+    found.append(fingerprint(recording))
+    assert len(set(found)) == 3
+    assert fingerprint(recording) == found[-1]
+
+
+def test_cycles_are_of_the_launches_in_order(recording: Recording) -> None:
+    recording = replace(recording, norms=dict(reversed(recording.norms.items())))  # as selected, not as run
+    launches = [LaunchCycles(cycles, {"start": cycles}, {cb: [(cycles, cb)] for cb in CB_KEYS}) for cycles in (10, 20)]
+    found = norm_cycles(recording, launches)
+    assert [(launch["name"], launch["cycles"], launch["phases"]) for launch in found] == [
+        (Q_NORM, 10, {"start": 10}),
+        (K_NORM, 20, {"start": 20}),
+    ]
+    assert found[1]["cbs"] == {"input": [(20, 0)], "gamma": [(20, 1)], "beta": [(20, 2)], "output": [(20, 3)]}
 
 
 def test_what_is_not_finite_is_null(recording: Recording) -> None:
