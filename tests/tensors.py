@@ -1,4 +1,4 @@
-"""Norms in tests: what goes in, a launch of the op, and what must come out."""
+"""Norms in tests: what goes into them and into a layer, a launch of the op, and what must come out."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ import ttnn
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from micro_ops.layernorm.program import Tap
 from model_comparison.metrics import Errors, compare
+from tests.small import SMALL
 
 EPSILON = 1e-6  # DeepSeek's
 
@@ -28,6 +29,11 @@ def random_input(
 ) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator) * std + offset).to(dtype)
+
+
+def hidden_states(tokens: int) -> torch.Tensor:
+    """(1, tokens, SMALL.hidden_size) bfloat16: what a decoder layer of SMALL takes."""
+    return random_input((1, tokens, SMALL.hidden_size), offset=0.0, std=1.0)
 
 
 def random_weights(width: int, seed: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:

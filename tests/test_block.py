@@ -13,6 +13,7 @@ from integration import find_norms
 from model_comparison.block import EXPERTS, Block, Choice
 from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
+from tests.tensors import hidden_states
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 LAYERS = pytest.mark.parametrize("number", [0, 3], ids=["dense", "experts"])
@@ -43,11 +44,6 @@ class Watched(Checkpoint):
         return weight
 
 
-def random_input(tokens: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, tokens, SMALL.hidden_size, generator=generator).to(torch.bfloat16)
-
-
 @LAYERS
 def test_block_is_huggingfaces(folder: Path, number: int) -> None:
     """A layer on its own gives the bits that it gives inside the whole model, loaded by transformers itself."""
@@ -71,7 +67,7 @@ def test_reads_its_layer_and_routed_experts_alone(folder: Path) -> None:
     block = Block(checkpoint, 3)
     assert all(key.startswith("model.layers.3.") and EXPERTS not in key for key in checkpoint.read)
     before = set(checkpoint.read)
-    run = block.run(random_input(2))
+    run = block.run(hidden_states(2))
     read = set(checkpoint.read) - before
     experts = run.choice("router").chosen.any(dim=(0, 1)).nonzero().flatten().tolist()
     assert 3 <= len(experts) < SMALL.n_routed_experts, "the input must leave some experts out"
@@ -89,7 +85,7 @@ def test_float8_is_dequantized(tmp_path: Path) -> None:
     save_file(
         {key: float8.weight(key, torch.float32) for key in float8.keys("model.layers.3")}, plain / "model.safetensors"
     )
-    x = random_input(12)
+    x = hidden_states(12)
     expected = Block(Checkpoint(plain), 3).run(x).output
     torch.testing.assert_close(Block(float8, 3).run(x).output, expected, rtol=0, atol=0)
 
@@ -100,7 +96,7 @@ def test_float32_computes_on_the_same_weights(folder: Path) -> None:
         other = precise.layer.state_dict()[name]
         assert other.dtype == torch.float32
         torch.testing.assert_close(other, weight.float(), rtol=0, atol=0)
-    x = random_input(4)
+    x = hidden_states(4)
     a, b = rough.run(x).output, precise.run(x.float()).output
     assert b.dtype == torch.float32
     assert 1e-4 < compare(a, b).relative_norm < 2e-2
@@ -111,7 +107,7 @@ def test_activations(folder: Path, number: int) -> None:
     """In order of execution; what is recorded is what the modules were given, gave and chose."""
     block, tokens = Block(Checkpoint(folder), number), 12
     names = [norm.name for norm in find_norms(block.layer)]
-    run = block.run(random_input(tokens), names)
+    run = block.run(hidden_states(tokens), names)
     is_v32 = block.config.model_type == "deepseek_v32"
     assert list(run.activations) == [
         "input_layernorm",
@@ -168,4 +164,4 @@ def test_refuses_experts_of_another_shape(v32: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"experts\.\d\.gate_proj.*\(16, 256\) by config.json, but has \(32, 256\)"
     ):
-        block.run(random_input(1))
+        block.run(hidden_states(1))

@@ -33,6 +33,7 @@ from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.report import read_report
 from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
+from tests.tensors import hidden_states, upload
 from tt_device import Platform
 from weights_tools import Checkpoint, write_synthetic
 
@@ -51,11 +52,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def block(folders: dict[str, Path]) -> Block:
     return Block(Checkpoint(folders["v32"]), 3)
-
-
-def random_input(tokens: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, tokens, SMALL.hidden_size, generator=generator).to(torch.bfloat16)
 
 
 # --- What holds ---
@@ -127,7 +123,7 @@ def count_forwards(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Counter
 
 def test_noise_floor_is_of_float32(device: Any, block: Block) -> None:
     result = judge(collect(block, device, ["k_norm"], tokens=SMALL.index_topk))  # no indexer flips
-    x = random_input(SMALL.index_topk)
+    x = hidden_states(SMALL.index_topk)
     reference, float32 = block.run(x), Block(block.checkpoint, 3, torch.float32).run(x.float())
     same = ~(reference.choice("router").chosen != float32.choice("router").chosen).any(-1)
     assert same.any()
@@ -166,10 +162,7 @@ def _op(norm: TtNorm, x: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
 
 
 def _scaled(norm: TtNorm, factor: float) -> ttnn.Tensor:
-    gamma = ttnn.to_torch(norm.gamma).float() * factor
-    return ttnn.from_torch(
-        gamma, layout=ttnn.ROW_MAJOR_LAYOUT, device=norm.device, memory_config=ttnn.DRAM_MEMORY_CONFIG
-    )
+    return upload(ttnn.to_torch(norm.gamma).float() * factor, norm.device)
 
 
 def _mean_subtracted(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
@@ -279,7 +272,7 @@ def test_needed_move(groups: int, result: torch.Tensor, chosen: tuple[int, ...],
 def test_needed_move_is_never_more_than_the_scores_moved(block: Block, router: bool) -> None:
     """Chosen by the layer itself from scores that moved by known amounts."""
     generator = torch.Generator().manual_seed(0)
-    name, x = ("router", "indexer")[not router], random_input(24)
+    name, x = ("router", "indexer")[not router], hidden_states(24)
     reference = block.run(x).choice(name)
     flipped = 0
     for _ in range(5):
@@ -292,10 +285,10 @@ def test_needed_move_is_never_more_than_the_scores_moved(block: Block, router: b
 
 
 def chained(block: Block, reference: Run, result: Run) -> Comparison:
-    """The comparison of two runs on `random_input`, without a device."""
+    """The comparison of two runs on `hidden_states`, without a device."""
     tokens = reference.output.shape[1]
     names = [name for name, activation in reference.activations.items() if isinstance(activation, NormActivation)]
-    float32 = Block(block.checkpoint, block.number, torch.float32).run(random_input(tokens).float(), names)
+    float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states(tokens).float(), names)
     norms = {norm.name: RecordedNorm.of(norm, launches=1) for norm in find_norms(block.layer, include=names)}
     return judge(Recording(norms, reference, float32, result, {}))
 
@@ -312,7 +305,7 @@ def with_flip(run: Run, name: str, token: int, old: int, new: int) -> Run:
 
 @pytest.mark.parametrize("name", ["indexer", "router"])
 def test_flips_are_told_apart_from_numeric_error(block: Block, name: str) -> None:
-    reference = block.run(random_input(12), [K_NORM, "post_attention_layernorm"])
+    reference = block.run(hidden_states(12), [K_NORM, "post_attention_layernorm"])
     assert chained(block, reference, reference).holds
     scores, chosen = reference.choice(name).scores[0, 11], reference.choice(name).chosen[0, 11]
     lowest = int(scores.masked_fill(~chosen, torch.inf).argmin())
@@ -334,7 +327,7 @@ def test_flips_are_told_apart_from_numeric_error(block: Block, name: str) -> Non
 
 @pytest.mark.parametrize(("tokens", "holds"), [(SMALL.index_topk, None), (SMALL.index_topk + 1, False)])
 def test_scores_are_judged_where_they_decide(block: Block, tokens: int, holds: bool | None) -> None:
-    reference = block.run(random_input(tokens), [K_NORM])
+    reference = block.run(hidden_states(tokens), [K_NORM])
     scores = reference.choice("indexer").scores
     result = chained(block, reference, with_scores(reference, "indexer", scores * 1.1))
     assert {verdict.name: verdict.holds for verdict in result.verdicts}["indexer scores"] is holds
@@ -347,7 +340,7 @@ def with_scores(run: Run, name: str, scores: torch.Tensor) -> Run:
 
 
 def test_flips_within_the_noise_hold(block: Block) -> None:
-    reference = block.run(random_input(12))
+    reference = block.run(hidden_states(12))
     router = reference.choice("router")
     result = with_flip(reference, "router", 3, *_last_two(router, 3))
     gap = needed_move(result.choice("router"), router)[0, 3].item()

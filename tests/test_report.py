@@ -32,6 +32,7 @@ from model_comparison.recording import RecordedNorm, Recording, RecordingError
 from model_comparison.report import ReportError, read_report, report
 from tests.child import PATIENCE
 from tests.small import SMALL
+from tests.tensors import hidden_states
 from weights_tools import Checkpoint, write_synthetic
 
 K_NORM, Q_NORM = "self_attn.indexer.k_norm", "self_attn.q_a_layernorm"
@@ -44,7 +45,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """As of a device whose LayerNorm and RMSNorm are right."""
     folder = write_synthetic(tmp_path_factory.mktemp("checkpoint") / "v32", SMALL)
     block = Block(Checkpoint(folder), 3)
-    x = torch.randn(1, TOKENS, SMALL.hidden_size, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    x = hidden_states(TOKENS)
     names = [Q_NORM, K_NORM]
     reference = block.run(x, names)
     float32 = Block(block.checkpoint, 3, torch.float32).run(x.float(), names)

@@ -95,6 +95,18 @@ def test_module_does_what_transformers_does(device: Any) -> None:
     assert (norm.epsilon, norm.launches) == (1e-3, 1)
 
 
+@pytest.mark.parametrize("round_before_gamma", [True, False])
+def test_module_without_gamma(device: Any, round_before_gamma: bool) -> None:
+    x = random_input(NARROW)
+    norm = TtRMSNorm(NARROW[-1], epsilon=EPSILON, device=device, round_before_gamma=round_before_gamma)
+    assert_nearest(norm(x), RMSNormSingleCore.golden(x, None))
+
+
+def test_module_refuses_weights_that_do_not_fit(device: Any) -> None:
+    with pytest.raises(ValueError, match=r"gamma must have shape \(128,\).*\(1, 128\)"):
+        TtRMSNorm(128, torch.ones(1, 128), epsilon=EPSILON, device=device)
+
+
 def test_module_reads_a_checkpoint(device: Any, tmp_path: Path) -> None:
     folder = write_synthetic(tmp_path / "checkpoint", SMALL)
     prefix = "model.layers.3.self_attn.q_a_layernorm"
