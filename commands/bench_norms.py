@@ -389,8 +389,11 @@ def _recorded() -> dict[str, dict[str, Any]]:
 
 
 def _as_json(result: Result) -> dict[str, Any]:
+    """With the columns' names in the printed tables for what has another one here."""
     content = asdict(result)
-    return content | {"floor": content.pop("lower_bound")}
+    content["floor"] = content.pop("lower_bound")
+    content["errors"]["exact"] = content["errors"].pop("equal")
+    return content
 
 
 def _today() -> str:

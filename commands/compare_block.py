@@ -281,7 +281,7 @@ def _compare(source: Job | Path, bounds: dict[str, float], output: Output) -> tu
     Returns: the comparison, and the content of its report
     """
     # torch, transformers and ttnn take 10 s to import: after what can be refused without them.
-    from integration.replace import NormError
+    from integration import NormError
     from model_comparison.judge import Bounds, judge
     from model_comparison.page import check_folder, write_report
     from model_comparison.recording import Recording, RecordingError

@@ -1,5 +1,6 @@
-"""Measure the errors of our norms beside ttnn's own, as the table in micro_ops/layernorm/SPEC.md."""
+"""Measure the errors of our norms beside ttnn's own, as the table in docs/accuracy.md."""
 
+from itertools import product
 from typing import Annotated, Literal
 
 import torch
@@ -9,6 +10,7 @@ from loguru import logger
 from common.command import ExitCode, start
 from tt_device import Arch, PlatformError, find_platform
 
+DTYPES = (torch.bfloat16, torch.float32)
 WIDTHS = (32, 64, 128, 256, 512, 1536, 7168)
 NORMS: dict[Literal["LayerNorm", "RMSNorm"], str] = {"LayerNorm": "ttnn.layer_norm", "RMSNorm": "ttnn.rms_norm"}
 DATA = ((0.5, 2.0), (1e4, 64.0))  # offset, standard deviation
@@ -31,20 +33,15 @@ def main(
         print("| type | offset | width | norm | exact | within 1 ULP | scaled ULP, max | max abs | relative norm |")
         print("|---|---|---|---|---|---|---|---|---|")
         with platform.open(timeout) as device:
-            for dtype in (torch.bfloat16, torch.float32):
-                for offset, std in DATA:
-                    for width in WIDTHS:
-                        start = f"| {str(dtype).removeprefix('torch.')} | {offset:g} | {width} |"
-                        rows = 4 if width > 1024 else 32
-                        for norm, ttnns in NORMS.items():
-                            trial = Trial(Case(norm, rows, width, dtype, offset, std), device)
-                            for name, run in ((f"Tt{norm}", trial.run_ours), (ttnns, trial.run_ttnns)):
-                                e = trial.errors(run())
-                                print(
-                                    f"{start} {name} | {e.equal:.4f} | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g}"
-                                    f" | {e.relative_norm:.1e} |",
-                                    flush=True,
-                                )
+            for dtype, (offset, std), width, norm in product(DTYPES, DATA, WIDTHS, NORMS):
+                trial = Trial(Case(norm, 4 if width > 1024 else 32, width, dtype, offset, std), device)
+                for name, run in ((f"Tt{norm}", trial.run_ours), (NORMS[norm], trial.run_ttnns)):
+                    e = trial.errors(run())
+                    print(
+                        f"| {str(dtype).removeprefix('torch.')} | {offset:g} | {width} | {name} | {e.equal:.4f}"
+                        f" | {e.raw:.4f} | {e.scaled:.2g} | {e.max_abs:.2g} | {e.relative_norm:.1e} |",
+                        flush=True,
+                    )
     except PlatformError as error:
         logger.error(f"error: {error}")
         raise typer.Exit(ExitCode.NO_DEVICE) from error

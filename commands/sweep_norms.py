@@ -18,9 +18,8 @@ from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from common.command import ExitCode, start
-from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
-from integration.recognize import MIN_EXACT, Formula
-from integration.replace import FoundNorm
+from integration import Formula, FoundNorm, NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
+from integration.recognize import MIN_NEAREST
 from model_comparison.metrics import compare
 from tt_device import Arch, PlatformError, find_platform
 
@@ -248,7 +247,7 @@ def check_on_device(module: nn.Module, formula: Formula, device: Any) -> Iterato
         replacement = (TtLayerNorm if formula.subtract_mean else TtRMSNorm).from_torch(original, device)
         errors = compare(replacement(x.to(dtype)), expected)
         if errors.relative_norm > (2.0**-8 if dtype == torch.bfloat16 else 1e-6) or (
-            dtype == torch.bfloat16 and errors.equal < MIN_EXACT
+            dtype == torch.bfloat16 and errors.equal < MIN_NEAREST
         ):
             yield f"{dtype}: {errors}"
 

@@ -1,7 +1,24 @@
 """Norm layers on a Tenstorrent device as torch modules, and their replacement in a HuggingFace model."""
 
+from integration.find import FoundNorm, NormError, NormPlan, find_norms
+from integration.formula import Formula
 from integration.layernorm import TtLayerNorm
-from integration.replace import NormError, find_norms, replace_norms
+from integration.norm import NormInputError, TtNorm
+from integration.probe import NotANormError
+from integration.replace import Replacement, replace_norms
 from integration.rmsnorm import TtRMSNorm
 
-__all__ = ["NormError", "TtLayerNorm", "TtRMSNorm", "find_norms", "replace_norms"]
+__all__ = [
+    "Formula",
+    "FoundNorm",
+    "NormError",
+    "NormInputError",
+    "NormPlan",
+    "NotANormError",
+    "Replacement",
+    "TtLayerNorm",
+    "TtNorm",
+    "TtRMSNorm",
+    "find_norms",
+    "replace_norms",
+]

@@ -1,5 +1,4 @@
-"""What `TtLayerNorm` and `TtRMSNorm` share: weights kept in step with the device, and tensors of both kinds through
-the op."""
+"""What `TtLayerNorm` and `TtRMSNorm` share: how they are made, and a call from its arguments to the op and back."""
 
 import inspect
 import math
@@ -12,7 +11,10 @@ import torch
 import ttnn
 from torch import nn
 
-from integration.recognize import DTYPES, TTNN_DTYPES, Formula, NotANormError, recognize
+from integration.device_weight import Copies, DeviceWeight, check_open, upload
+from integration.formula import ANY_DTYPES, DTYPES, TTNN_DTYPES, Formula
+from integration.probe import NotANormError
+from integration.recognize import recognize
 from micro_ops.layernorm import LayerNormArgumentError
 from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
@@ -20,48 +22,6 @@ from weights_tools import Checkpoint, CheckpointError
 
 class NormInputError(ValueError):
     """A norm was called with what the kernels don't compute; the message says what."""
-
-
-class DeviceWeight:
-    """A weight's copy on `device`, uploaded anew whenever the weight's bytes are no longer those of the copy.
-
-    Comparing bytes costs microseconds, and nothing else tells: `parameter.data.copy_()` leaves no trace in torch's
-    version counter.
-
-    Attributes:
-        offset: added to the weight on its way
-        uploads: how many there were
-    """
-
-    def __init__(self, device: ttnn.Device, offset: float = 0.0) -> None:
-        self.device = device
-        self.offset = offset
-        self.uploads = 0
-        self._host: torch.Tensor | None = None
-        self._copy: ttnn.Tensor | None = None
-
-    def of(self, weight: torch.Tensor) -> ttnn.Tensor:
-        """`weight` (W,) as (1, W) row-major in DRAM: of its dtype, but float32 if an offset is added to it, or if it
-        holds a NaN or an Inf, which the FPU, where it multiplies by a bfloat16 gamma, would take for large numbers.
-
-        Raises:
-            ValueError: it has no values yet, or is neither bfloat16 nor float32
-        """
-        if weight.is_meta or weight.dtype not in DTYPES:
-            raise ValueError(
-                f"a weight must be bfloat16 or float32 and loaded, but is {weight.dtype} on {weight.device}"
-            )
-        host = weight.detach().cpu().contiguous()
-        if self._host is None or not _same_bytes(self._host, host):
-            exact = self.offset == 0.0 and bool(host.isfinite().all())
-            values = host if exact else host.float() + self.offset
-            self._copy = _upload(values.reshape(1, -1), self.device)
-            self._host = host.clone()
-            self.uploads += 1
-        return self._copy
-
-
-type Copies = dict[tuple[int, float], DeviceWeight]  # by the id of their Parameter, and the offset
 
 
 class TtNorm(nn.Module):
@@ -81,20 +41,64 @@ class TtNorm(nn.Module):
     """
 
     subtracts_mean: bool
+    weight_names: tuple[str, ...]  # in a checkpoint, below the norm's own
 
     def __init__(
-        self, formula: Formula, gamma: torch.Tensor | None, beta: torch.Tensor | None, device: ttnn.Device
+        self,
+        width: int,
+        gamma: torch.Tensor | None = None,
+        beta: torch.Tensor | None = None,
+        *,
+        epsilon: float,
+        device: ttnn.Device,
+        round_before_gamma: bool = False,
     ) -> None:
         super().__init__()
         for name, weight in (("gamma", gamma), ("beta", beta)):
-            if weight is not None and (tuple(weight.shape) != (formula.width,) or weight.dtype not in DTYPES):
+            if weight is not None and (tuple(weight.shape) != (width,) or weight.dtype not in DTYPES):
                 raise ValueError(
-                    f"{name} must have shape ({formula.width},) and dtype bfloat16 or float32,"
+                    f"{name} must have shape ({width},) and dtype bfloat16 or float32,"
                     f" but has {tuple(weight.shape)} and {weight.dtype}"
                 )
         self.register_parameter("weight", None if gamma is None else nn.Parameter(gamma, gamma.requires_grad))
         self.register_parameter("bias", None if beta is None else nn.Parameter(beta, beta.requires_grad))
-        self._take_up(formula, device, {}, inspect.signature(_plain_forward))
+        formula = Formula(
+            width=width,
+            epsilon=epsilon,
+            subtract_mean=self.subtracts_mean,
+            gamma=None if gamma is None else "weight",
+            beta=None if beta is None else "bias",
+            gamma_offset=0.0,
+            round_before_gamma=round_before_gamma,
+            dtypes=ANY_DTYPES,
+        )
+        self._set_up(formula, device, {}, inspect.signature(_plain_forward))
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        folder: str | Path,
+        prefix: str,
+        *,
+        device: ttnn.Device,
+        epsilon: float = 1e-6,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Self:
+        """The norm whose weights lie below `prefix` in the checkpoint `folder`: `weight`, and a LayerNorm's `bias`.
+
+        Args:
+            epsilon: the default is DeepSeek's `rms_norm_eps`, and what HuggingFace's code holds fixed for q_a, kv_a and
+                the indexer's k_norm, of which no config.json tells
+            dtype: bfloat16 or float32, to which the weights are rounded, as HuggingFace does when it loads a model
+        Raises:
+            CheckpointError: the checkpoint can't be read, or has no such weights
+        """
+        weights = Checkpoint(folder).norm(prefix, dtype)
+        if weights.keys() != set(cls.weight_names):
+            needed, held = " and ".join(cls.weight_names), ", ".join(weights)
+            raise CheckpointError(f"{folder}: {prefix} must hold {needed}, but holds {held}")
+        gamma, *beta = (weights[name] for name in cls.weight_names)
+        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device)
 
     @classmethod
     def from_torch(cls, layer: nn.Module, device: ttnn.Device) -> Self:
@@ -121,17 +125,9 @@ class TtNorm(nn.Module):
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         vars(self).update(vars(layer))
-        vars(self).pop("_compiled_call_impl", None)  # a call prefers it to forward
-        self._take_up(formula, device, copies, inspect.signature(layer.forward))
+        vars(self).pop("_compiled_call_impl", None)  # else a call would run that, not our forward
+        self._set_up(formula, device, copies, inspect.signature(layer.forward))
         return self
-
-    @staticmethod
-    def _read(folder: str | Path, prefix: str, names: tuple[str, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The weights below `prefix`, which must be called `names`, rounded to `dtype`."""
-        weights = Checkpoint(folder).norm(prefix, dtype)
-        if weights.keys() != set(names):
-            raise CheckpointError(f"{folder}: {prefix} must hold {' and '.join(names)}, but holds {', '.join(weights)}")
-        return weights
 
     @property
     def width(self) -> int:
@@ -189,8 +185,9 @@ class TtNorm(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.width}, eps={self.epsilon}, launches={self.launches}"
 
-    def _take_up(self, formula: Formula, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
-        """Sets what is ours, and uploads the weights."""
+    def _set_up(self, formula: Formula, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
+        """Sets what is not nn.Module's, and uploads the weights: one that can't be uploaded is an error now, not at the
+        first call."""
         self.formula = formula
         self.device = device
         self.launches = self.fallbacks = 0
@@ -202,7 +199,7 @@ class TtNorm(nn.Module):
             return copies.setdefault((id(self._weight(name)), offset), DeviceWeight(device, offset)) if name else None
 
         self._gamma, self._beta = copy(formula.gamma, formula.gamma_offset), copy(formula.beta, 0.0)
-        _ = self.gamma, self.beta  # what can't be uploaded is told now
+        _ = self.gamma, self.beta  # uploads them
 
     def _weight(self, name: str | None) -> torch.Tensor:
         weight = self._parameters[name] if name else None
@@ -228,11 +225,11 @@ class TtNorm(nn.Module):
 
     def _refusal(self, x: torch.Tensor) -> str:
         """Why the kernels can't compute the norm of `x`, or ""."""
-        weights = next((weight.dtype for weight in self.parameters()), None)
-        allowed = sorted({str(of_x) for of_x, of_weights in self.formula.dtypes if weights in (None, of_weights)})
+        weights_dtype = next((weight.dtype for weight in self.parameters()), None)
+        allowed = sorted({str(of_x) for of_x, of_weights in self.formula.dtypes if weights_dtype in (None, of_weights)})
         if not allowed:
             taken = sorted({str(of_weights) for _, of_weights in self.formula.dtypes})
-            return f"the weights must be {' or '.join(taken)}, but are {weights}"
+            return f"the weights must be {' or '.join(taken)}, but are {weights_dtype}"
         if x.ndim == 0 or x.shape[-1] != self.width or str(x.dtype) not in allowed:
             return (
                 f"x must have shape (..., {self.width}) and dtype {' or '.join(allowed)},"
@@ -253,7 +250,7 @@ class TtNorm(nn.Module):
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        on_device = _upload(x.detach().cpu().reshape(rows, self.width), self.device)
+        on_device = upload(x.detach().cpu().reshape(rows, self.width), self.device)
         y: torch.Tensor = ttnn.to_torch(self._launch(on_device))
         return y.reshape(x.shape).to(x.device)
 
@@ -275,17 +272,6 @@ class _NoBackward(torch.autograd.Function):
         raise NotImplementedError("the norms on the device have no backward: they are for inference")
 
 
-def check_open(device: ttnn.Device) -> None:
-    """
-    Raises:
-        RuntimeError: `device` is closed
-    """
-    try:
-        ttnn.get_memory_view(device, ttnn.BufferType.DRAM)  # the cheapest call that needs it open
-    except RuntimeError:
-        raise RuntimeError("the norms' device is closed: restore() the model before that") from None
-
-
 def _plain_forward(x: object) -> None:
     """What a norm takes that stands for no other."""
 
@@ -294,17 +280,3 @@ def _is_default(value: object, parameter: inspect.Parameter) -> bool:
     if parameter.kind == inspect.Parameter.VAR_KEYWORD:
         return not value
     return value is parameter.default or (isinstance(value, bool | int | float | str) and value == parameter.default)
-
-
-def _upload(tensor: torch.Tensor, device: ttnn.Device) -> ttnn.Tensor:
-    return ttnn.from_torch(
-        tensor.contiguous(),
-        layout=ttnn.ROW_MAJOR_LAYOUT,
-        device=device,
-        memory_config=ttnn.DRAM_MEMORY_CONFIG,
-    )
-
-
-def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    # As bytes: a NaN is not equal to itself.
-    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a.view(torch.uint8), b.view(torch.uint8))

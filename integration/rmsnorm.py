@@ -1,13 +1,9 @@
 """`TtRMSNorm`: an RMSNorm whose forward runs on a Tenstorrent device."""
 
-from pathlib import Path
-from typing import Self
-
 import torch
 import ttnn
 
 from integration.norm import TtNorm
-from integration.recognize import ANY_DTYPES, Formula
 from micro_ops.layernorm import RMSNormSingleCore
 
 
@@ -15,42 +11,30 @@ class TtRMSNorm(TtNorm):
     """RMSNorm over the last dimension, by `RMSNormSingleCore`; `TtNorm` says what it takes."""
 
     subtracts_mean = False
+    weight_names = ("weight",)
 
-    def __init__(self, gamma: torch.Tensor, eps: float, device: ttnn.Device, round_before_gamma: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        gamma: torch.Tensor | None = None,
+        *,
+        epsilon: float,
+        device: ttnn.Device,
+        round_before_gamma: bool = True,
+    ) -> None:
         """
         Args:
-            gamma: (W,) bfloat16 or float32; kept as the Parameter `weight`
-            eps: positive and finite
+            width: W
+            gamma: (W,) bfloat16 or float32, or None for 1; kept as the Parameter `weight`
+            epsilon: positive and finite in float32, or each call raises
             device: an open device
             round_before_gamma: True is HuggingFace's order of rounding, False DeepSeek's own
         Raises:
             ValueError: gamma has another shape or dtype
+            RuntimeError: the device is closed
         """
-        width = gamma.shape[-1] if gamma.ndim else 0
-        super().__init__(
-            Formula(width, eps, False, "weight", None, 0.0, round_before_gamma, ANY_DTYPES), gamma, None, device
-        )
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        folder: str | Path,
-        prefix: str,
-        device: ttnn.Device,
-        eps: float = 1e-6,
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> Self:
-        """The RMSNorm whose `weight` lies below `prefix` in the checkpoint `folder`, in HuggingFace's order.
-
-        Args:
-            eps: the default is DeepSeek's `rms_norm_eps`, and what HuggingFace's code takes for q_a and kv_a
-            dtype: bfloat16 or float32, to which the weight is rounded, as HuggingFace does when it loads a model
-        Raises:
-            CheckpointError: the checkpoint can't be read, or has no such weight
-        """
-        return cls(cls._read(folder, prefix, ("weight",), dtype)["weight"], eps, device)
+        super().__init__(width, gamma, epsilon=epsilon, device=device, round_before_gamma=round_before_gamma)
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return RMSNormSingleCore.op(
-            x, self.gamma, epsilon=self.epsilon, round_before_gamma=self.formula.round_before_gamma
-        )
+        order = self.formula.round_before_gamma
+        return RMSNormSingleCore.op(x, self.gamma, epsilon=self.epsilon, round_before_gamma=order)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 import ttnn
 
-from integration.replace import Replacement, find_norms, replace_norms
+from integration import Replacement, find_norms, replace_norms
 from model_comparison.block import Activation, Block, NormActivation, Run, short
 from model_comparison.recording import RecordedNorm, Recording
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from integration.recognize import Formula
+from integration import Formula
 from model_comparison.block import NormActivation
 from model_comparison.metrics import scaled_ulps
 from model_comparison.recording import RecordedNorm

@@ -6,9 +6,7 @@ from typing import Literal
 import torch
 import ttnn
 
-from integration.layernorm import TtLayerNorm
-from integration.norm import TtNorm
-from integration.rmsnorm import TtRMSNorm
+from integration import TtLayerNorm, TtNorm, TtRMSNorm
 from model_comparison.metrics import Errors, compare
 
 EPS = 1e-6
@@ -42,10 +40,10 @@ class Trial:
         self._is_layer_norm = case.norm == "LayerNorm"
         self._norm: TtNorm
         if self._is_layer_norm:
-            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, EPS, device)
+            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPS, device=device)
         else:
             # ttnn rounds once, too.
-            self._norm = TtRMSNorm(self._gamma, EPS, device, round_before_gamma=False)
+            self._norm = TtRMSNorm(case.width, self._gamma, epsilon=EPS, device=device, round_before_gamma=False)
 
     def run_ours(self) -> ttnn.Tensor:
         """One launch, row-major in and out."""

@@ -15,8 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.files import WriteError, written_whole
-from integration.recognize import Formula
-from integration.replace import FoundNorm
+from integration import Formula, FoundNorm
 from model_comparison.block import Activation, Choice, NormActivation, Run
 from weights_tools.files import save_tensors
 

@@ -16,9 +16,7 @@ from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from integration import TtLayerNorm
-from integration.norm import NormInputError
-from integration.recognize import NotANormError
+from integration import NormInputError, NotANormError, TtLayerNorm
 from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
 from tests.child import PATIENCE, children_page_faults
 from tests.tensors import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
@@ -151,7 +149,7 @@ def test_refuses_an_epsilon(
 
 def test_refuses_rows_that_do_not_fit_l1(device: Any, given_tensors: SimpleNamespace, count: Count) -> None:
     message = r"200000 elements need \d+ bytes of L1, but a core has \d+"
-    norm = TtLayerNorm(200_000, torch.randn(200_000).bfloat16(), None, 1e-6, device)
+    norm = TtLayerNorm(200_000, torch.randn(200_000).bfloat16(), epsilon=EPSILON, device=device)
     before = state(device)
     with pytest.raises(NotANormError, match=message):
         TtLayerNorm.from_torch(nn.LayerNorm(200_000, dtype=torch.bfloat16), device)

@@ -22,9 +22,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from commands.compare_block import main
-from integration import NormError, find_norms, replace_norms
-from integration.norm import TtNorm
-from integration.replace import Replacement
+from integration import NormError, Replacement, TtNorm, find_norms, replace_norms
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from model_comparison.block import Block, Choice, NormActivation, Run
 from model_comparison.choices import Flips, needed_move

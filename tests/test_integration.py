@@ -143,17 +143,17 @@ def test_has_no_silent_backward(device: Any) -> None:
 def test_reads_a_checkpoint(device: Any, folder: Path) -> None:
     layer, x = nn.LayerNorm(WIDTH, eps=1e-6, dtype=torch.bfloat16), random_input((4, WIDTH))
     layer.load_state_dict(Checkpoint(folder).weights(K_NORM))
-    norm = TtLayerNorm.from_checkpoint(folder, K_NORM, device)
+    norm = TtLayerNorm.from_checkpoint(folder, K_NORM, device=device)
     assert_is_layer_norm(norm(x), x, layer)
 
 
 def test_refuses_weights_that_do_not_fit(device: Any, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"beta must have shape \(128,\).*\(64,\)"):
-        TtLayerNorm(128, torch.ones(128), torch.zeros(64), 1e-6, device)
+        TtLayerNorm(128, torch.ones(128), torch.zeros(64), epsilon=1e-6, device=device)
     with pytest.raises(ValueError, match=r"one shape \(W,\), but have \(2, 64\)"):
         TtLayerNorm.from_torch(nn.LayerNorm((2, 64)), device)
     with pytest.raises(CheckpointError, match="must hold weight and bias, but holds weight"):
-        TtLayerNorm.from_checkpoint(folder, "model.layers.3.input_layernorm", device)
+        TtLayerNorm.from_checkpoint(folder, "model.layers.3.input_layernorm", device=device)
 
 
 def test_closed_device_is_one_line(platform: Platform, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ import torch
 from integration import TtLayerNorm, replace_norms
 from tt_device import find_platform
 
-with find_platform({platform.arch!r}).open() as device:
+with find_platform("{platform.arch}").open() as device:
     norm = TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device)
 calls = (
     lambda: norm(torch.ones(2, 64)),

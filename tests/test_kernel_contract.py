@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +102,42 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
         assert status == (1 if platform.backend == "ttsim" else 3), run.stderr
         assert "ebreak" in run.stdout + run.stderr
         count("kernels: faults stopped by their asserts", 1)
+
+
+# What is changed in which of the kernels' files, and what the compiler then says.
+OVER_BUDGET = {
+    "a 193rd row of a section": ("dest.h", "section_tiles = 3", "section_tiles = 2", "budget of Dest rows"),
+    "a 33rd slot": ("fpu.h", "replayed_half_faces * 5", "replayed_half_faces * 7", "budget of replay slots"),
+    "a ninth vector by the budget": ("vectors.h", "lregs = 8", "lregs = 7", "budget of LREGs"),
+    "a ninth vector that is live": (
+        "normalize.h",
+        "vFloat z_a = scale_and_shift(y_a, scale_a, gamma, beta);",
+        "vFloat ninth = dst_reg[0]; vFloat z_a = scale_and_shift(y_a, scale_a, gamma, beta); dst_reg[1] = ninth;",
+        "are more than 8 live",
+    ),
+}
+
+
+@pytest.mark.parametrize("over", OVER_BUDGET)
+def test_what_exceeds_the_budget_does_not_compile(start: Start, tmp_path: Path, over: str) -> None:
+    file, old, new, message = OVER_BUDGET[over]
+    shutil.copytree(KERNELS, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    run = start(
+        f"""
+        from pathlib import Path
+        from micro_ops.layernorm import LayerNormSingleCore, program
+        from tests.tensors import random_input, random_weights, upload
+        program.KERNELS = Path({str(tmp_path)!r})
+        tensors = [upload(t, device) for t in (random_input((4, 512)), *random_weights(512))]
+        LayerNormSingleCore.op(*tensors)
+        """
+    )
+    run.go_on()
+    assert run.end() == 1
+    assert message in run.stdout + run.stderr
 
 
 def test_what_passes_vectors_is_inlined_by_force() -> None:

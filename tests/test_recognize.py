@@ -16,7 +16,9 @@ from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm, Qwen3NextRMSNormGated
 from transformers.models.zamba2.modeling_zamba2 import Zamba2RMSNormGated
 
-from integration.recognize import ANY_DTYPES, LARGEST_L1, NotANormError, optional_arguments, recognize, too_wide
+from integration import NotANormError
+from integration.formula import ANY_DTYPES, too_wide
+from integration.recognize import LARGEST_L1, optional_arguments, recognize
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 # torch's own norms take bfloat16 with float32 weights; transformers' RMSNorms give float32 then, as the kernels don't.

@@ -18,8 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 
-from integration import NormError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
-from integration.norm import NormInputError
+from integration import NormError, NormInputError, TtLayerNorm, TtRMSNorm, find_norms, replace_norms
 from model_comparison.metrics import compare
 from tests.small import SMALL, SMALL_V3
 from tests.tensors import random_input

@@ -28,7 +28,7 @@ def test_bad_gamma_is_seen(device: Any) -> None:
     """A NaN and an Inf in a bfloat16 gamma, in the order of rounding in which the FPU would multiply by it."""
     x, (gamma, _) = random_input(NARROW), random_weights(NARROW[-1])
     gamma[0, 3], gamma[0, 64] = float("nan"), float("inf")
-    y = TtRMSNorm(gamma.flatten(), EPSILON, device, round_before_gamma=False)(x)
+    y = TtRMSNorm(NARROW[-1], gamma.flatten(), epsilon=EPSILON, device=device, round_before_gamma=False)(x)
     assert set((~y.isfinite()).all(dim=0).nonzero().flatten().tolist()) == {3, 64}
     assert set((~y.isfinite()).any(dim=0).nonzero().flatten().tolist()) == {3, 64}
 
@@ -98,11 +98,11 @@ def test_module_does_what_transformers_does(device: Any) -> None:
 def test_module_reads_a_checkpoint(device: Any, tmp_path: Path) -> None:
     folder = write_synthetic(tmp_path / "checkpoint", SMALL)
     prefix = "model.layers.3.self_attn.q_a_layernorm"
-    norm, x = TtRMSNorm.from_checkpoint(folder, prefix, device), random_input((4, SMALL.q_lora_rank))
+    norm, x = TtRMSNorm.from_checkpoint(folder, prefix, device=device), random_input((4, SMALL.q_lora_rank))
     gamma = Checkpoint(folder).tensor(f"{prefix}.weight")
     assert_nearest(norm(x), RMSNormSingleCore.golden(x, gamma, round_before_gamma=True))
     with pytest.raises(CheckpointError, match="must hold weight, but holds weight, bias"):
-        TtRMSNorm.from_checkpoint(folder, "model.layers.3.self_attn.indexer.k_norm", device)
+        TtRMSNorm.from_checkpoint(folder, "model.layers.3.self_attn.indexer.k_norm", device=device)
 
 
 def test_module_refuses_what_is_no_rmsnorm(device: Any) -> None:
