@@ -56,11 +56,10 @@ def _verdict_table(title: str, comparison: Comparison) -> Table:
         errors = verdict.errors
         figures = ["no token left", "", "", "", ""]
         if errors:
-            figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", "", ""]
-            figures[3] = (
-                f"{errors.scaled:.2f}" if verdict.reference == "float64" else ""
-            )  # else the operands are unknown
-            figures[4] = f"{errors.relative_norm:.2e}"
+            # Scaled ULPs need the size of the operands, which is known of a norm in float64 alone.
+            ulps = f"{errors.scaled:.2f}" if verdict.reference == "float64" else ""
+            figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", ulps]
+            figures.append(f"{errors.relative_norm:.2e}")
         table.add_row(
             short(verdict.name),
             verdict.reference,
