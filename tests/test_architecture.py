@@ -44,18 +44,6 @@ def test_no_test_file_is_imported(file: Path) -> None:
     assert not re.findall(r"\btests(?:\.| import .*\b)(test_\w+)", file.read_text())
 
 
-def _imported(file: Path) -> set[str]:
-    """Top-level names of all imports in the file, those inside functions included."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: a relative import hides where it goes"
-            names.add(str(node.module).split(".")[0])
-    return names
-
-
 def test_no_circle_of_imports() -> None:
     """Between modules of all packages, imports inside functions and for annotations alone included."""
     files = [file for package in TABLE for file in (ROOT / package).rglob("*.py")]
@@ -66,6 +54,18 @@ def test_no_circle_of_imports() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def _imported(file: Path) -> set[str]:
+    """Top-level names of all imports in the file, those inside functions included."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import hides where it goes"
+            names.add(str(node.module).split(".")[0])
+    return names
 
 
 def _module(file: Path) -> str:

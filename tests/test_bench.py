@@ -16,16 +16,25 @@ from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_tabl
 SCRIPT = REPOSITORY / "scripts" / "bench_norms.py"
 
 
-def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
-    """On wolfpine, whatever the other tests run on: it alone has a cost model."""
-    arch = platform.arch
-    run = subprocess.run(
-        [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path],
+def bench(*arguments: str | Path, installed: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Runs the script, or the module as it is installed in a folder."""
+    command: list[str | Path] = [SCRIPT] if installed is None else ["-m", "commands.bench_norms"]
+    environment = {} if installed is None else {"PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, *command, *arguments],
+        cwd=installed,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE,
         check=False,
     )
+
+
+def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
+    """On wolfpine, whatever the other tests run on: it alone has a cost model."""
+    arch = platform.arch
+    run = bench("LayerNorm [1, 128]", "--arch", arch, "--output", tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     (result,) = json.loads((tmp_path / "bench.json").read_text())["results"]
     assert result["floor"]["launch"] < result["cycles"] <= result["bar"]
@@ -40,8 +49,7 @@ def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
 
 
 def test_unknown_case_exits_2_and_leaves_no_folder(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, "GroupNorm*", "--output", tmp_path / "out"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    run = bench("GroupNorm*", "--output", tmp_path / "out")
     assert (run.returncode, run.stderr) == (2, "error: no case matches 'GroupNorm*'\n")
     assert not list(tmp_path.iterdir())
 
@@ -57,16 +65,7 @@ def test_ttnns_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Pa
     before = json.loads(record.read_text())
     before["blackhole"]["LayerNorm [1, 32]"]["date"] = "2020-02-02"
     record.write_text(json.dumps(before))
-    command = [sys.executable, "-m", "commands.bench_norms", "LayerNorm [1, 32]", "--peers"]
-    run = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
+    run = bench("LayerNorm [1, 32]", "--peers", installed=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     after = json.loads(record.read_text())
     if where == "checkout":
@@ -81,8 +80,7 @@ def test_ttnns_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Pa
 
 def test_a_folder_that_cannot_be_written_exits_2_before_a_device_opens(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    command = [sys.executable, SCRIPT, "LayerNorm [1, 128]", "--output", tmp_path / "file" / "out"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    run = bench("LayerNorm [1, 128]", "--output", tmp_path / "file" / "out")
     assert run.returncode == 2, run.stderr
     assert (
         run.stderr

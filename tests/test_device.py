@@ -59,32 +59,46 @@ def test_named_simulator_is_what_its_descriptor_says(monkeypatch: pytest.MonkeyP
         find_platform("blackhole")
 
 
+def name_ttsim(monkeypatch: pytest.MonkeyPatch, library: Path, described: str | None) -> None:
+    """Points TT_METAL_SIMULATOR at an empty library, beside a descriptor of the arch `described` if one is given."""
+    library.touch()
+    if described:
+        library.with_name("soc_descriptor.yaml").write_text(f"grid:\n  x_size: 17\narch_name: {described}\n")
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(library))
+
+
 @pytest.mark.parametrize(
     ("name", "described", "asked", "arch"),
     [
-        ("libttsim_wh.so", None, None, "wormhole"),
-        ("libttsim_bh.so", "BLACKHOLE", None, "blackhole"),
-        ("mine.so", "WORMHOLE_B0", None, "wormhole"),
-        ("mine.so", None, "wormhole", "wormhole"),
+        ("libttsim_wh.so", None, None, Arch.wormhole),  # by its name
+        ("libttsim_bh.so", "BLACKHOLE", None, Arch.blackhole),
+        ("mine.so", "WORMHOLE_B0", None, Arch.wormhole),  # by its descriptor
+        ("mine.so", None, "wormhole", Arch.wormhole),  # by what was asked for: nothing contradicts it
+    ],
+)
+def test_ttsim(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, name: str, described: str | None, asked: str | None, arch: Arch
+) -> None:
+    name_ttsim(monkeypatch, bare / name, described)
+    platform = find_platform(asked)
+    assert (platform.backend, platform.arch, platform.location) == ("ttsim", arch, bare / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "described", "asked", "message"),
+    [
         ("mine.so", None, None, "nothing tells its arch"),
         ("libttsim_bh.so", "WORMHOLE_B0", None, r"\(wormhole\) must equal .* \(blackhole\)"),
         ("libttsim_bh.so", None, "wormhole", r"\(wormhole\) must equal .* \(blackhole\)"),
         ("mine.so", "QUASAR", None, r"\(quasar\) must be one of blackhole, wormhole"),
     ],
 )
-def test_ttsim(
-    bare: Path, monkeypatch: pytest.MonkeyPatch, name: str, described: str | None, asked: str | None, arch: str
+def test_ttsim_whose_arch_is_unknown_or_contradicted(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, name: str, described: str | None, asked: str | None, message: str
 ) -> None:
-    (bare / name).touch()
-    if described:
-        (bare / "soc_descriptor.yaml").write_text(f"grid:\n  x_size: 17\narch_name: {described}\n")
-    monkeypatch.setenv("TT_METAL_SIMULATOR", str(bare / name))
-    if arch in list(Arch):
-        platform = find_platform(asked)
-        assert (platform.backend, platform.arch, platform.location) == ("ttsim", arch, bare / name)
-    else:
-        with pytest.raises(PlatformError, match=arch):
-            find_platform(asked)
+    name_ttsim(monkeypatch, bare / name, described)
+    with pytest.raises(PlatformError, match=message):
+        find_platform(asked)
 
 
 def test_named_simulator_that_is_none(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
