@@ -27,9 +27,10 @@ def start(app: typer.Typer, *, ends_at_interrupt: bool) -> None:
     """
     if ends_at_interrupt:
         end_at_interrupt()
-    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
-    os.dup2(2, 1)
-    sys.stdout = stdout
+    if sys.stdout is not None and sys.stderr is not None:  # either may be closed, as by >&-
+        stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+        os.dup2(2, 1)
+        sys.stdout = stdout
     app()
 
 

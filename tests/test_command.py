@@ -69,3 +69,14 @@ start(app, ends_at_interrupt=True)
     done = run("-c", program)
     assert (done.returncode, done.stdout) == (0, "result\n")
     assert done.stderr.split() == ["chatter", "a", "child", "farewell"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_command_may_lack_an_output(closed: str) -> None:
+    """A service may be started without one."""
+    program = "import typer; from common.command import start; app = typer.Typer()\n"
+    program += "app.command()(lambda: print('result')); start(app, ends_at_interrupt=True)"
+    shell = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", program]
+    done = subprocess.run(shell, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("result\n" if closed == "2>&-" else "")
