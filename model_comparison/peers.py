@@ -9,7 +9,7 @@ import ttnn
 from integration import TtLayerNorm, TtNorm, TtRMSNorm
 from model_comparison.metrics import Errors, compare
 
-EPS = 1e-6
+EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Trial:
         self._is_layer_norm = case.norm == "LayerNorm"
         self._norm: TtNorm
         if self._is_layer_norm:
-            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPS, device=device)
+            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPSILON, device=device)
         else:
             # ttnn rounds once, too.
-            self._norm = TtRMSNorm(case.width, self._gamma, epsilon=EPS, device=device, round_before_gamma=False)
+            self._norm = TtRMSNorm(case.width, self._gamma, epsilon=EPSILON, device=device, round_before_gamma=False)
 
     def run_ours(self) -> ttnn.Tensor:
         """One launch, row-major in and out."""
@@ -60,8 +60,8 @@ class Trial:
             for tensor in (self._x, self._gamma.reshape(1, -1), self._beta.reshape(1, -1))
         )
         if self._is_layer_norm:
-            return ttnn.layer_norm(x, epsilon=EPS, weight=gamma, bias=beta, compute_kernel_config=config)
-        return ttnn.rms_norm(x, epsilon=EPS, weight=gamma, compute_kernel_config=config)
+            return ttnn.layer_norm(x, epsilon=EPSILON, weight=gamma, bias=beta, compute_kernel_config=config)
+        return ttnn.rms_norm(x, epsilon=EPSILON, weight=gamma, compute_kernel_config=config)
 
     def errors(self, y: ttnn.Tensor) -> Errors:
         """Of a result, against float64."""

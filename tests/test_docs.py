@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+SOURCES = {".py", ".sh", ".cpp", ".h", ".s", ".jinja"}
 SNIPPETS = [
     (path.name, code)
     for path in DOCS
@@ -86,3 +89,25 @@ def test_snippet(file: str, code: str, device: Any, checkpoint: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert "://" in target or (path.parent / target).exists(), target
+
+
+def test_an_sdist_holds_what_its_readme_shows(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "generated", "report", "*.egg-info", "tests", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run([sys.executable, "-c", build, str(tmp_path)], source)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    links = set(re.findall(r"\]\(([^):#]+)[)#]", (ROOT / "README.md").read_text()))
+    assert {"docs/report.png", "docs/architecture.md"} <= links <= held
+    assert {"LICENSE", "NOTICE"} <= held
+
+
+def test_each_source_file_names_its_licence() -> None:
+    folders = [path.parent for path in ROOT.glob("*/py.typed")] + [ROOT / "scripts", ROOT / "tests"]
+    sources = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES]
+    assert len(sources) > 120
+    lacking = [path for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:300]]
+    assert lacking == []

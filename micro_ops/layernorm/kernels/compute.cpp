@@ -1,6 +1,7 @@
 // Compute (TRISC0-2): LayerNorm, or RMSNorm where `subtract_mean` is off, of one group of rows (dest.h) after another.
 //
-// A page of the input's, gamma's and beta's CBs is a piece of a row (dest.h), one of cb_output is a tile's 1,024 elements.
+// A page of the input's, gamma's and beta's CBs is a piece of a row (dest.h), one of cb_output is a tile's 1,024
+// elements.
 //
 // CB contract:
 //   pops    cb_input           the pieces of a group's rows, row by row; padded with zeros to whole pieces  <- reader
@@ -22,10 +23,11 @@
 //   transaction ids       16    10 in the reader (reader.cpp)
 //   semaphores             8    FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)
 //   constant registers     3    3: 1 / divisor, divisor, epsilon (vectors.h)
-//   LREGs                  8    8 in normalize.h with gamma and beta, which states them; 7 in statistics.h
+//   LREGs                  8    normalize.h: 8 with gamma and beta, 1 less for each that is missing (stated there);
+//                               statistics.h: 8 for the variance, 7 for float32's sums, 5 for 1 / std (measured)
 //
-// static_asserts hold each line but the LREGs of statistics.h, for which SFPI's compiler and its stand-in refuse to
-// spill. unpacker and packer take no LREG, math and pack thread no replay slot.
+// static_asserts hold each line but the LREGs of statistics.h, where SFPI's compiler and its stand-in refuse to spill.
+// Unpack and pack thread take no LREG, math and pack thread no replay slot.
 #include <cstdint>
 
 #include "api/compute/common.h"

@@ -1,8 +1,8 @@
 // How the three compute threads share Dest, and how they hand its parts to one another.
 //
-// Dest holds 512 rows of 16 float32. 8 of its rows, 128 consecutive elements of a row of the input, are a half face: what
-// one FPU instruction works on. A row of the input goes through Dest in pieces of `piece_half_faces` half faces. Rows go in
-// groups of `group_rows`, whose pieces lie one behind the other:
+// Dest holds 512 rows of 16 float32. 8 of its rows, 128 consecutive elements of a row of the input, are a half face:
+// what one FPU instruction works on. A row of the input goes through Dest in pieces of `piece_half_faces` half faces.
+// Rows go in groups of `group_rows`, whose pieces lie one behind the other:
 //
 //   Dest rows 0-191, 192-383  two sections, each for a step's x (a piece of each row), gamma and beta: one is filled while
 //                             the other is normalized and packed

@@ -1,15 +1,16 @@
 // What the FPU does: it adds bfloat16 rows up, copies them to Dest, and multiplies them by gamma.
 //
-// bfloat16 passes SrcA and SrcB unchanged, and the FPU accumulates in float32 in Dest. A product takes the four fidelity
-// phases, each an exact product of parts of the two numbers, so that sums of x^2 are rounded as float32 additions are, and
-// nowhere else. x * gamma (gamma_on_fpu) is the same: the four parts of one product add up exactly.
+// bfloat16 passes SrcA and SrcB unchanged, and the FPU accumulates in float32 in Dest: it rounds both terms to float32's
+// last place at the greater of their exponents, then their sum (reference.py). A product takes the four fidelity phases,
+// each an exact product of parts of the two numbers, so that a sum of x^2 is rounded by these additions alone. Those of
+// x * gamma (gamma_on_fpu) are exact.
 //
 // Phase 0, which multiplies the leading bits, comes last. The FPU takes an exponent of 255 for any other (on ttsim and
 // wolfpine; the ISA documentation leaves it open): infinities and NaNs are numbers from 2^128 on. Their product, or one
-// beyond 2^128, becomes an infinity in Dest. Were another phase of the same product added to that, the FPU would align the
-// two by exponent, and where the phase's bits are all zero but its exponent is the greater one, shift the infinity out and
-// leave zero. With phase 0 last, an infinity, a NaN or a square that overflows makes its row's sum of x^2 an infinity,
-// whatever is added before or after.
+// beyond 2^128, becomes an infinity in Dest. Were another phase of the same product added to that, the FPU would align
+// the two by exponent, and where the phase's bits are all zero but its exponent is the greater one, shift the infinity
+// out and leave zero. With phase 0 last, an infinity, a NaN or a square that overflows makes its row's sum of x^2 an
+// infinity, whatever is added before or after.
 #pragma once
 
 #include "lltt.h"
@@ -67,8 +68,8 @@ inline void record_sequences() {
         unpack_piece<SrcA, next_piece>();
         unpack_piece<SrcB, next_piece>();
     });
-    // The sources into a row's sums: 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone, so each half
-    // face begins and ends there: the ELWADD moves on to phase 1, and the multiplications come round to 0.
+    // The sources into a row's sums: 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone, so each
+    // half face begins and ends there: the ELWADD moves on to phase 1, and the multiplications come round to 0.
     add_half_faces.record([] {
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < replayed_half_faces; ++i) {
@@ -158,7 +159,8 @@ private:
         }
     }
 
-    // Clears a row's sums, by x - x: the sources hold the row's first piece, and an ELWSUB without accumulation overwrites.
+    // Clears a row's sums, by x - x: the sources hold the row's first piece, and an ELWSUB without accumulation
+    // overwrites.
     void start_row() {
         if (row == 0) {
             take<free_sums>();

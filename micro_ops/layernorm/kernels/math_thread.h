@@ -33,8 +33,8 @@ inline void math_thread(uint32_t rows, uint32_t steps, const MathArguments& argu
     vConstFloatPrgm2 = scalar(arguments.epsilon_bits);
     store_lane_counts(arguments);
 
-    // Both other threads begin with a wait for a semaphore to leave zero. One that an earlier kernel left above zero would
-    // let them go on before the values below are set.
+    // Both other threads begin with a wait for a semaphore to leave zero. One that an earlier kernel left above zero
+    // would let them go on before the values below are set.
     ASSERT(semaphore_read(filled) == 0);
     ASSERT(semaphore_read(normalized) == 0);
     ASSERT(semaphore_read(free_sums) == 0);

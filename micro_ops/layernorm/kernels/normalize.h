@@ -12,7 +12,8 @@ constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap 
 // would contract with it.
 constexpr bool scales_with_beta = tap == Tap::none && subtract_mean && input_float32 && uses_beta && !gamma_on_sfpu;
 
-// x without its row's mean, times 1 / std. mean is used of float32 rows alone, shift (-mean / std) of bfloat16 rows alone.
+// x without its row's mean, times 1 / std. mean is used of float32 rows alone, shift (-mean / std) of bfloat16 rows
+// alone.
 sfpi_inline vFloat standardize(vFloat x, vFloat scale, vFloat mean, vFloat shift) {
     if constexpr (tap == Tap::input) {
         return x;

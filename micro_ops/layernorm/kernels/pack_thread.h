@@ -1,8 +1,8 @@
 // The pack thread: rounds each normalized section to the output's dtype, and frees it.
 //
-// pack_tile writes 64 Dest rows of 16 elements to L1 one behind the other, in the order of their Dest rows. A tile of ttnn
-// would have its four faces there; here each Dest row holds 16 consecutive elements of a row of the tensor, so that L1 gets
-// 1,024 consecutive elements of the pieces in a section.
+// pack_tile writes 64 Dest rows of 16 elements to L1 one behind the other, in the order of their Dest rows. A tile of
+// ttnn would have its four faces there; here each Dest row holds 16 consecutive elements of a row of the tensor, so
+// that L1 gets 1,024 consecutive elements of the pieces in a section.
 #pragma once
 
 #include "dest.h"
@@ -11,8 +11,8 @@ namespace layernorm {
 
 inline void pack_thread(uint32_t rows, uint32_t steps) {
     uint32_t tile = 0;
-    // In float32 the sections of a group's first passes go from the unpack thread to the SFPU and back, never to the packer.
-    // Sections take turns, so after an odd number of those a group's first normalized section is the other one.
+    // In float32 the sections of a group's first passes go from the unpack thread to the SFPU and back, never to the
+    // packer. Sections take turns, so after an odd number of those a group's first normalized section is the other one.
     const bool first_section_alternates = (passes - 1) * steps % 2 != 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
         const uint32_t tiles = (rows_of_group(first, rows) * piece_dest_rows + tile_dest_rows - 1) / tile_dest_rows;

@@ -4,8 +4,8 @@
 //   pushes  cb_input           `steps` a row: the rows, each padded with zeros to whole pieces  -> compute
 //   pushes  cb_gamma, cb_beta  `steps` once, not padded                                         -> compute
 //
-// What follows the last element of gamma and beta in L1 is garbage. It reaches columns of the result that the writer never
-// writes. x is padded, because the padding would reach the sums.
+// What follows the last element of gamma and beta in L1 is garbage. It reaches columns of the result that the writer
+// never writes. x is padded, because the padding would reach the sums.
 //
 // The reads of two groups are in flight, each group's under a transaction id of its own. The first group, gamma and beta
 // are read and pushed in parts, so that compute can start on the first part before the others have arrived.

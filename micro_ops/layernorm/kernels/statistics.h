@@ -16,8 +16,8 @@ struct MathArguments {
     uint32_t last_piece_elements;   // of a row, without its padding
 };
 
-// The mean is sum / divisor. A product with the rounded 1 / divisor can be off by an ULP, which a constant row of 1e4 with
-// epsilon 1e-6 would show as a deviation of order one; a Newton step on the residual makes it a division.
+// The mean is sum / divisor. A product with the rounded 1 / divisor can be off by an ULP, which a constant row of 1e4
+// with epsilon 1e-6 would show as a deviation of order one; a Newton step on the residual makes it a division.
 template <class PartialSums>
 sfpi_inline vFloat make_mean(PartialSums partial_sums) {
     vFloat sum = row_totals(partial_sums);
@@ -28,10 +28,11 @@ sfpi_inline vFloat make_mean(PartialSums partial_sums) {
     return mean;
 }
 
-// The variance of bfloat16 rows, from the sums of 2 x and x^2. Each lane's sum of (x - pivot)^2 = x^2 - pivot * 2 x + pivot^2
-// is made first, the pivot being the mean rounded to bfloat16. Cancellation matters only if all elements of the row share
-// an exponent; then they and the pivot are integers times a power of two, and the sums are exact. From their mean square
-// (mean - pivot)^2 is subtracted, which is at most the variance: no element is nearer to the mean than the pivot is.
+// The variance of bfloat16 rows, from the sums of 2 x and x^2. Each lane's sum of (x - pivot)^2 = x^2 - pivot * 2 x +
+// pivot^2 is made first, the pivot being the mean rounded to bfloat16. Cancellation matters only if all elements of the
+// row share an exponent; then they and the pivot are integers times a power of two, and the sums are exact. From their
+// mean square (mean - pivot)^2 is subtracted, which is at most the variance: no element is nearer to the mean than the
+// pivot is.
 sfpi_inline vFloat make_variance() {
     vFloat mean = make_mean([](uint32_t row) __attribute__((always_inline)) {
         vFloat partial = load_sum(sum_vector(row));
@@ -53,8 +54,8 @@ sfpi_inline vFloat make_variance() {
 
 // ---- float32 rows: the SFPU adds x up, and (x - mean)^2 in the next pass, into the first two vectors of the row's sums.
 
-// x, or (x - mean)^2, of vector v of a row's piece, added to `sum`. Of a row's last piece (`masked`) only `elements` count:
-// the padding is zero, but zero minus the mean is not.
+// x, or (x - mean)^2, of vector v of a row's piece, added to `sum`. Of a row's last piece (`masked`) only `elements`
+// count: the padding is zero, but zero minus the mean is not.
 template <bool squares, bool masked>
 sfpi_inline vFloat add_vector(vFloat sum, vFloat x, vFloat mean, uint32_t v, int elements) {
     if constexpr (masked) {
@@ -130,8 +131,8 @@ struct Float32Sums {
     }
 };
 
-// Stores 1 / std of rows whose squares, or squared deviations, add up to `squares`; twice that where the divisor is 2 W. One
-// SFPMAD multiplies and adds epsilon, because SFPI's compiler would contract the two however they were written.
+// Stores 1 / std of rows whose squares, or squared deviations, add up to `squares`; twice that where the divisor is 2
+// W. One SFPMAD multiplies and adds epsilon, because SFPI's compiler would contract the two however they were written.
 sfpi_inline void store_scale(vFloat squares) {
     if constexpr (tap == Tap::mean) {
         store_rows(scale_vector(0), dst_reg[mean_vector]);
@@ -142,8 +143,8 @@ sfpi_inline void store_scale(vFloat squares) {
     }
 }
 
-// Stores 1 / std and -mean / std of bfloat16 rows. A constant row gets zeros, because x * (1 / std) - mean * (1 / std) would
-// leave the rounding of the second product.
+// Stores 1 / std and -mean / std of bfloat16 rows. A constant row gets zeros, because x * (1 / std) - mean * (1 / std)
+// would leave the rounding of the second product.
 sfpi_inline void store_scale_and_shift(vFloat variance) {
     if constexpr (tap == Tap::mean) {
         store_rows(scale_vector(0), dst_reg[mean_vector]);
@@ -175,7 +176,8 @@ inline void store_lane_counts(const MathArguments& arguments) {
     dst_reg[lane_count_vector] = count;
 }
 
-// Makes the statistics of a group's rows, and in float32 first their sums, of which the unpack thread sends all steps again.
+// Makes the statistics of a group's rows, and in float32 first their sums, of which the unpack thread sends all steps
+// again.
 sfpi_inline void make_statistics(uint32_t steps, uint32_t& section, int last_piece_elements) {
     if constexpr (input_float32) {
         if constexpr (subtract_mean) {

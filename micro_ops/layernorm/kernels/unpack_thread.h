@@ -1,8 +1,8 @@
 // The unpack thread: brings x, gamma and beta into Dest, and adds up the next group's x and x^2 between two steps.
 //
-// It issues the FPU's instructions, too. The math thread then issues those of the SFPU alone, whose number decides the op's
-// time. Unpackers and FPU need no semaphore between them: one thread issues both, in order, and the sources' valid bits
-// make the FPU wait for the data.
+// It issues the FPU's instructions, too. The math thread then issues those of the SFPU alone, whose number decides the
+// op's time. Unpackers and FPU need no semaphore between them: one thread issues both, in order, and the sources' valid
+// bits make the FPU wait for the data.
 #pragma once
 
 #include "fpu.h"
@@ -54,8 +54,8 @@ inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
         unpack_piece<SrcA, next_row>();
         unpack_piece<SrcB, stay>();
         if (r == 0) {
-            // Only an address mode moves the phase from 0 to 1. This ELWADD is there for that: it writes where a gamma for
-            // the SFPU would lie, which nobody reads.
+            // Only an address mode moves the phase from 0 to 1. This ELWADD is there for that: it writes where a gamma
+            // for the SFPU would lie, which nobody reads.
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, gamma_dest_row);
         }
         multiply_half_face.replay(piece_half_faces);

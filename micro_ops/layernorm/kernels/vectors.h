@@ -1,8 +1,8 @@
 // SFPU vectors: where they lie in Dest, and what sums, spreads and loads them.
 //
-// An SFPU vector is 32 lanes: four rows of Dest, of which it takes the eight even columns or the eight odd ones. A half face
-// is four vectors: its upper rows' even and odd columns, then its lower rows'. Lane l is row l / 8, column 2 * (l % 8);
-// vConstTileId reads 2 * l in lane l.
+// An SFPU vector is 32 lanes: four rows of Dest, of which it takes the eight even columns or the eight odd ones. A half
+// face is four vectors: its upper rows' even and odd columns, then its lower rows'. Lane l is row l / 8, column 2 * (l
+// % 8); vConstTileId reads 2 * l in lane l.
 #pragma once
 
 #include "dest.h"
