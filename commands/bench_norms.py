@@ -51,8 +51,8 @@ BARS: dict[tuple[Literal["LayerNorm", "RMSNorm"], int, int], int | None] = {
         )
     },
 }
-WORMHOLE = 1.35  # times as many there
-FLOAT32 = 2.2  # times as many
+ARCH_FACTOR = {Arch.blackhole: 1.0, Arch.wormhole: 1.35}  # times as many there
+FLOAT32_FACTOR = 2.2  # times as many
 FLOAT32_CASES: list[tuple[Literal["LayerNorm", "RMSNorm"], int, int]] = [
     ("LayerNorm", 1, 7168),
     ("LayerNorm", 1, 128),
@@ -188,17 +188,12 @@ def _cases(pattern: str, arch: Arch) -> dict["Case", int | None]:
     """Those that match, with the cycles to reach on `arch`."""
     from model_comparison.peers import Case
 
-    factor = _factor(arch)
+    factor = ARCH_FACTOR[arch]
     cases = {Case(*key): bar and round(bar * factor) for key, bar in BARS.items()}
     for key in FLOAT32_CASES:
         bar = BARS[key]
-        cases[Case(*key, dtype=torch.float32)] = bar and round(bar * factor * FLOAT32)
+        cases[Case(*key, dtype=torch.float32)] = bar and round(bar * factor * FLOAT32_FACTOR)
     return {case: bar for case, bar in cases.items() if fnmatchcase(str(case), pattern.replace("[", "[[]"))}
-
-
-def _factor(arch: Arch) -> float:
-    """Cycles to reach on `arch`, in those of Blackhole."""
-    return WORMHOLE if arch == Arch.wormhole else 1.0
 
 
 def _measure_all(cases: dict["Case", int | None], arch: Arch, with_peers: bool) -> list[Result]:
@@ -228,7 +223,7 @@ def _growth(results: list[Result], arch: Arch) -> list[tuple[str, bool]]:
     for few, many, width, bar in GROWTH:
         first, last = (cycles.get(str(Case("LayerNorm", rows, width))) for rows in (few, many))
         if first and last:
-            each, bar = (last - first) / (many - few), round(bar * _factor(arch))
+            each, bar = (last - first) / (many - few), round(bar * ARCH_FACTOR[arch])
             growth.append((f"each row of {width} more: {each:,.0f} cycles, bar {bar:,}", each <= bar))
     return growth
 
