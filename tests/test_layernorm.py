@@ -58,7 +58,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     y = allocate_like(x)
     operands = Operands(x, gamma, beta)
     plan = make_plan(shape, program.dtypes_of(operands), ttnn.get_max_worker_l1_unreserved_size())
-    described = program.create_program(plan, program.Form(subtract_mean=True), operands, y, EPSILON)
+    described = program.create_program(plan, program.Variant(subtract_mean=True), operands, y, EPSILON)
     reader, writer, compute = described.kernels
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()

@@ -10,7 +10,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import Operands, validate
 from micro_ops.layernorm.plan import check_contract, make_plan
-from micro_ops.layernorm.program import Form, Tap, create_program, dtypes_of
+from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 
 
 class LayerNormSingleCore:
@@ -61,7 +61,7 @@ class LayerNormSingleCore:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor)
-        return _launch(operands, output_tensor, epsilon, Form(subtract_mean=True, tap=tap))
+        return _launch(operands, output_tensor, epsilon, Variant(subtract_mean=True, tap=tap))
 
 
 class RMSNormSingleCore:
@@ -104,11 +104,11 @@ class RMSNormSingleCore:
                 differ by an ULP in about a quarter of bfloat16 elements.
         """
         operands = Operands(input_tensor, gamma_tensor, None)
-        form = Form(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, epsilon, form)
+        variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
+        return _launch(operands, output_tensor, epsilon, variant)
 
 
-def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: float, form: Form) -> ttnn.Tensor:
+def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: float, variant: Variant) -> ttnn.Tensor:
     validate(operands, output_tensor, epsilon)
     plan = make_plan(
         tuple(operands.input.shape), dtypes_of(operands), l1_bytes=ttnn.get_max_worker_l1_unreserved_size()
@@ -125,5 +125,5 @@ def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: floa
     if plan.rows == 0:
         return output_tensor
     tensors = (operands.input, operands.gamma, operands.beta, output_tensor)
-    program = create_program(plan, form, operands, output_tensor, epsilon)
+    program = create_program(plan, variant, operands, output_tensor, epsilon)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
