@@ -10,10 +10,9 @@ import ttnn
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
-from micro_ops.layernorm import LayerNormSingleCore, program
+from micro_ops.layernorm import LayerNormSingleCore, Tap, program
 from micro_ops.layernorm.arguments import Operands
 from micro_ops.layernorm.plan import make_plan
-from micro_ops.layernorm.program import Tap
 from model_comparison.metrics import compare
 from tests.child import children_page_faults
 from tests.tensors import (

@@ -47,6 +47,7 @@ class LayerNormSingleCore:
         beta_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
+        *,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. With no rows it runs nothing.
@@ -72,6 +73,7 @@ class RMSNormSingleCore:
         input_tensor: torch.Tensor,
         gamma_tensor: torch.Tensor | None,
         epsilon: float = 1e-6,
+        *,
         round_before_gamma: bool = False,
     ) -> torch.Tensor:
         """RMSNorm in float64, unrounded but for `round_before_gamma`.
@@ -94,6 +96,7 @@ class RMSNormSingleCore:
         gamma_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
+        *,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. Arguments and errors are those of `LayerNormSingleCore.op`.
