@@ -48,7 +48,7 @@ class Formula:
             gamma = gamma.detach().double() + self.gamma_offset
         if self.subtract_mean:
             return LayerNormSingleCore.golden(x, gamma, None if beta is None else beta.detach(), self.epsilon)
-        return RMSNormSingleCore.golden(x, gamma, self.epsilon, self.round_before_gamma)
+        return RMSNormSingleCore.golden(x, gamma, self.epsilon, round_before_gamma=self.round_before_gamma)
 
 
 def too_wide(formula: Formula, weights_dtype: torch.dtype | None, available: int) -> str:

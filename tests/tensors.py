@@ -6,8 +6,7 @@ import pytest
 import torch
 import ttnn
 
-from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
-from micro_ops.layernorm.program import Tap
+from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore, Tap
 from model_comparison.metrics import Errors, compare
 from tests.small import SMALL
 
@@ -63,7 +62,7 @@ def run_layernorm(
 ) -> torch.Tensor:
     """One launch, into an output of its own: (..., W) of x's dtype."""
     tensors = [None if t is None else upload(t, device) for t in (x, gamma, beta)]
-    return ttnn.to_torch(LayerNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, tap))
+    return ttnn.to_torch(LayerNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, tap=tap))
 
 
 def run_rmsnorm(
@@ -71,7 +70,8 @@ def run_rmsnorm(
 ) -> torch.Tensor:
     """One launch, into an output of its own: (..., W) of x's dtype."""
     tensors = [None if t is None else upload(t, device) for t in (x, gamma)]
-    return ttnn.to_torch(RMSNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, round_before_gamma))
+    y = RMSNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, round_before_gamma=round_before_gamma)
+    return ttnn.to_torch(y)
 
 
 def errors_of(y: torch.Tensor, golden: torch.Tensor, beta: torch.Tensor | None = None) -> Errors:

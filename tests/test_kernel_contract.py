@@ -113,7 +113,7 @@ OVER_BUDGET = {
         "normalize.h",
         "vFloat z_a = scale_and_shift(y_a, scale_a, gamma, beta);",
         "vFloat ninth = dst_reg[0]; vFloat z_a = scale_and_shift(y_a, scale_a, gamma, beta); dst_reg[1] = ninth;",
-        "are more than 8 live",
+        "are more than 8 live (a spill: over the budget of LREGs)",
     ),
 }
 

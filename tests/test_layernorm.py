@@ -10,10 +10,9 @@ import ttnn
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
-from micro_ops.layernorm import LayerNormSingleCore, program
+from micro_ops.layernorm import LayerNormSingleCore, Tap, program
 from micro_ops.layernorm.arguments import Operands
 from micro_ops.layernorm.plan import make_plan
-from micro_ops.layernorm.program import Tap
 from model_comparison.metrics import compare
 from tests.child import children_page_faults
 from tests.tensors import (
@@ -58,7 +57,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     y = allocate_like(x)
     operands = Operands(x, gamma, beta)
     plan = make_plan(shape, program.dtypes_of(operands), ttnn.get_max_worker_l1_unreserved_size())
-    described = program.create_program(plan, program.Form(subtract_mean=True), operands, y, EPSILON)
+    described = program.create_program(plan, program.Variant(subtract_mean=True), operands, y, EPSILON)
     reader, writer, compute = described.kernels
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()

@@ -1,12 +1,13 @@
 """Plans are values, made without a device."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import ttnn
 
-from micro_ops.layernorm import LayerNormArgumentError
-from micro_ops.layernorm.plan import Dtypes, make_plan
+from micro_ops.layernorm import CbContractError, LayerNormArgumentError
+from micro_ops.layernorm.plan import Dtypes, Share, check_contract, make_plan
 from tests.tensors import WAYS
 
 L1_BYTES = 1_432_800  # what ttnn leaves of a Wormhole core's; a Blackhole core has more
@@ -43,6 +44,13 @@ def test_each_element_is_in_one_share(shape: tuple[int, int]) -> None:
     elements = [(row, column) for share in plan.shares for row in share.rows for column in share.columns]
     assert sorted(elements) == [(row, column) for row in range(shape[0]) for column in range(shape[1])]
     assert len({share.core for share in plan.shares}) == len(plan.shares)
+
+
+def test_shares_that_leave_rows_out_are_refused() -> None:
+    plan = make_plan((8, 128), BFLOAT16, L1_BYTES)
+    halves = tuple(Share((x, 0), range(4 * x, 4 * x + 4), range(128)) for x in (0, 1))
+    with pytest.raises(CbContractError, match="all 8 rows and 128 columns, but the shares have 4 x 128, 4 x 128"):
+        check_contract(replace(plan, shares=halves))
 
 
 def test_l1_is_asked_for_no_more_than_it_has() -> None:

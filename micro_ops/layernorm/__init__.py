@@ -3,5 +3,6 @@
 from micro_ops.layernorm.arguments import LayerNormArgumentError
 from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
 from micro_ops.layernorm.plan import CbContractError
+from micro_ops.layernorm.program import Tap
 
-__all__ = ["CbContractError", "LayerNormArgumentError", "LayerNormSingleCore", "RMSNormSingleCore"]
+__all__ = ["CbContractError", "LayerNormArgumentError", "LayerNormSingleCore", "RMSNormSingleCore", "Tap"]

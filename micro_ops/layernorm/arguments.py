@@ -7,7 +7,10 @@ import torch
 import ttnn
 
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes, of the dtypes that an operand may have
-FLOAT32_TINY, FLOAT32_MAX = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # smaller is zero there
+FLOAT32_TINY, FLOAT32_MAX = (
+    torch.finfo(torch.float32).tiny,
+    torch.finfo(torch.float32).max,
+)  # the chip flushes what is smaller to zero
 
 
 class LayerNormArgumentError(ValueError):

@@ -10,7 +10,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import Operands, validate
 from micro_ops.layernorm.plan import check_contract, make_plan
-from micro_ops.layernorm.program import Form, Tap, create_program, dtypes_of
+from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 
 
 class LayerNormSingleCore:
@@ -47,6 +47,7 @@ class LayerNormSingleCore:
         beta_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
+        *,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. With no rows it runs nothing.
@@ -61,7 +62,7 @@ class LayerNormSingleCore:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor)
-        return _launch(operands, output_tensor, epsilon, Form(subtract_mean=True, tap=tap))
+        return _launch(operands, output_tensor, epsilon, Variant(subtract_mean=True, tap=tap))
 
 
 class RMSNormSingleCore:
@@ -72,6 +73,7 @@ class RMSNormSingleCore:
         input_tensor: torch.Tensor,
         gamma_tensor: torch.Tensor | None,
         epsilon: float = 1e-6,
+        *,
         round_before_gamma: bool = False,
     ) -> torch.Tensor:
         """RMSNorm in float64, unrounded but for `round_before_gamma`.
@@ -94,6 +96,7 @@ class RMSNormSingleCore:
         gamma_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
+        *,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. Arguments and errors are those of `LayerNormSingleCore.op`.
@@ -104,11 +107,11 @@ class RMSNormSingleCore:
                 differ by an ULP in about a quarter of bfloat16 elements.
         """
         operands = Operands(input_tensor, gamma_tensor, None)
-        form = Form(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, epsilon, form)
+        variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
+        return _launch(operands, output_tensor, epsilon, variant)
 
 
-def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: float, form: Form) -> ttnn.Tensor:
+def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: float, variant: Variant) -> ttnn.Tensor:
     validate(operands, output_tensor, epsilon)
     plan = make_plan(
         tuple(operands.input.shape), dtypes_of(operands), l1_bytes=ttnn.get_max_worker_l1_unreserved_size()
@@ -125,5 +128,5 @@ def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: floa
     if plan.rows == 0:
         return output_tensor
     tensors = (operands.input, operands.gamma, operands.beta, output_tensor)
-    program = create_program(plan, form, operands, output_tensor, epsilon)
+    program = create_program(plan, variant, operands, output_tensor, epsilon)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)

@@ -1,7 +1,7 @@
 """How a launch is laid out: which core does which rows and columns, in what portions, through which circular buffers.
 
 A plan is a value: nothing here asks a device, so plans are made, compared and tested without one. It knows the
-operands' dtypes and where they lie, not what is computed of them.
+operands' shapes, dtypes and layout, not what is computed of them.
 """
 
 import math
@@ -20,14 +20,14 @@ CB_NAMES = {CB_INPUT: "CB_INPUT", CB_GAMMA: "CB_GAMMA", CB_BETA: "CB_BETA", CB_O
 
 TILE_ELEMENTS = 1024
 HALF_FACE_ELEMENTS = 128  # 8 x 16: what one FPU instruction works on (kernels/dest.h holds it to Dest's 8 rows of 16)
-GROUP_ROWS = 4  # that go through Dest side by side, unless there is but one, or L1 has no room (kernels/dest.h)
-GROUPS_IN_FLIGHT = 2  # whose reads the reader has issued and not yet pushed
-RING_GROUPS = 4  # that the input's CB holds: compute works on two, and two are on their way
-OUTPUT_PAGES = 8  # tiles: four steps
+GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1 has no room (kernels/dest.h)
+GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
+RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
+OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds: four steps of two, or eight of one
 
 
 class CbContractError(RuntimeError):
-    """CBs that would deadlock the kernels: a fault of a plan, not of an argument. Raised before the launch."""
+    """A plan on which the kernels would hang or go wrong: our fault, not an argument's; raised before the launch."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Plan:
 
 
 def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, l1_bytes: int) -> Plan:
-    """The plan with as many rows side by side as there are, up to `GROUP_ROWS`, or one if L1 has no more room.
+    """The plan with groups of `GROUP_ROWS` rows; of one, if there is but one row or L1 can't hold four side by side.
 
     Args:
         input_shape: (..., W)
@@ -149,14 +149,22 @@ def _plan_groups(input_shape: tuple[int, ...], dtypes: Dtypes, group_rows: int) 
 
 
 def check_contract(plan: Plan) -> None:
-    """Whether the CBs hold what the kernels wait for at once, as the contracts on top of the kernels say.
+    """Whether the plan keeps the contracts on top of the kernels: the CBs hold what is waited for at once, and one core
+    does all, since the kernels begin at row 0 and take whole rows.
 
     Raises:
-        CbContractError: a wait that would never end, or pages that would lie apart where the kernels count on a row
+        CbContractError: a wait that would never end, pages that would lie apart where the kernels count on a row, or
+            rows and columns that no core would do
     """
+    whole = (range(plan.rows), range(plan.width))
+    if [(share.rows, share.columns) for share in plan.shares] != [whole]:
+        raise CbContractError(
+            f"one share must have all {plan.rows} rows and {plan.width} columns, but the shares have"
+            f" {', '.join(f'{len(s.rows)} x {len(s.columns)}' for s in plan.shares)}"
+        )
     pages = {cb.index: cb.pages for cb in plan.cbs}
     group = plan.group_rows * plan.steps
-    # Compute holds one group while the reader waits for room for all that are in flight.
+    # Compute frees a group only when it has all of the next, and the reader reserves room for two at once.
     if pages[CB_INPUT] % group or pages[CB_INPUT] < (1 + GROUPS_IN_FLIGHT) * group:
         raise CbContractError(
             f"CB_INPUT must hold whole groups of {group} pages, {1 + GROUPS_IN_FLIGHT} at least,"

@@ -40,8 +40,8 @@ class Tap(StrEnum):
 
 
 @dataclass(frozen=True)
-class Form:
-    """What is computed of each row, beside the operands' dtypes; the compute kernel is compiled for it.
+class Variant:
+    """What the compute kernel is compiled to compute of each row, beside the operands' dtypes.
 
     Attributes:
         subtract_mean: LayerNorm, else RMSNorm
@@ -55,14 +55,14 @@ class Form:
 
 
 def create_program(
-    plan: Plan, form: Form, operands: Operands, output: ttnn.Tensor, epsilon: float
+    plan: Plan, variant: Variant, operands: Operands, output: ttnn.Tensor, epsilon: float
 ) -> ttnn.ProgramDescriptor:
     """The program that runs `plan`, which was made for the shapes and dtypes of `operands`."""
     return ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(plan, operands),
             _create_writer_descriptor(plan, output),
-            _create_compute_descriptor(plan, form, dtypes_of(operands), epsilon),
+            _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=[],
         cbs=_create_cb_descriptors(plan),
@@ -152,7 +152,8 @@ def _create_reader_descriptor(plan: Plan, operands: Operands) -> ttnn.KernelDesc
     )
 
 
-def _create_compute_descriptor(plan: Plan, form: Form, dtypes: Dtypes, epsilon: float) -> ttnn.KernelDescriptor:
+def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, epsilon: float) -> ttnn.KernelDescriptor:
+    # dst_full_sync_en: Dest is one buffer of all 512 rows, which the kernels divide themselves (kernels/dest.h).
     config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True, dst_full_sync_en=True)
     unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
     for dtype, index in ((dtypes.input, CB_INPUT), (dtypes.gamma, CB_GAMMA), (dtypes.beta, CB_BETA)):
@@ -161,7 +162,7 @@ def _create_compute_descriptor(plan: Plan, form: Form, dtypes: Dtypes, epsilon: 
     config.unpack_to_dest_mode = unpack_modes
     # What a sum is divided by for a mean: the FPU adds up x + x, the SFPU x.
     divisor = plan.width if dtypes.input == ttnn.float32 else 2 * plan.width
-    rounds = form.round_before_gamma and dtypes.input == ttnn.bfloat16  # float32 is rounded already
+    rounds = variant.round_before_gamma and dtypes.input == ttnn.bfloat16  # float32 is rounded already
     common = {
         "steps": plan.steps,
         "ring_rows": RING_GROUPS * plan.group_rows,
@@ -180,17 +181,18 @@ def _create_compute_descriptor(plan: Plan, form: Form, dtypes: Dtypes, epsilon: 
             **CB_ARGUMENTS,
             "has_gamma": dtypes.gamma is not None,
             "has_beta": dtypes.beta is not None,
-            "subtract_mean": form.subtract_mean,
+            "subtract_mean": variant.subtract_mean,
             "round_before_gamma": rounds,
             "input_float32": dtypes.input == ttnn.float32,
             "gamma_float32": dtypes.gamma == ttnn.float32,
             "beta_float32": dtypes.beta == ttnn.float32,
             "group_rows": plan.group_rows,
             "half_face_elements": HALF_FACE_ELEMENTS,
+            "tile_elements": TILE_ELEMENTS,
             "piece_half_faces": plan.piece // HALF_FACE_ELEMENTS,
         },
         runtime={share: {"rows": len(share.rows), **common} for share in plan.shares},
-        defines={"TAP": form.tap.value},
+        defines={"TAP": variant.tap.value},
     )
 
 

@@ -1,11 +1,16 @@
 """The kernels' arithmetic without the machine: bfloat16 LayerNorm and RMSNorm in torch, to the kernels' bits.
 
-Each operation is the kernels', in their order and with their rounding; tests/test_reference.py holds the two to the
-same bits. All values are float32, but for x, gamma, beta and the result. The chip flushes subnormals to zero; torch
-does not.
+The two functions are the algorithm; those below them are how the chip adds. Each operation is the kernels', in their
+order and with their rounding; tests/test_reference.py holds the two to the same bits. All values are float32, but for
+x, gamma, beta and the result.
+
+Not modelled: subnormals, which the chip flushes to zero, and exponent 255, which the FPU treats as an ordinary one. So
+the values must be finite, and their squares too.
 """
 
 import torch
+
+from micro_ops.layernorm.plan import HALF_FACE_ELEMENTS
 
 
 def layer_norm(
@@ -16,7 +21,7 @@ def layer_norm(
     sums, squares = (_lanes(partial) for partial in _partial_sums(x))
     mean = _mean(_total(sums), divisor=2 * width)
     pivot = _bfloat16(mean).float()
-    counts = _lanes(torch.bincount(torch.arange(width) % 128, minlength=128).float()[None])
+    counts = _lanes(_partial_sums(torch.ones(1, width))[0] / 2)
     pivot_lanes = pivot[:, :, None]
     squares = _mad(pivot_lanes, _mad(pivot_lanes, counts, -sums), squares)  # of x - pivot: x^2 - pivot * 2 x + pivot^2
     total, offset = _total(squares), mean - pivot
@@ -49,9 +54,9 @@ def _partial_sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     phases 1 and 3; SrcB the leading 7, or the others in phases 2 and 3. A phase's exponent is that of its bits'
     places, even if the bits are zero.
     """
-    half_faces = torch.nn.functional.pad(x.float(), (0, -x.shape[-1] % 128)).reshape(len(x), -1, 128).unbind(1)
-    sums = squares = torch.zeros(len(x), 128)
-    for a in half_faces:
+    padded = torch.nn.functional.pad(x.float(), (0, -x.shape[-1] % HALF_FACE_ELEMENTS))
+    sums = squares = torch.zeros(len(x), HALF_FACE_ELEMENTS)
+    for a in padded.reshape(len(x), -1, HALF_FACE_ELEMENTS).unbind(1):
         exponent = _exponent(a)
         sums = _fpu_add(sums, a + a, exponent)
         a_high, b_high = _leading_bits(a, 5), _leading_bits(a, 7)
@@ -71,9 +76,9 @@ def _lanes(partial_sums: torch.Tensor) -> torch.Tensor:
 def _total(lanes: torch.Tensor) -> torch.Tensor:
     """All lanes of each row added up, as (rows, 1) (vectors.h, totals)."""
     eighths = (lanes[:, 0] + lanes[:, 1]) + (lanes[:, 2] + lanes[:, 3])
-    halves = eighths + eighths.roll(4, -1)
-    quarters = halves + halves.roll(2, -1)
-    return (quarters + quarters.roll(1, -1))[:, :1]
+    quarters = eighths + eighths.roll(4, -1)
+    halves = quarters + quarters.roll(2, -1)
+    return (halves + halves.roll(1, -1))[:, :1]
 
 
 def _mean(total: torch.Tensor, divisor: int) -> torch.Tensor:

@@ -12,22 +12,24 @@
 // Math thread:   SFPU, statistics and result (math_thread.h, statistics.h, normalize.h, vectors.h)
 // Pack thread:   packer (pack_thread.h)
 //
-// Budget, used of what there is. A piece has 1 to 8 half faces (dest.h); figures are of the largest.
+// Budget: what is in use, of how much, and what is left. Figures are of the largest piece, with gamma and beta.
 //
-//                        of     group of 4 rows                   a row alone
-//   Dest rows, section   192    128 x + 32 gamma + 32 beta = 192  64 x + 64 gamma + 64 beta = 192
-//   Dest rows, sums       64    4 x 16 = 64                       16
-//   Dest rows, statistics 64    20                                8
-//   replay slots, unpack  32    2 + 20 + 4 (+ 4 gamma_on_fpu)     the same: 8 half faces replay those of 4 twice
-//   address modes, FPU     4    4
-//   transaction ids       16    10 in the reader (reader.cpp)
-//   semaphores             8    FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)
-//   constant registers     3    3: 1 / divisor, divisor, epsilon (vectors.h)
-//   LREGs                  8    normalize.h: 8 with gamma and beta, 1 less for each that is missing (stated there);
-//                               statistics.h: 8 for the variance, 7 for float32's sums, 5 for 1 / std (measured)
+//                             of   group of 4 rows            left   a row alone               left
+//   Dest rows of a section   192   128 x, 32 gamma, 32 beta      0   64 x, 64 gamma, 64 beta      0
+//   Dest rows behind them    128   64 sums, 20 statistics       44   16 sums, 8 statistics      104
+//   replay slots              32   2 + 20 + 4                    6   the same: 8 half faces replay
+//                                  and 4 if gamma_on_fpu         2   the sequences of 4 twice
+//   LREGs, LayerNorm           8   8; 7 with one weight          0   8; 6 with one weight         0
+//   LREGs, RMSNorm             8   5                             3   5                            3
+//   LREGs, statistics          8   8 variance, 7 float32's sums, 5 1 / std (measured)             0
+//   constant registers         3   1 / divisor, divisor, epsilon (vectors.h)                      0
+//   FPU address modes          4   4: Wormhole's instructions have two bits to name one (fpu.h)   0
+//   semaphores                 8   FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)      4
+//   unpack thread's GPRs           TMP0, TMP1, TILE_SIZE (unpacker.h)
+//   transaction ids           15   10, in the reader (reader.cpp)                                 5
 //
-// static_asserts hold each line but the LREGs of statistics.h, where SFPI's compiler and its stand-in refuse to spill.
-// Unpack and pack thread take no LREG, math and pack thread no replay slot.
+// static_asserts hold Dest rows, replay slots, address modes, transaction ids and the LREGs of normalize.h. For the other
+// LREGs, SFPI's compiler and its stand-in refuse to spill. Only the unpack thread records to its replay buffer.
 #include <cstdint>
 
 #include "api/compute/common.h"
@@ -48,7 +50,8 @@ constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
 constexpr bool uses_gamma = has_gamma && (tap == Tap::none || tap == Tap::scaled);
 constexpr bool uses_beta = has_beta && tap == Tap::none;
 constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
-static_assert(subtract_mean || !has_beta, "an RMSNorm has no beta: SFPI would contract its addition with 1 / std");
+static_assert(subtract_mean || !has_beta,
+              "an RMSNorm takes no beta: under SFPI x * (1 / std) + beta would become one SFPMAD");
 constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
 constexpr bool input_float32 = get_named_compile_time_arg_val("input_float32");
 constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
@@ -76,7 +79,7 @@ void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t steps = RUNTIME_ARG(steps);
 
-    // The FPU is set up for the CB whose bfloat16 it takes, if there is one: float32 goes past it, into Dest.
+    // The FPU is set up for the CB whose bfloat16 it takes, if there is one: float32 is unpacked to Dest.
     constexpr uint32_t cb_fpu = input_float32 && uses_gamma && !gamma_float32 ? cb_gamma
                                 : input_float32 && uses_beta && !beta_float32 ? cb_beta
                                                                               : cb_input;

@@ -4,14 +4,14 @@
 // what one FPU instruction works on. A row of the input goes through Dest in pieces of `piece_half_faces` half faces.
 // Rows go in groups of `group_rows`, whose pieces lie one behind the other:
 //
-//   Dest rows 0-191, 192-383  two sections, each for a step's x (a piece of each row), gamma and beta: one is filled while
-//                             the other is normalized and packed
-//   Dest rows 384-447         16 for each row of a group: its 128 partial sums of 2 x, then those of x^2
-//   Dest rows 448-511         statistics, SFPU vectors of 4 Dest rows x 8 columns (vectors.h)
+//   Dest rows 0-191, 192-383  two sections, each for a step's x (a piece of each row), gamma and beta: one is filled
+//                             while the other is normalized and packed
+//   from Dest row 384 on      16 for each row of a group: its 128 partial sums of 2 x, then those of x^2
+//   behind them               statistics, SFPU vectors of 4 Dest rows x 8 columns (vectors.h)
 //
 // Four semaphores count what one thread hands to another:
 //
-//   filled         unpack -> SFPU   sections with their operands; at its turn also a group's complete sums
+//   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its sums
 //   normalized     SFPU -> pack     sections with results
 //   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
 //   free_sums      SFPU -> unpack   1 if the sums may be overwritten
@@ -31,12 +31,13 @@ constexpr uint32_t half_face_elements = half_face_dest_rows * 16;
 static_assert(half_face_elements == get_named_compile_time_arg_val("half_face_elements"), "plan.py has another half face");
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t piece_half_faces = get_named_compile_time_arg_val("piece_half_faces");
-static_assert(group_rows == 1 || group_rows == 4, "SFPTRANSP brings the sums of four rows together, or of one in four");
+static_assert(group_rows == 1 || group_rows == 4, "a group is 4 rows, as many as SFPTRANSP exchanges, or 1");
 static_assert((piece_half_faces >= 1 && piece_half_faces <= 4) || (piece_half_faces == 8 && group_rows == 1),
               "the replay buffer holds the instructions for 4 half faces, which 8 of a single row replay twice");
 constexpr uint32_t piece_elements = piece_half_faces * half_face_elements;
 constexpr uint32_t piece_dest_rows = piece_half_faces * half_face_dest_rows;
 constexpr uint32_t tile_dest_rows = 64;
+static_assert(tile_dest_rows * 16 == get_named_compile_time_arg_val("tile_elements"), "plan.py has another tile");
 
 constexpr uint32_t sections = 2;
 constexpr uint32_t section_tiles = 3;
@@ -48,7 +49,6 @@ static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows,
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
 constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
-static_assert(statistics_dest_row <= 448, "budget of Dest rows (compute.cpp): the sums exceed their 64");
 
 // float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
 // through the sections once for the mean, once for the squares of the deviations, and once for the result.

@@ -5,7 +5,7 @@
 // each an exact product of parts of the two numbers, so that a sum of x^2 is rounded by these additions alone. Those of
 // x * gamma (gamma_on_fpu) are exact.
 //
-// Phase 0, which multiplies the leading bits, comes last. The FPU takes an exponent of 255 for any other (on ttsim and
+// Phase 0, which multiplies the leading bits, comes last. The FPU treats exponent 255 as an ordinary one (on ttsim and
 // wolfpine; the ISA documentation leaves it open): infinities and NaNs are numbers from 2^128 on. Their product, or one
 // beyond 2^128, becomes an infinity in Dest. Were another phase of the same product added to that, the FPU would align
 // the two by exponent, and where the phase's bits are all zero but its exponent is the greater one, shift the infinity
@@ -24,6 +24,7 @@ constexpr uint32_t next_half_face = ADDR_MOD_0;  // of SrcA and Dest
 constexpr uint32_t next_phase = ADDR_MOD_1;
 constexpr uint32_t next_sources = ADDR_MOD_2;  // the next half face of SrcA and SrcB; Dest stays
 constexpr uint32_t next_product = ADDR_MOD_3;  // the next half face of SrcA, SrcB and Dest, and the next phase
+static_assert(next_product < 4, "budget of FPU address modes (compute.cpp): Wormhole has four");
 
 inline void configure_fpu() {
     constexpr uint8_t rows = half_face_dest_rows;  // of SrcA, SrcB and Dest alike
@@ -115,7 +116,7 @@ public:
     // `filled` for the sections of the group before, and tells sums from sections by their order alone.
     void finish() {
         add_pieces(pieces_left);
-        if (row != 0) {
+        if (row != 0) {  // else there is no next group, and nobody waits for its sums
             give<filled, p_stall::MATH>();
         }
     }
@@ -125,7 +126,8 @@ public:
         const auto& interface = get_local_cb_interface(cb_input);
         const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_input)));
         const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked) - pages_in_front;
-        ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);  // else fewer have come than were awaited
+        // Fails if cb_input holds fewer pages than pages_in_front.
+        ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);
         const uint32_t possible = arrived < pieces_left ? arrived : pieces_left;
         add_pieces(possible < count ? possible : count);
     }

@@ -9,6 +9,7 @@ namespace layernorm {
 
 inline void configure_sfpu() {
     sfpu::_init_sfpu_config_reg();
+    // SFPLOAD and SFPSTORE name mode 3 on Wormhole and 7 on Blackhole: neither may move a counter.
     addr_mod_t{}.set(ADDR_MOD_3);
     addr_mod_t{}.set(ADDR_MOD_7);
     math::reset_counters(p_setrwc::SET_ABD_F);

@@ -1,4 +1,5 @@
-// The result of a section's rows: x * (1 / std) - mean / std, times gamma, plus beta.
+// The result of a section's rows: in bfloat16 x * (1 / std) - mean / std, in float32 (x - mean) * (1 / std); times
+// gamma, plus beta.
 #pragma once
 
 #include "vectors.h"
@@ -8,8 +9,8 @@ namespace layernorm {
 // What lies in scale_vector in place of 1 / std, for tests
 constexpr bool taps_statistic = tap == Tap::mean || tap == Tap::variance || tap == Tap::inverse_std;
 
-// Whether `standardize` leaves the multiplication by 1 / std to `scale_and_shift`, whose addition of beta SFPI's compiler
-// would contract with it.
+// float32 LayerNorm with beta and no gamma: SFPI's compiler contracts (x - mean) * scale + beta into one SFPMAD however
+// it is written. So that the stand-in gives the same bits, `scale_and_shift` has it as one expression.
 constexpr bool scales_with_beta = tap == Tap::none && subtract_mean && input_float32 && uses_beta && !gamma_on_sfpu;
 
 // x without its row's mean, times 1 / std. mean is used of float32 rows alone, shift (-mean / std) of bfloat16 rows

@@ -1,4 +1,5 @@
-// The pack thread: rounds each normalized section to the output's dtype, and frees it.
+// The pack thread: rounds each normalized section to the output's dtype, and frees it. It waits for room in cb_output,
+// then for `normalized`, a section with results; it gives `free_sections`.
 //
 // pack_tile writes 64 Dest rows of 16 elements to L1 one behind the other, in the order of their Dest rows. A tile of
 // ttnn would have its four faces there; here each Dest row holds 16 consecutive elements of a row of the tensor, so

@@ -33,7 +33,7 @@ constexpr uint32_t input_trid = 1, weights_trid = input_trid + max_parts, group_
 static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID, "budget of transaction ids");
 static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");
 
-// Reads the next part of a stick, if there is any left.
+// Reads the next part of a stick; the caller asks for no more parts than it has.
 struct Stick {
     uint64_t source;
     uint32_t address, left;
@@ -45,7 +45,8 @@ struct Stick {
     }
 };
 
-// Zeros from the 32-byte boundary before `size` to the end of each of `count` rows.
+// Zeros from the 32-byte boundary before `size` to the end of each of `count` rows: NoC reads want aligned addresses. The
+// bytes of x that are zeroed with them are read afterwards, hence the barrier.
 void zero_padding(uint32_t address, uint32_t count, uint32_t size, uint32_t row_size) {
     const uint64_t zeros = get_noc_addr(MEM_ZEROS_BASE);
     for (uint32_t row = 0; row < count; ++row) {
@@ -92,6 +93,7 @@ void kernel_main() {
         zero_padding(input_l1, rows < ring_groups * group_rows ? rows : ring_groups * group_rows, input_stick, row_size);
     }
 
+    // No room is reserved for the first group, gamma and beta: the CBs are empty when a launch starts.
     const uint32_t part_pieces = (steps + max_parts - 1) / max_parts;
     const uint32_t parts = (steps + part_pieces - 1) / part_pieces;
     if constexpr (group_rows == 1) {
@@ -142,7 +144,7 @@ void kernel_main() {
             return;
         }
         const uint32_t end = issued + group_rows < rows ? issued + group_rows : rows;
-        cb_reserve_back(cb_input, (end - pushed) * steps);
+        cb_reserve_back(cb_input, (end - pushed) * steps);  // counts from the last push: groups in flight are among them
         noc_async_read_set_trid(group_trid + issue_trid);
         issue_trid = issue_trid + 1 == groups_in_flight ? 0 : issue_trid + 1;
         uint32_t address = issued_l1;

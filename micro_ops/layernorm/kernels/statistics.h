@@ -59,7 +59,7 @@ sfpi_inline vFloat make_variance() {
 template <bool squares, bool masked>
 sfpi_inline vFloat add_vector(vFloat sum, vFloat x, vFloat mean, uint32_t v, int elements) {
     if constexpr (masked) {
-        v_if(vInt(elements - int(v / 2 * 64 + v % 2)) - vConstTileId <= 0) { x = mean; }
+        v_if(vInt(elements - first_element(v)) - vConstTileId <= 0) { x = mean; }
         v_endif;
     }
     if constexpr (squares && subtract_mean) {
@@ -169,7 +169,7 @@ inline void store_lane_counts(const MathArguments& arguments) {
     if (remainder != 0) {
 #pragma GCC unroll 4
         for (int v = 0; v < int(half_face_vectors); ++v) {
-            v_if(vInt(remainder - v / 2 * 64 - v % 2) - vConstTileId > 0) { count = count + 1.0f; }
+            v_if(vInt(remainder - first_element(v)) - vConstTileId > 0) { count = count + 1.0f; }
             v_endif;
         }
     }

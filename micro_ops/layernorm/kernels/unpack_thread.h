@@ -10,11 +10,6 @@
 
 namespace layernorm {
 
-// A group of rows: where it begins in the ring of cb_input, and how many rows it has.
-struct Group {
-    uint32_t ring_row, rows;
-};
-
 // Copies a piece of each of `rows` rows to Dest, from row `dest_row` on.
 template <bool float32>
 inline void copy_pieces(uint32_t dest_row, uint32_t rows) {
@@ -84,16 +79,17 @@ inline void wait_for_weights(uint32_t pages) {
     }
 }
 
-// Fills a section with a piece of each of a group's rows, and with gamma's and beta's where they are used.
+// Fills a section with a piece of each of a group's `rows`, which begin at `ring_row` of cb_input, and with gamma's and
+// beta's where they are used.
 template <bool weights>
-inline void fill_section(uint32_t section, Group group, uint32_t step) {
+inline void fill_section(uint32_t section, uint32_t ring_row, uint32_t rows, uint32_t step) {
     take<free_sections>();
     set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
-    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, group.ring_row);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
     if constexpr (gamma_on_fpu) {
-        multiply_pieces(section, group.rows, step);
+        multiply_pieces(section, rows, step);
     } else {
-        copy_pieces<input_float32>(section, group.rows);
+        copy_pieces<input_float32>(section, rows);
     }
     if constexpr (weights && gamma_on_sfpu) {
         select_operand<gamma_float32>(gamma_base, cb_gamma);
@@ -129,33 +125,33 @@ inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
     select_operand<input_float32>(input_base, cb_input);
 
     Sums sums(steps);
-    Group group{0, rows_of_group(0, rows)};
+    uint32_t count = rows_of_group(0, rows);
     if constexpr (!input_float32) {
-        sums.start(group.ring_row, group.rows, 0);
+        sums.start(0, count, 0);
         sums.finish();
     }
 
     uint32_t section = 0;
+    uint32_t ring_row = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
-        ASSERT(group.ring_row < ring_rows);
-        const Group next{
-            group.ring_row + group_rows == ring_rows ? 0 : group.ring_row + group_rows,
-            rows_of_group(first + group.rows, rows)};
+        ASSERT(ring_row < ring_rows);
+        const uint32_t next_count = rows_of_group(first + count, rows);
+        const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
         if constexpr (input_float32) {
             wait_for_all_sections();
-            llk_wait_tiles(cb_input, group.rows * steps);
+            llk_wait_tiles(cb_input, count * steps);
             for (uint32_t i = 0; i < (passes - 1) * steps; ++i) {
-                fill_section<false>(section, group, i < steps ? i : i - steps);
+                fill_section<false>(section, ring_row, count, i < steps ? i : i - steps);
                 section = other_section(section);
             }
         } else {
-            sums.start(next.ring_row, next.rows, group.rows * steps);
+            sums.start(next_ring_row, next_count, count * steps);
         }
         for (uint32_t step = 0; step < steps; ++step) {
             if (first == 0) {
                 wait_for_weights(step + 1);
             }
-            fill_section<true>(section, group, step);
+            fill_section<true>(section, ring_row, count, step);
             section = other_section(section);
             if constexpr (!input_float32) {
                 if (step == steps - 1) {
@@ -166,8 +162,9 @@ inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
                 }
             }
         }
-        llk_pop_tiles(cb_input, group.rows * steps);
-        group = next;
+        llk_pop_tiles(cb_input, count * steps);
+        count = next_count;
+        ring_row = next_ring_row;
     }
     // The next kernel must find the semaphores as this one did: at zero, and MATH_PACK and PACK_DONE with the firmware's
     // maximum. When the packer has freed the last section, all else that was given has been taken.

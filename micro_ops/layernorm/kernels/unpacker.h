@@ -10,7 +10,8 @@ namespace layernorm {
 // What UNPACR adds to its operand's address counters: to Z (a row of the ring) or to Y (a piece).
 constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
 
-// General purpose registers that hold the unpackers' base address of each operand
+// General purpose registers that hold the unpackers' base address of each operand; no LLK function called here writes
+// them
 constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
 
 // Addresses count 16 bytes. The unpackers skip a tile header of one such unit; a CB's pages have none, so the base is one
@@ -34,7 +35,7 @@ inline void set_base(uint32_t gpr) {
 inline void configure_unpack(uint32_t steps) {
     volatile uint32_t tt_reg_ptr* cfg = get_cfg_pointer();
     constexpr uint32_t low_half = 0xffff;
-    const uint32_t dimensions = steps | 1 << 16;  // Y, and Z, which no address depends on
+    const uint32_t dimensions = steps | 1 << 16;  // Y and Z; Z's enters no address
     cfg[THCON_SEC0_REG5_Tile_x_dim_cntx0_ADDR32] = piece_elements | piece_elements << 16;
     cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] =
         (cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] & low_half) | piece_elements << 16;
@@ -69,11 +70,12 @@ inline void unpack_zeros() {
 template <bool float32>
 inline void unpack_to() {
     cfg_reg_rmw_tensix<THCON_SEC0_REG2_Unpack_if_sel_cntx0_RMW>(float32);
-    TTI_SETC16(SRCA_SET_Base_ADDR32, float32 ? 0 : 4);
+    TTI_SETC16(SRCA_SET_Base_ADDR32, float32 ? 0 : 4);  // as the LLK sets it for Dest and for SrcA
     TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, 0);
 }
 
-// A fault of Wormhole (TEN-3868) wants an unpack to SrcA behind the last one to Dest. SrcA takes TF32 at most.
+// Wormhole bug TEN-3868: the last unpack to Dest must be followed by one to SrcA. It is not handed to the FPU. SrcA
+// takes TF32 at most.
 inline void leave_unpack_to_dest() {
     TTI_STALLWAIT(p_stall::STALL_CFG, p_stall::UNPACK0);
     unpack_to<false>();

@@ -22,12 +22,14 @@ constexpr uint32_t gamma_vector = vector_of(gamma_dest_row), beta_vector = vecto
 constexpr uint32_t sum_vector(uint32_t row) { return vector_of(sums_dest_row + row * row_sums_dest_rows); }
 constexpr uint32_t square_sum_vector(uint32_t row) { return sum_vector(row) + half_face_vectors; }
 
-// Behind the sums. Those of a row have its value in all lanes; mean_vector has that of row r in the lanes 8 r to 8 r + 7.
+// Behind the sums. Those of a row have its value in all lanes.
 constexpr uint32_t statistics_vector = vector_of(statistics_dest_row);
-constexpr uint32_t scale_vector(uint32_t row) { return statistics_vector + row; }  // 1 / std
+// 1 / std, or what a tap writes in its place; while the variance is made, the row's pivot.
+constexpr uint32_t scale_vector(uint32_t row) { return statistics_vector + row; }
 // What is added to x * (1 / std), -mean / std. float32 rows subtract their mean from x instead, and have it here.
 constexpr uint32_t shift_vector(uint32_t row) { return statistics_vector + group_rows + row; }
 constexpr uint32_t row_mean_vector(uint32_t row) { return shift_vector(row); }
+// A group's means, that of row r in the lanes 8 r to 8 r + 7; at last its shifts, before they are spread.
 constexpr uint32_t mean_vector = statistics_vector + 2 * group_rows;
 constexpr uint32_t lane_count_vector = mean_vector + 1;  // how many elements of a row each lane's sum has
 static_assert(lane_count_vector < vector_of(dest_rows), "budget of Dest rows (compute.cpp): statistics end beyond row 511");
@@ -37,9 +39,12 @@ constexpr auto inverse_divisor = vConstFloatPrgm0;
 constexpr auto divisor = vConstFloatPrgm1;
 constexpr auto epsilon = vConstFloatPrgm2;
 
+// The element of a row's piece in lane 0 of vector v; lane l has the element 2 * l behind it.
+constexpr int first_element(uint32_t v) { return v / 2 * 64 + v % 2; }
+
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
 
-// The vector in Dest, or one that is live anyhow where it is not wanted: an operand that is not used takes no LREG.
+// dst_reg[vector] if wanted, else `otherwise`, a value that is live already, so that an unused operand takes no LREG.
 sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
     if (wanted) {
         return dst_reg[vector];
@@ -63,10 +68,10 @@ sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 // subvec_transp is SFPTRANSP, which permutes LREG4-7 as it does LREG0-3: no other vector may be live across this call.
 sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
     subvec_transp(a, b, c, d);
-    vFloat sum = (a + b) + (c + d);
-    vFloat half = sum + rotate(rotate(rotate(rotate(sum))));
-    vFloat quarter = half + rotate(rotate(half));
-    return quarter + rotate(quarter);
+    vFloat eighths = (a + b) + (c + d);
+    vFloat quarters = eighths + rotate(rotate(rotate(rotate(eighths))));
+    vFloat halves = quarters + rotate(rotate(quarters));
+    return halves + rotate(halves);
 }
 
 // `partial_sums(row)` of each row of a group, totalled: row r's in the lanes 8 r to 8 r + 7.

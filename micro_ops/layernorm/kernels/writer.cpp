@@ -2,6 +2,8 @@
 //
 // CB contract, in pages of a tile's 1,024 elements:
 //   pops  cb_output  for each step of a group of rows, a piece of each row, one behind the other  <- compute
+//
+// A step's last tile may end in garbage, where its pieces are no whole tiles.
 #include <cstdint>
 
 #include "api/dataflow/dataflow_api.h"
