@@ -246,7 +246,7 @@ def check_on_device(module: nn.Module, formula: Formula, device: Any) -> Iterato
             continue
         original = module.to(dtype)
         expected = original(x.to(dtype))
-        replacement = (TtLayerNorm if formula.subtract_mean else TtRMSNorm).from_torch(original, device)
+        replacement = (TtLayerNorm if formula.subtract_mean else TtRMSNorm).from_torch(original, device=device)
         errors = compare(replacement(x.to(dtype)), expected)
         if errors.relative_norm > (2.0**-8 if dtype == torch.bfloat16 else 1e-6) or (
             dtype == torch.bfloat16 and errors.equal < MIN_EQUAL

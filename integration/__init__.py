@@ -7,10 +7,12 @@ from integration.norm import NormInputError, TtNorm
 from integration.probe import NotANormError
 from integration.replace import Replacement, replace_norms
 from integration.rmsnorm import TtRMSNorm
+from micro_ops.layernorm import LayerNormArgumentError
 
 __all__ = [
     "Formula",
     "FoundNorm",
+    "LayerNormArgumentError",
     "NormError",
     "NormInputError",
     "NormPlan",

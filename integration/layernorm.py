@@ -39,7 +39,7 @@ class TtLayerNorm(TtNorm):
             ValueError: gamma or beta has another shape or dtype
             RuntimeError: the device is closed
         """
-        super().__init__(width, gamma, beta, epsilon=epsilon, device=device)
+        super().__init__(width, gamma, beta, epsilon=epsilon, device=device, round_before_gamma=False)
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
         return LayerNormSingleCore.op(x, self.gamma, self.beta, epsilon=self.epsilon)

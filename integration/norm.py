@@ -51,7 +51,7 @@ class TtNorm(nn.Module):
         *,
         epsilon: float,
         device: ttnn.Device,
-        round_before_gamma: bool = False,
+        round_before_gamma: bool,
     ) -> None:
         super().__init__()
         for name, weight in (("gamma", gamma), ("beta", beta)):
@@ -98,10 +98,11 @@ class TtNorm(nn.Module):
             needed, held = " and ".join(cls.weight_names), ", ".join(weights)
             raise CheckpointError(f"{folder}: {prefix} must hold {needed}, but holds {held}")
         gamma, *beta = (weights[name] for name in cls.weight_names)
-        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device)
+        # A subclass knows its order of rounding.
+        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device)  # type: ignore[call-arg]
 
     @classmethod
-    def from_torch(cls, layer: nn.Module, device: ttnn.Device) -> Self:
+    def from_torch(cls, layer: nn.Module, *, device: ttnn.Device) -> Self:
         """The same norm as `layer`, whatever its class: `recognize` finds what it computes.
 
         It shares all that `layer` is made of, Parameters, hooks and attributes: what is done to one (load_state_dict,

@@ -19,7 +19,7 @@ from torch import nn
 from integration import NormInputError, NotANormError, TtLayerNorm
 from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
 from tests.child import PATIENCE, children_page_faults
-from tests.tensors import EPSILON, allocate_like, errors_of, random_input, random_weights, upload
+from tests.tensors import EPSILON, allocate_like, assert_equal_but_near_ties, random_input, random_weights, upload
 
 Count = Callable[[str, int], None]
 SHAPE = (4, 128)
@@ -152,7 +152,7 @@ def test_refuses_rows_that_do_not_fit_l1(device: Any, given_tensors: SimpleNames
     norm = TtLayerNorm(200_000, torch.randn(200_000).bfloat16(), epsilon=EPSILON, device=device)
     before = state(device)
     with pytest.raises(NotANormError, match=message):
-        TtLayerNorm.from_torch(nn.LayerNorm(200_000, dtype=torch.bfloat16), device)
+        TtLayerNorm.from_torch(nn.LayerNorm(200_000, dtype=torch.bfloat16), device=device)
     with pytest.raises(LayerNormArgumentError, match=message):
         LayerNormSingleCore.op(given_tensors.endless, None, None)
     with pytest.raises(NormInputError, match=message):
@@ -173,7 +173,7 @@ MODULE_REFUSES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("x", "message"), MODULE_REFUSES)
 def test_module_refuses(device: Any, count: Count, x: Any, message: str) -> None:
-    norm = TtLayerNorm.from_torch(nn.LayerNorm(128, dtype=torch.bfloat16), device)
+    norm = TtLayerNorm.from_torch(nn.LayerNorm(128, dtype=torch.bfloat16), device=device)
     before = state(device)
     with pytest.raises((ValueError, TypeError), match=message):
         norm(x)
@@ -184,7 +184,7 @@ def test_module_refuses(device: Any, count: Count, x: Any, message: str) -> None
 def test_makes_host_tensors_right(device: Any) -> None:
     """Strides are the host's own business."""
     layer = nn.LayerNorm(128, dtype=torch.bfloat16)
-    norm = TtLayerNorm.from_torch(layer, device)
+    norm = TtLayerNorm.from_torch(layer, device=device)
     x = random_input((128, 6))
     for odd in (x.T, x.T[::2], x.T[:1].expand(5, -1), random_input((6, 256))[:, ::2], random_input((6, 129))[:, 1:]):
         assert not odd.is_contiguous()
@@ -232,7 +232,7 @@ def test_nothing_gets_through_and_is_wrong(
         count("before the launch: random calls refused", 1)
         return
     on_host = [None if t is None else ttnn.to_torch(t) for t in tensors[:3]]
-    errors = errors_of(ttnn.to_torch(y), LayerNormSingleCore.golden(*on_host, epsilon), on_host[2])
-    assert errors.scaled <= 1.0, errors
+    golden = LayerNormSingleCore.golden(*on_host, epsilon)
+    assert_equal_but_near_ties(ttnn.to_torch(y), golden, on_host[2], least=0)  # any epsilon, on few elements
     assert torch.equal(ttnn.to_torch(given_tensors.x), random_input(SHAPE)), "written over"
     count("before the launch: random calls served rightly", 1)

@@ -14,7 +14,7 @@ from torch import nn
 from integration import TtLayerNorm
 from micro_ops.layernorm import LayerNormSingleCore
 from tests.small import SMALL
-from tests.tensors import assert_nearest, random_input, random_weights, upload
+from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 from tt_device import Platform
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
@@ -37,31 +37,31 @@ def random_layer_norm(width: int = WIDTH, eps: float = 1e-6) -> nn.LayerNorm:
 def assert_is_layer_norm(y: torch.Tensor, x: torch.Tensor, layer: nn.LayerNorm) -> None:
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     gamma, beta = layer.weight.detach(), layer.bias.detach()
-    assert_nearest(y, LayerNormSingleCore.golden(x, gamma, beta, layer.eps), beta)
+    assert_equal_but_near_ties(y, LayerNormSingleCore.golden(x, gamma, beta, layer.eps), beta)
 
 
 @pytest.mark.parametrize("shape", [(128,), (3, 128), (2, 3, 128), (2, 1, 3, 1, 128)], ids=str)
 def test_takes_any_rank(device: Any, shape: tuple[int, ...]) -> None:
     layer, x = random_layer_norm(), random_input(shape)
-    assert_is_layer_norm(TtLayerNorm.from_torch(layer, device)(x), x, layer)
+    assert_is_layer_norm(TtLayerNorm.from_torch(layer, device=device)(x), x, layer)
 
 
 def test_takes_no_rows(device: Any) -> None:
-    norm = TtLayerNorm.from_torch(random_layer_norm(), device)
+    norm = TtLayerNorm.from_torch(random_layer_norm(), device=device)
     assert norm(random_input((2, 0, 128))).shape == (2, 0, 128)
     assert norm.launches == 0
 
 
 def test_takes_views(device: Any) -> None:
     """Transposed and expanded tensors lie otherwise in memory than their shape says."""
-    norm, layer = TtLayerNorm.from_torch(random_layer_norm(), device), random_layer_norm()
+    norm, layer = TtLayerNorm.from_torch(random_layer_norm(), device=device), random_layer_norm()
     for x in (random_input((128, 5)).T, random_input((1, 128)).expand(4, 128), random_input((3, 256))[:, ::2]):
         assert_is_layer_norm(norm(x), x, layer)
 
 
 def test_gives_back_ttnn_for_ttnn(device: Any) -> None:
     layer, x = random_layer_norm(), random_input((2, 3, 128))
-    y = TtLayerNorm.from_torch(layer, device)(upload(x, device))
+    y = TtLayerNorm.from_torch(layer, device=device)(upload(x, device))
     assert isinstance(y, ttnn.Tensor)
     assert tuple(y.shape) == (2, 3, 128)
     assert_is_layer_norm(ttnn.to_torch(y), x, layer)
@@ -69,14 +69,14 @@ def test_gives_back_ttnn_for_ttnn(device: Any) -> None:
 
 def test_takes_eps_and_width_from_the_layer(device: Any) -> None:
     layer, x = random_layer_norm(width=96, eps=0.5), random_input((4, 96))
-    norm = TtLayerNorm.from_torch(layer, device)
+    norm = TtLayerNorm.from_torch(layer, device=device)
     assert (norm.width, norm.epsilon) == (96, 0.5)
     assert_is_layer_norm(norm(x), x, layer)
 
 
 def test_takes_layers_without_weights(device: Any) -> None:
     x = random_input((4, WIDTH))
-    y = TtLayerNorm.from_torch(nn.LayerNorm(WIDTH, eps=1e-6, elementwise_affine=False), device)(x)
+    y = TtLayerNorm.from_torch(nn.LayerNorm(WIDTH, eps=1e-6, elementwise_affine=False), device=device)(x)
     golden = LayerNormSingleCore.golden(x, None, None, 1e-6)
     torch.testing.assert_close(y, golden.to(torch.bfloat16), rtol=2.0**-7, atol=0)
 
@@ -85,13 +85,13 @@ def test_takes_float32(device: Any) -> None:
     layer, x = nn.LayerNorm(WIDTH, eps=1e-6), random_input((4, WIDTH)).float() * 1.001
     with torch.no_grad():
         layer.bias.copy_(x[0])
-    y = TtLayerNorm.from_torch(layer, device)(x)
+    y = TtLayerNorm.from_torch(layer, device=device)(x)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, layer(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_uploads_weights_once(device: Any) -> None:
-    norm = TtLayerNorm.from_torch(random_layer_norm(), device)
+    norm = TtLayerNorm.from_torch(random_layer_norm(), device=device)
     gamma, beta = norm.gamma, norm.beta
     assert gamma.buffer_address() != beta.buffer_address()
     for tensor in (gamma, beta):
@@ -126,7 +126,7 @@ def _by_load_state_dict(layer: nn.LayerNorm) -> None:
 @pytest.mark.parametrize("change", [_by_copy, _by_data, _by_new_parameter, _by_load_state_dict])
 def test_changed_weights_are_never_stale(device: Any, change: Any) -> None:
     layer, x = random_layer_norm(), random_input((2, WIDTH))
-    norm = TtLayerNorm.from_torch(layer, device)
+    norm = TtLayerNorm.from_torch(layer, device=device)
     before = norm(x)
     change(layer)
     assert_is_layer_norm(norm(x), x, layer)
@@ -134,7 +134,7 @@ def test_changed_weights_are_never_stale(device: Any, change: Any) -> None:
 
 
 def test_has_no_silent_backward(device: Any) -> None:
-    y = TtLayerNorm.from_torch(random_layer_norm(), device)(random_input((2, WIDTH)))
+    y = TtLayerNorm.from_torch(random_layer_norm(), device=device)(random_input((2, WIDTH)))
     assert y.requires_grad, "its weights do"
     with pytest.raises(NotImplementedError, match="no backward"):
         y.sum().backward()
@@ -151,7 +151,7 @@ def test_refuses_weights_that_do_not_fit(device: Any, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"beta must have shape \(128,\).*\(64,\)"):
         TtLayerNorm(128, torch.ones(128), torch.zeros(64), epsilon=1e-6, device=device)
     with pytest.raises(ValueError, match=r"one shape \(W,\), but have \(2, 64\)"):
-        TtLayerNorm.from_torch(nn.LayerNorm((2, 64)), device)
+        TtLayerNorm.from_torch(nn.LayerNorm((2, 64)), device=device)
     with pytest.raises(CheckpointError, match="must hold weight and bias, but holds weight"):
         TtLayerNorm.from_checkpoint(folder, "model.layers.3.input_layernorm", device=device)
 
@@ -163,10 +163,10 @@ from integration import TtLayerNorm, replace_norms
 from tt_device import find_platform
 
 with find_platform("{platform.arch}").open() as device:
-    norm = TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device)
+    norm = TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device=device)
 calls = (
     lambda: norm(torch.ones(2, 64)),
-    lambda: TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device),
+    lambda: TtLayerNorm.from_torch(torch.nn.LayerNorm(64), device=device),
     lambda: replace_norms(torch.nn.Sequential(torch.nn.LayerNorm(64, elementwise_affine=False)), device, fallback=True),
 )
 for call in calls:

@@ -22,7 +22,7 @@ from tests.tensors import (
     WAYS,
     WIDE,
     allocate_like,
-    assert_nearest,
+    assert_equal_but_near_ties,
     errors_of,
     random_input,
     random_weights,
@@ -111,21 +111,21 @@ def test_tilize_untilize_passthrough(device: Any, shape: tuple[int, ...]) -> Non
 def test_mean_computation(device: Any, shape: tuple[int, ...]) -> None:
     x = random_input(shape, offset=3.0)
     mean = x.double().mean(dim=-1, keepdim=True)
-    assert_nearest(run_tap(device, x, Tap.MEAN), mean)
+    assert_equal_but_near_ties(run_tap(device, x, Tap.MEAN), mean)
 
 
 @WAYS
 def test_variance_computation(device: Any, shape: tuple[int, ...]) -> None:
     x = random_input(shape, offset=3.0)
     variance = x.double().var(dim=-1, unbiased=False, keepdim=True)
-    assert_nearest(run_tap(device, x, Tap.VARIANCE), variance)
+    assert_equal_but_near_ties(run_tap(device, x, Tap.VARIANCE), variance)
 
 
 @WAYS
 def test_rsqrt_computation(device: Any, shape: tuple[int, ...]) -> None:
     x = random_input(shape, std=1e-3, offset=0.0)  # so that epsilon counts: it is as large as the variance
     inverse_std = torch.rsqrt(x.double().var(dim=-1, unbiased=False, keepdim=True) + EPSILON)
-    assert_nearest(run_tap(device, x, Tap.INVERSE_STD), inverse_std)
+    assert_equal_but_near_ties(run_tap(device, x, Tap.INVERSE_STD), inverse_std)
 
 
 @WAYS
@@ -133,21 +133,21 @@ def test_standardization(device: Any, shape: tuple[int, ...]) -> None:
     x = random_input(shape)
     ones, zeros = torch.ones(shape[-1]), torch.zeros(shape[-1])
     standardized = LayerNormSingleCore.golden(x, ones, zeros, EPSILON)
-    assert_nearest(run_tap(device, x, Tap.STANDARDIZED), standardized)
+    assert_equal_but_near_ties(run_tap(device, x, Tap.STANDARDIZED), standardized)
 
 
 @WAYS
 def test_gamma_multiply(device: Any, shape: tuple[int, ...]) -> None:
     x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
     scaled = LayerNormSingleCore.golden(x, gamma, torch.zeros_like(beta), EPSILON)
-    assert_nearest(run_layernorm(device, x, gamma, beta, tap=Tap.SCALED), scaled)
+    assert_equal_but_near_ties(run_layernorm(device, x, gamma, beta, tap=Tap.SCALED), scaled)
 
 
 @WAYS
 def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
     x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
     y, golden = run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta)
-    assert_nearest(y, golden, beta)
+    assert_equal_but_near_ties(y, golden, beta)
     assert errors_of(y, golden).pcc >= 0.99999
     reference = torch.nn.functional.layer_norm(
         x.float(), shape[-1:], gamma.float().flatten(), beta.float().flatten(), EPSILON
@@ -188,7 +188,7 @@ def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:
     x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
     y, golden = run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta)
     assert y.shape == x.shape
-    assert_nearest(y, golden, beta)
+    assert_equal_but_near_ties(y, golden, beta)
     assert errors_of(y, golden).pcc >= 0.99999
 
 
@@ -210,7 +210,7 @@ def test_weights_are_optional(
 ) -> None:
     x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
     weights = (gamma if gamma_dtype else None, beta if beta_dtype else None)
-    assert_nearest(run_layernorm(device, x, *weights), LayerNormSingleCore.golden(x, *weights), weights[1])
+    assert_equal_but_near_ties(run_layernorm(device, x, *weights), LayerNormSingleCore.golden(x, *weights), weights[1])
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_float32(
     if dtype == F:  # float32 throughout: a few roundings of 2^-24 each, no TF32 (2^-11) on the way
         assert errors_of(y, golden).relative_norm <= 2.0**-22
     else:
-        assert_nearest(y, golden, beta)
+        assert_equal_but_near_ties(y, golden, beta)
 
 
 @pytest.mark.parametrize("shape", [(2, 1536), (5, 128)], ids=str)
@@ -262,7 +262,7 @@ def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distributi
     x, (gamma, beta) = DISTRIBUTIONS[distribution](shape), random_weights(shape[-1])
     y, golden = run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta)
     # As for the edge cases: a mean of 1e4 is itself rounded in float32.
-    assert_nearest(y, golden, beta, least=0.98 if "1e4" in distribution else 0.99)
+    assert_equal_but_near_ties(y, golden, beta, least=0.98 if "1e4" in distribution else 0.99)
     assert errors_of(y, golden).raw >= 0.99
 
 
@@ -293,8 +293,8 @@ def test_layernorm_properties(
     x, (gamma, beta) = random_input((rows, width), offset, std, dtype=dtype), random_weights(width)
     given_weights = (gamma if weights[0] else None, beta if weights[1] else None)
     golden = LayerNormSingleCore.golden(x, *given_weights, epsilon)
-    errors = errors_of(run_layernorm(device, x, *given_weights, epsilon), golden, given_weights[1])
-    assert errors.scaled <= 1.0, errors
+    y = run_layernorm(device, x, *given_weights, epsilon)
+    assert_equal_but_near_ties(y, golden, given_weights[1], least=0)  # of a float32 row, no element need be equal
 
 
 WEIGHTS: dict[str, Callable[[int], tuple[torch.Tensor, torch.Tensor]]] = {
@@ -311,7 +311,7 @@ WEIGHTS: dict[str, Callable[[int], tuple[torch.Tensor, torch.Tensor]]] = {
 def test_layernorm_weights(device: Any, shape: tuple[int, ...], name: str) -> None:
     x = random_input(shape)
     gamma, beta = (t.to(torch.bfloat16) for t in WEIGHTS[name](shape[-1]))
-    assert_nearest(run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta), beta)
+    assert_equal_but_near_ties(run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta), beta)
 
 
 @WAYS
@@ -329,7 +329,7 @@ def test_layernorm_edge_cases(device: Any, shape: tuple[int, ...], offset: float
     x, (gamma, beta) = random_input(shape, offset, std), random_weights(shape[-1])
     y, golden = run_layernorm(device, x, gamma, beta, epsilon), LayerNormSingleCore.golden(x, gamma, beta, epsilon)
     # At an offset of 1e4 the float32 mean is off by up to 2^-24 of it, which moves a few more elements over a tie.
-    assert_nearest(y, golden, beta, least=0.98)
+    assert_equal_but_near_ties(y, golden, beta, least=0.98)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,9 @@ def test_program_cache(device: Any) -> None:
             held.append(upload(x, device))  # pushes the next call's tensors to other addresses
         else:
             held.pop(0).deallocate()
-        assert_nearest(run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta), beta)
+        assert_equal_but_near_ties(
+            run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta), beta
+        )
         entries.append(device.num_program_cache_entries())
         compilers.append(children_page_faults())
     assert len(set(entries[1:])) == 1, entries
@@ -387,5 +389,7 @@ def test_epsilon_is_no_part_of_the_program(device: Any) -> None:
     x, (gamma, beta) = random_input(NARROW, std=1e-3, offset=0.0), random_weights(NARROW[-1])
     run_layernorm(device, x, gamma, beta, epsilon=1e-6)
     before = device.num_program_cache_entries(), children_page_faults()
-    assert_nearest(run_layernorm(device, x, gamma, beta, 1e-2), LayerNormSingleCore.golden(x, gamma, beta, 1e-2), beta)
+    assert_equal_but_near_ties(
+        run_layernorm(device, x, gamma, beta, 1e-2), LayerNormSingleCore.golden(x, gamma, beta, 1e-2), beta
+    )
     assert (device.num_program_cache_entries(), children_page_faults()) == before

@@ -52,7 +52,7 @@ def test_calls_leave_nothing_behind(
 ) -> None:
     """Calls of all kinds in turn: two norms, single rows and groups, changed weights, refused arguments."""
     layer_norm, rms_norm = nn.LayerNorm(32, dtype=torch.bfloat16), nn.RMSNorm(32, eps=1e-6, dtype=torch.bfloat16)
-    norms = [TtLayerNorm.from_torch(layer_norm, device), TtRMSNorm.from_torch(rms_norm, device)]
+    norms = [TtLayerNorm.from_torch(layer_norm, device=device), TtRMSNorm.from_torch(rms_norm, device=device)]
     inputs = [random_input((1, 32)), random_input((5, 32))]
     expected: dict[int, torch.Tensor] = {}
     end = time.monotonic() + pytestconfig.getoption("soak")
