@@ -4,7 +4,6 @@ Exit code: 0 every bar is reached, 1 one is missed or a result is wrong, 2 bad a
 """
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -145,8 +144,6 @@ def main(
     The model is a lower bound of what a chip takes, good for comparing kernels in the same run. Not in it: the host,
     dispatch, most of the packer, congestion, other cores.
     """
-    logger.remove()
-    logger.add(sys.stderr, format="{message}", level="INFO")
     console = Console(width=max(Console().width, 150))
     cases = _cases(pattern, arch)
     if not cases:

@@ -265,7 +265,7 @@ def _norm_patterns(norms: str, weights: Checkpoint, layer: int) -> list[str]:
     names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
     patterns = [pattern.strip() for pattern in norms.split(",")]
     for pattern in patterns:
-        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # as `find_norms` takes it
+        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # `find_norms`'s rule
             raise CheckpointError(
                 f"{weights.folder}: --norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}"
             )

@@ -6,6 +6,7 @@ import sys
 from enum import IntEnum
 
 import typer
+from loguru import logger
 
 
 class ExitCode(IntEnum):
@@ -20,6 +21,7 @@ def start(app: typer.Typer, *, ends_at_interrupt: bool) -> None:
     """Runs `app` with the process's arguments, and ends the process. The usage line shows the name that was typed.
 
     What simulators and libraries print to file descriptor 1 goes to stderr: stdout has the command's own output alone.
+    What is logged goes to stderr as bare messages, from INFO on.
 
     Args:
         ends_at_interrupt: as `end_at_interrupt`, for a command that opens a device. Else Ctrl-C is a KeyboardInterrupt,
@@ -27,6 +29,9 @@ def start(app: typer.Typer, *, ends_at_interrupt: bool) -> None:
     """
     if ends_at_interrupt:
         end_at_interrupt()
+    if sys.stderr is not None:
+        logger.remove()
+        logger.add(sys.stderr, format="{message}", level="INFO")
     if sys.stdout is not None and sys.stderr is not None:  # either may be closed, as by >&-
         stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
         os.dup2(2, 1)

@@ -30,9 +30,9 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 LARGEST_L1 = 1536 * 1024  # bytes of a Blackhole core's; a Wormhole core has 1464 * 1024
 # In float32 a right formula is within 1e-6 of float64 and a wrong one, or an epsilon that is 1% off, farther than 1e-3.
 MAX_RELATIVE_NORM = 1e-4
-# Share of elements that must be the nearest bfloat16: the right order of rounding misses it in near-ties alone, the
-# wrong one in a quarter of the elements.
-MIN_NEAREST = 0.97
+# Share of elements that must equal the formula, rounded to bfloat16: the right order of rounding misses it in near-ties
+# alone, the wrong one in a quarter of the elements.
+MIN_EQUAL = 0.97
 
 
 def recognize(module: nn.Module) -> Formula:
@@ -179,10 +179,10 @@ def _rounds_before_gamma(module: nn.Module, formula: Formula, weights_dtype: tor
         golden = probe.golden(replace(formula, round_before_gamma=order), x)
         shares[order] = (y == golden.to(torch.bfloat16)).double().mean().item()
     best = max(shares, key=lambda order: shares[order])
-    if shares[best] < MIN_NEAREST:
+    if shares[best] < MIN_EQUAL:
         raise NotANormError(
             f"in bfloat16 it rounds otherwise than the kernels do: {shares[best]:.1%} of its elements are theirs,"
-            f" {MIN_NEAREST:.0%} should be"
+            f" {MIN_EQUAL:.0%} should be"
         )
     return best
 
@@ -231,7 +231,7 @@ def _agrees(y: torch.Tensor, expected: torch.Tensor) -> bool:
         return _worst_row(y.double(), expected) <= MAX_RELATIVE_NORM
     # One more is allowed for narrow rows, of which a single near-tie is a large share.
     others = int((y != rounded).sum())
-    return others <= 1 + (1 - MIN_NEAREST) * y.numel() and _worst_row(y.double(), expected) <= 2.0**-7
+    return others <= 1 + (1 - MIN_EQUAL) * y.numel() and _worst_row(y.double(), expected) <= 2.0**-7
 
 
 def _worst_row(y: torch.Tensor, expected: torch.Tensor) -> float:

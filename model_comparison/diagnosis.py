@@ -18,9 +18,9 @@ from model_comparison.recording import RecordedNorm
 
 # A residual is the distance of an output from a formula, in units of the distance of the formula's correct rounding.
 MAX_RESIDUAL = 1.5  # of an output that the formula explains
-# A formula that explains an output is closer to it than the right formula is, by more than chance: over n elements, n
-# times the relative decrease of the squared residual scatters like chi squared with one degree of freedom. 25 is five
-# standard deviations.
+# A formula that explains an output is closer to it than the right formula is, by more than chance. With residuals r and
+# r_right of n elements, n * (1 - (r / r_right)^2) must exceed 25, the square of five standard deviations: by chance it
+# scatters like chi squared with one degree of freedom.
 MIN_GAIN = 25.0
 # Fitted numbers bring a formula closer by chance. One that fits more (see `_Suspect.fitted`) is preferred only if its
 # residual is less than this part of the other's.

@@ -49,8 +49,12 @@ class Bounds:
     def holds_for_norm(self, errors: Errors) -> bool:
         return errors.pcc >= self.min_pcc and errors.scaled <= self.max_ulp and errors.nearest >= self.min_nearest
 
-    def holds_for_block(self, errors: Errors, noise_floor: float, elements: int) -> bool:
-        """Args: noise_floor: a relative norm, of as many `elements` as `errors` are"""
+    def holds_after_norms(self, errors: Errors, noise_floor: float, elements: int) -> bool:
+        """Whether it holds for what follows from norms: their outputs against HuggingFace's, scores, the block.
+
+        Args:
+            noise_floor: a relative norm, of as many `elements` as `errors` are
+        """
         most = self.max_floors * (1 + MAX_SIGMAS / elements**0.5) * noise_floor
         return errors.pcc >= self.min_pcc and errors.relative_norm <= most
 
@@ -218,7 +222,7 @@ def _against_huggingface(
     if errors is None or noise is None:
         return Verdict(name, "HuggingFace", shape, errors, torch.nan, launches, False)
     elements = reference.numel() if of_device is None else reference[of_device].numel()
-    holds = launches > 0 and bounds.holds_for_block(errors, noise.relative_norm, elements)
+    holds = launches > 0 and bounds.holds_after_norms(errors, noise.relative_norm, elements)
     return Verdict(name, "HuggingFace", shape, errors, noise.relative_norm, launches, holds)
 
 

@@ -240,8 +240,8 @@ def timelines(cycles: list[dict[str, Any]]) -> Figures:
 
 def _timeline(figure: Figure, launch: dict[str, Any], place: tuple[float, float]) -> None:
     """One lane for each CB. Args: place: left and width, as fractions of the figure"""
-    held = {cb: steps for cb, steps in launch["cbs"].items() if steps}
-    for lane, (cb, steps) in enumerate(held.items()):
+    held = {cb: changes for cb, changes in launch["cbs"].items() if changes}
+    for lane, (cb, changes) in enumerate(held.items()):
         height = 0.7 / len(held)
         axes = figure.add_axes((place[0], 0.15 + (len(held) - 1 - lane) * height, place[1], height * 0.82))
         edge = 0
@@ -252,7 +252,7 @@ def _timeline(figure: Figure, launch: dict[str, Any], place: tuple[float, float]
                 axes.annotate(
                     phase, ((start + edge) / 2, 1.04), xycoords=("data", "axes fraction"), ha="center", size=7
                 )
-        at, pages = zip(*steps, strict=True)
+        at, pages = zip(*changes, strict=True)
         axes.fill_between(
             [0, *at, launch["cycles"]], [0, *pages, pages[-1]], step="post", color=RIGHT, alpha=0.75, lw=0
         )

@@ -132,7 +132,7 @@ class Recording:
             raise RecordingError(f"{path}: can't read it as a recording of --save ({error})") from error
 
     def _runs(self) -> dict[str, Run]:
-        """By their keys in the file."""
+        """By their keys in the file. Schema 1 calls the float32 run "exact"."""
         runs = {"reference": self.reference, "exact": self.float32, "result": self.result}
         return {kind: run for kind, run in runs.items() if run is not None}
 

@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 UV_VERSION=0.13.9
 UV=${XDG_CACHE_HOME:-$HOME/.cache}/tt-deepseek-norms/uv-$UV_VERSION
 STAMP=.venv/made-from
-source tt_device/toolchain/stock-gcc.env # GXX, PICOLIBC, HOST_CXX, DEBIAN_PACKAGES (g++ for its C++ headers), SYSTEM_SFPI
+source tt_device/toolchain/stock-gcc.env # GXX, PICOLIBC, HOST_CXX, APT_INSTALL, DEBIAN_PACKAGES, SYSTEM_SFPI
 
 main() {
     if has_compiler && is_fresh; then return; fi
@@ -44,7 +44,7 @@ has_compiler() {
 
 install_compiler() {
     has_root || die "the RISC-V compiler is missing, and only root can install it: type
-    sudo apt-get update && sudo apt-get install -y $DEBIAN_PACKAGES
+    $APT_INSTALL $DEBIAN_PACKAGES
 and run make again"
     apt_install $DEBIAN_PACKAGES || die "apt-get could not install $DEBIAN_PACKAGES"
 }
@@ -115,7 +115,7 @@ python_with_pip() {
         fi
     done
     die "no python3 with pip: type
-    sudo apt-get install -y python3-pip
+    $APT_INSTALL python3-pip
 and run make again"
 }
 

@@ -1,6 +1,8 @@
 """How commands start: one way for a script, `python -m` and an installed entry point. No device is needed."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common.command import ExitCode
 from tests.child import PATIENCE, REPOSITORY
 
 ENTRY_POINTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
@@ -47,6 +50,19 @@ def test_the_usage_of_a_module(module: str) -> None:
     done = run("-m", module, "--help")
     assert done.returncode == 0, done.stderr
     assert f"Usage: python -m {module} [OPTIONS]" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["compare_block.py", "measure_accuracy.py", "sweep_norms.py"])
+def test_no_device_is_one_line(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(tmp_path / "nowhere"))
+    done = run(REPOSITORY / "scripts" / script)
+    assert done.returncode == ExitCode.NO_DEVICE
+    assert re.fullmatch(rf"error: TT_METAL_SIMULATOR={tmp_path}/nowhere.*\n", done.stderr)
+
+
+def test_the_guard_ends_a_process_with_the_code_for_no_device() -> None:
+    """Its signal's handler is `_exit`, which takes the signal's number."""
+    assert signal.SIGQUIT == ExitCode.NO_DEVICE
 
 
 def test_stdout_has_the_commands_own_output_alone() -> None:

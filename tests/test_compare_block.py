@@ -1,6 +1,7 @@
 """The comparison of a block: what holds, what it finds, and scripts/compare_block.py as a user runs it."""
 
 import gzip
+import inspect
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from commands.compare_block import main
+from commands.compare_block import _norm_patterns, main
 from integration import NormError, Replacement, TtNorm, find_norms, replace_norms
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
 from model_comparison.block import Block, Choice, NormActivation, Run
 from model_comparison.choices import Flips, needed_move
 from model_comparison.collect import collect, default_tokens
-from model_comparison.judge import Comparison, judge
+from model_comparison.judge import Bounds, Comparison, judge
 from model_comparison.metrics import compare
 from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.report import read_report
@@ -35,7 +36,7 @@ from tests.child import PATIENCE, wait_for
 from tests.small import SMALL, SMALL_V3
 from tests.tensors import hidden_states, upload
 from tt_device import Platform
-from weights_tools import Checkpoint, write_synthetic
+from weights_tools import Checkpoint, CheckpointError, write_synthetic
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_block.py"
 V3_NORMS = ["input_layernorm", "self_attn.q_a_layernorm", "self_attn.kv_a_layernorm", "post_attention_layernorm"]
@@ -499,6 +500,31 @@ def test_a_norm_that_is_not_there_is_named_at_once() -> None:
     assert run.returncode == 2, run.stderr
     assert "--norms 'q_norm' matches no norm of layer 3, which has input_layernorm, self_attn." in run.stderr
     assert not re.search(r"\| +(transformers|ttnn)$", run.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("bound", fields(Bounds), ids=lambda bound: bound.name)
+def test_help_tells_the_default_of_a_bound(bound: Field[float]) -> None:
+    """It can't be read from `Bounds`: importing torch would make `--help` take seconds."""
+    (option,) = inspect.signature(main).parameters[bound.name].annotation.__metadata__
+    _, _, told = option.help.removesuffix(".").partition("default: ")
+    assert bound.default == (2**0.5 if told == "sqrt(2)" else float(told))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["k_norm", "*", "*_a_*", "self_attn.*", "indexer.k_norm", "?_norm", "norm", "n.k_norm", "", "*.k_norm"]
+)
+def test_norms_takes_globs_as_find_norms_does(folders: dict[str, Path], block: Block, pattern: str) -> None:
+    """It is refused before anything slow is imported, so by a rule of its own."""
+    taken = True
+    try:
+        _norm_patterns(pattern, Checkpoint(folders["v32"]), 3)
+    except CheckpointError:
+        taken = False
+    if taken:
+        assert find_norms(block.layer, pattern)
+    else:
+        with pytest.raises(NormError, match="matches no norm"):
+            find_norms(block.layer, pattern)
 
 
 def test_model_must_be_the_checkpoints(invoke: Invoke, folders: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""What the docs tell to type works: each command and each snippet of Python is run, each link leads somewhere."""
+"""What the docs tell to type works: each command and snippet of Python is run, each link and path leads somewhere."""
 
 import re
 import shlex
@@ -16,6 +16,7 @@ from tests.small import SMALL
 from weights_tools import write_synthetic
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = [path.parent for path in ROOT.glob("*/py.typed")] + [ROOT / "scripts", ROOT / "tests"]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("micro_ops/**/*.md"))]
 
 
@@ -87,8 +88,38 @@ def test_snippet(file: str, code: str, device: Any, checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-        assert "://" in target or (path.parent / target).exists(), target
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(path: Path) -> set[str]:
+    """Of a Markdown file's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_paths_are_there(path: Path) -> None:
+    """As given from the root or from the text's own folder; the tail of a path, as in `plan.py`, below any package."""
+    named = {name for name in paths(path.read_text()) if not any((top / name).exists() for top in (ROOT, path.parent))}
+    lacking = {name for name in named if not any(any(folder.rglob(name)) for folder in FOLDERS)}
+    assert not lacking
+
+
+def paths(text: str) -> set[str]:
+    """What looks like a path of ours, in prose, links, commands and drawings: the name of a source or text, or what is
+    in backticks and begins with one of our folders. Code names what it includes or imports; a compiler sees to that.
+    """
+    text = re.sub(r"^```\w+\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    suffixes = "|".join(sorted(suffix[1:] for suffix in SOURCES | {".md"}))
+    files = re.findall(rf"(?<![\w./~<>-])[\w.-]+(?:/[\w.+-]+)*\.(?:{suffixes})\b(?![./-]\w)", text)
+    tops = "|".join(sorted({folder.relative_to(ROOT).parts[0] for folder in FOLDERS}))
+    return {*files, *re.findall(rf"`((?:{tops})/[\w./-]*)`", text)}
 
 
 def test_an_sdist_holds_what_its_readme_shows(tmp_path: Path) -> None:
@@ -106,8 +137,7 @@ def test_an_sdist_holds_what_its_readme_shows(tmp_path: Path) -> None:
 
 
 def test_each_source_file_names_its_licence() -> None:
-    folders = [path.parent for path in ROOT.glob("*/py.typed")] + [ROOT / "scripts", ROOT / "tests"]
-    sources = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES]
+    sources = [path for folder in FOLDERS for path in folder.rglob("*") if path.suffix in SOURCES]
     assert len(sources) > 120
     lacking = [path for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:300]]
     assert lacking == []

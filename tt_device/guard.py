@@ -5,7 +5,7 @@ a pipe on which the owner's heartbeat thread writes; its standard error is the o
 
 While ttnn waits for a device it waits for ever. Some of its calls hold the GIL meanwhile, and the heartbeat stops;
 from others the heartbeat reports that a thread is still in the same call. Both are silence here. Silence alone proves
-nothing, since compiling and simulating may last. What ends in a verdict is
+nothing, since compiling and simulating may last. A reason to end the owner is
 
 - a simulator that has ended, after 2 s, while the device is open or the owner is silent;
 - a deadlock that the simulator reports twice running, in which some core waits for something other than a launch
@@ -16,7 +16,7 @@ nothing, since compiling and simulating may last. What ends in a verdict is
 - `timeout` seconds in which the simulator is stopped, or computes without reading what it is told;
 - ten times `timeout` of silence, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
 
-A verdict is printed and ends the owner with exit code 3. However the owner ends, the simulator is ended after it.
+The reason is printed, and the owner ends with exit code 3. However the owner ends, the simulator is ended after it.
 """
 
 import os
@@ -45,13 +45,13 @@ WAITING_CORE = re.compile(r"  (tile=\(\d+, \d+\) )?[A-Z]+[0-9]*: (?!parked in a 
 def main() -> None:
     run, timeout, owner, owner_fd, banner = sys.argv[1:]
     watch = Watch(Path(run), float(timeout), int(owner), int(owner_fd))
-    verdict = watch.until_owner_ends()
-    if verdict:
-        _report(verdict, Path(run), banner)
+    reason = watch.until_owner_ends()
+    if reason:
+        _report(reason, Path(run), banner)
         _end_owner(int(owner_fd))
     if not watch.ending and sys.stderr.isatty():
         print(SHOW_CURSOR, end="", file=sys.stderr, flush=True)  # a progress bar may have hidden it
-    _end_run(Path(run), wait=watch.ending and not verdict)
+    _end_run(Path(run), wait=watch.ending and not reason)
 
 
 class Watch:
@@ -96,8 +96,8 @@ class Watch:
             has_read = read != (read := self.simulator.messages_read())
             self.lifeless = 0.0 if has_compiled or has_read else self.lifeless
             self.simulator_deaf = 0.0 if has_read or self.simulator.is_idle() else self.simulator_deaf + step
-            if verdict := self.verdict():
-                return verdict
+            if reason := self.reason_to_end():
+                return reason
 
     def hear(self, message: bytes) -> None:
         for word in (message[i : i + 1] for i in range(len(message))):
@@ -108,7 +108,7 @@ class Watch:
             elif word == HEARTBEAT:
                 self.silence = self.lifeless = 0.0
 
-    def verdict(self) -> str | None:
+    def reason_to_end(self) -> str | None:
         simulator = self.simulator
         waited_for = self.open or self.silence >= DEAD_SIMULATOR_SECONDS
         if self.simulator_ended >= DEAD_SIMULATOR_SECONDS and waited_for and not self.ending:
@@ -231,9 +231,9 @@ def _stat(pid: int) -> list[str]:
     return ["Z", *["0"] * 14]
 
 
-def _report(verdict: str, run: Path, banner: str) -> None:
+def _report(reason: str, run: Path, banner: str) -> None:
     log = run / "simulator.log"
-    lines = [f"tt_device: {verdict}", f"  device: {banner}"]
+    lines = [f"tt_device: {reason}", f"  device: {banner}"]
     if log.is_file():
         kept = run.parent.parent / "logs" / f"simulator-{run.name}.log"
         kept.parent.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ GXX = STOCK["GXX"]
 MIN_GXX = 12  # Debian 12's, the oldest that the stand-in was tried with
 PICOLIBC = Path(STOCK["PICOLIBC"])
 HOST_CXX = Path(STOCK["HOST_CXX"])  # the standard library's headers, which Debian's RISC-V GCC comes without
-APT_LINE = f"sudo apt-get install -y {STOCK['DEBIAN_PACKAGES']}"
+APT_LINE = f"{STOCK['APT_INSTALL']} {STOCK['DEBIAN_PACKAGES']}"
 
 
 @dataclass(frozen=True)
