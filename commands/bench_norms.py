@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Measure our norms in simulated cycles, beside ttnn's own and beside the lower bound that the cost model sets.
 
 Exit code: 0 every bar is reached, 1 one is missed or a result is wrong, 2 bad arguments or files, 3 no usable device.

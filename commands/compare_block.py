@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Compare a DeepSeek decoder layer with its norms on a Tenstorrent device and on the CPU.
 
 Exit code: 0 all holds, 1 something fails, 2 bad arguments or files, 3 no usable device.

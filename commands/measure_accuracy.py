@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Measure the errors of our norms beside ttnn's own, as the table in docs/accuracy.md."""
 
 from itertools import product

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Try every norm class and every small model of the installed transformers on the device, as docs/norm_classes.md."""
 
 import inspect

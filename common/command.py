@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """How a command starts and how it ends: the same for scripts/NAME.py, `python -m NAME` and an installed NAME."""
 
 import os

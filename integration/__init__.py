@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Norm layers on a Tenstorrent device as torch modules, and their replacement in a HuggingFace model."""
 
 from integration.find import FoundNorm, NormError, NormPlan, find_norms

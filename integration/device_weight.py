@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Tensors on the device: a weight's copy that follows the weight, and the upload."""
 
 import torch

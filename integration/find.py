@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Finds the norms of a model graph.
 
 >>> print(find_norms(model, exclude="k_norm", layers=range(3)))  # doctest: +SKIP

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What `TtLayerNorm` and `TtRMSNorm` share: how they are made, and a call from its arguments to the op and back."""
 
 import inspect

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Trying a module on the CPU: a twin with weights that tell, and what it is called with."""
 
 import copy

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What a norm module computes, found by trying it: no list of models, no trust in names.
 
 A module is run on the CPU with random weights, and its output is compared with the formulas that the kernels know:

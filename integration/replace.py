@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Puts the device's norms in the place of a model's.
 
 >>> with replace_norms(model, device, exclude="k_norm", layers=range(3)) as replaced:  # doctest: +SKIP

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """`TtRMSNorm`: an RMSNorm whose forward runs on a Tenstorrent device."""
 
 import torch

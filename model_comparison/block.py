@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """HuggingFace's DeepSeek-V3 or V3.2 decoder layer, built from a checkpoint, and what is recorded as it runs."""
 
 from collections.abc import Callable, Iterable

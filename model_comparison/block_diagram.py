@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The diagram of the block: its data flow, with the verdicts at each place."""
 
 from typing import Any

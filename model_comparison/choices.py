@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Tokens whose choice came out otherwise than HuggingFace's: how many, and whether rounding explains it."""
 
 from dataclasses import dataclass

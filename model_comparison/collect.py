@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Runs a block three times on the same input: in bfloat16 with HuggingFace's norms (the reference), in float32 with the
 same weights, and in bfloat16 with the chosen norms on the device (the result).
 """

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What kind of fault a norm's output looks like: which wrong formula gives it, and how well.
 
 Each known fault is a formula of its own, evaluated in float64. It explains an output that is hardly farther from it

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What all figures of a report share: colours, and their two forms, SVG that takes the page's text colour and PNG to be
 pasted elsewhere."""
 

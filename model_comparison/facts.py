@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What a report tells about a run beside its comparison: where it came from, and the cycles of its launches."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Judges a recording: each norm against float64, and all that follows from norms against HuggingFace's bfloat16 run.
 
 The distance of HuggingFace's bfloat16 run from its float32 run is what bfloat16 itself costs: the noise floor. The

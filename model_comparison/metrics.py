@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """How far a result is from its reference.
 
 No single figure tells: PCC is blind to scale and offset, a norm hides a single bad element, and where terms cancel,

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The figures of one norm: its output against float64, and what its launch did in its cycles."""
 
 from collections.abc import Callable

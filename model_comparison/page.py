@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """A report as files: one page that opens offline, report.json, and the figures as PNG."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What a comparison looks at, kept so that it can be judged again: the tensors of all runs of a block, in one file.
 
 The file is safetensors. Its tensors are `<run>/<activation>/<what>`, as in `result/input_layernorm/output`, and

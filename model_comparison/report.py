@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The content of a comparison's report, which report.json holds and the page shows.
 
 `report.json` has these keys; a figure that is not finite is null:

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 # setup.sh          makes .venv from requirements.lock, and sees to a RISC-V compiler. `make` calls it before its targets.
 # setup.sh browser  sees to Chromium, in which the tests open the report's page. `make test` calls it.
 # setup.sh lock     writes requirements.lock from pyproject.toml, keeping the versions that still fit.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Processes of their own, for tests of how a process that opens a device ends."""
 
 import os

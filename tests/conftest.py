@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """One device a session, for every test that asks for it; pytest's header says which. Counts of cases, at the end."""
 
 from collections import Counter

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Spoils small checkpoints at random, reads them, and holds what was read to an independent reading of the same bytes.
 
 `python -m tests.fuzz_files FOLDER FIRST LAST` runs the cases of these numbers in FOLDER; the number is the seed.

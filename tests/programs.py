@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Programs that tests launch beside the op's own, of kernels in tests/kernels, on core (0, 0)."""
 
 from dataclasses import replace

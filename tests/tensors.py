@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Norms in tests: what goes into them and into a layer, a launch of the op, and what must come out."""
 
 from typing import Any

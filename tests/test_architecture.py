@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Which package may import which. Imports run in one direction, so that each part can be used and tested alone."""
 
 import ast

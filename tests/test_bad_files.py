@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Bad files end in one line that says which file, what is wrong and what to do. No device is needed."""
 
 import json

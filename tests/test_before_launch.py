@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Whatever the op can't serve is one error that names the argument, before anything is uploaded, compiled or allocated.
 
 `generic_op` checks nothing: what gets past us hangs a chip or writes over another tensor.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """scripts/bench_norms.py: cycles of launches, and the figures that are made of them."""
 
 import json

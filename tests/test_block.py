@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The reference block: HuggingFace's own bits, experts read as they are needed, what is recorded. No device."""
 
 import weakref

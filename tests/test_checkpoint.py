@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints are read tensor by tensor, with float8 and MTP layers; what is broken says so. No device is needed."""
 
 import json

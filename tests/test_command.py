@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """How commands start: one way for a script, `python -m` and an installed entry point. No device is needed."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The comparison of a block: what holds, what it finds, and scripts/compare_block.py as a user runs it."""
 
 import gzip

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The ground under ttnn: what is chosen, that nothing hangs, and that nothing is left behind.
 
 The tests that open a device do so in processes of their own, since they end badly on purpose.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What the docs tell to type works: each command and snippet of Python is run, each link and path leads somewhere."""
 
 import re

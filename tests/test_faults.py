@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Faults from outside at any time: kills, Ctrl-C, full and read-only disks, two at once. The next run always works.
 
 Writers of checkpoints that are killed or meet a full disk are in test_bad_files.py, a device that fails under a run in

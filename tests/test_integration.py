@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """TtLayerNorm as a module: what it takes and gives, its weights on the device, and what it refuses."""
 
 import os

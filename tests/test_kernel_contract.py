@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """CBs that would deadlock the kernels never reach a device, and the kernels' own asserts stop what did."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The LayerNorm micro-op, by the steps of its plan. Device tests run the real kernels and look at what they wrote."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Ten thousand calls leave the device's memory and the host's where they were after the first hundred."""
 
 import ctypes

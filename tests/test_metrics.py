@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The measures themselves, on errors of known size."""
 
 import math

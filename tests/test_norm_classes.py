@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Every norm class of the installed transformers: recognized or refused as docs/norm_classes.md says, and right."""
 
 import re

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Nothing that comes with a checkpoint is executed: no pickle, no code beside the weights. No device is needed."""
 
 import ast

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """recognize: what a norm module computes, found by trying it. On the CPU alone."""
 
 from collections.abc import Callable

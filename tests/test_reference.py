@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """reference.py gives the kernels' bits, so that who has read the one has read the other."""
 
 from typing import Any

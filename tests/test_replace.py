@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """find_norms and replace_norms: any model's norms, found by what they compute and replaced in place."""
 
 import copy

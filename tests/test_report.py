@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What is kept of a comparison, what kind of fault it names, and its report: data, page and terminal. No device: the
 results are HuggingFace's run with norms that are rounded from float64, or edited."""
 

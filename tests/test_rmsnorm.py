@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """RMSNorm: the LayerNorm kernels without mean and beta, and its module beside transformers' own."""
 
 from pathlib import Path

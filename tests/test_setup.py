@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Set-up: the lock serves from any mirror and answers pyproject.toml; a finished set-up costs nothing."""
 
 import fcntl

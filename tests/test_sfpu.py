@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What the compiler stand-in makes of SFPU code, run on the device and held against torch; and what it refuses.
 
 A Dest tile is 32 vectors of 32 lanes (four rows of eight); references work on float32 tensors (32 vectors, 32 lanes).

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """NaN, infinities and numbers too large to square: a row that holds one comes out bad as a whole, its neighbours as if
 it were not there. No such row gives a number that could be taken for a result."""
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic checkpoints: transformers finds every weight in them; they are whole or not there; no device is needed."""
 
 import hashlib

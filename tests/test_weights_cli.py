@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """`python -m weights_tools` and what it calls: list, inspect, extract, verify, make. No device is needed."""
 
 import hashlib

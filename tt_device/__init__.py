@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Gets a Tenstorrent device for ttnn: a card, or a simulated chip where there is none.
 
     from tt_device import find_platform

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Simulated cycles of each launch, by wolfpine's cost model.
 
 The model takes its figures from Tenstorrent's ISA documentation and tt-metal's measurements where they give any, and

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The process that watches over one that has a device open (its owner), so that nothing hangs or is left behind.
 
 Run by file path, with the standard library alone, so that it stands within a tenth of a second. Its standard input is

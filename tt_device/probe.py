@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """wolfpine's server with probes: writes when each launch starts and ends, and what goes through its circular buffers.
 
 `cycles.py` has it started in place of wolfpine's own server: `python probe.py ARCH FILE`. It runs in the simulator's

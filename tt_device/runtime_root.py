@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The compiler for ttnn's kernels, and the folder in which ttnn looks for it.
 
 ttnn compiles for the chip with Tenstorrent's SFPI compiler, which its wheel does not bring. Where SFPI is installed it

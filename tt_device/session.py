@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The life of an open device: its environment, its run folder, its guard.
 
 ttnn reads its settings when a process opens a device for the first time, and lets go of the simulator only when the

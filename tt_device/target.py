@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What a session opens: a part of what is known of a platform, so that the session need not know how it was chosen."""
 
 from dataclasses import dataclass

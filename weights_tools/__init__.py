@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints on disk: reads DeepSeek weights tensor by tensor, and makes synthetic ones. Knows no device.
 
 >>> from weights_tools import Checkpoint, write_synthetic

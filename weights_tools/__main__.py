@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """`python -m weights_tools`: look into a checkpoint, take the norms out of one, check one, make one."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The tensors that a DeepSeek-V3 or V3.2 checkpoint holds: key, shape and type, from the sizes in its config.json.
 
 The one list of them: `synthetic` writes it, `verify` holds a checkpoint to it. Key names and types follow

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """A safetensors checkpoint folder, read lazily: a shard is opened when one of its tensors is asked for, and not before.
 
 The layout is HuggingFace's: `config.json`, and either `model.safetensors.index.json` naming the shard of each key, or

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Copies tensors of a large checkpoint, by default the norms, into one small file that says where they are from."""
 
 import fnmatch

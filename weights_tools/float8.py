@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """float8_e4m3 matrices as DeepSeek's checkpoints hold them: one float32 scale for each scale block of 128x128 weights.
 
 The scales are stored beside their matrix, as `<key>_scale_inv`: a value is the float8 times the scale of its block.

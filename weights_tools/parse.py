@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """JSON files and safetensors headers, checked before their content is used.
 
 safetensors itself refuses offsets that overlap, leave holes or end outside the file, and headers that are no JSON. This

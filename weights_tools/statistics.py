@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What a weight's values look like, without a second copy of a large one."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic checkpoints in DeepSeek's layout, with seeded weights: a small one, or single layers of the full size.
 
 What they hold is listed in `architecture`. The weights of norms spread as reported of the trained models.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """Holds a checkpoint to its config.json: every tensor that the architecture calls for, and no other."""
 
 from collections.abc import Callable, Iterator

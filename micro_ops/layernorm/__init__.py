@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """LayerNorm and RMSNorm as `ttnn.generic_op`s with kernels of their own."""
 
 from micro_ops.layernorm.arguments import LayerNormArgumentError

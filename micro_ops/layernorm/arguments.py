@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """What the ops take, and the refusal of all else before anything is compiled, launched or allocated."""
 
 import math

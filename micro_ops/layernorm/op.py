@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """LayerNorm and RMSNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
 
 arguments.py refuses what can't be served, plan.py lays the launch out, program.py describes it to ttnn, kernels/ has

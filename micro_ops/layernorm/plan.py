@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """How a launch is laid out: which core does which rows and columns, in what portions, through which circular buffers.
 
 A plan is a value: nothing here asks a device, so plans are made, compared and tested without one. It knows the

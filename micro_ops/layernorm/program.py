@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """A plan's program: the descriptors of its CBs and kernels, with their compile-time and runtime arguments."""
 
 import struct

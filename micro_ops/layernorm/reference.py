@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
 """The kernels' arithmetic without the machine: bfloat16 LayerNorm and RMSNorm in torch, to the kernels' bits.
 
 The two functions are the algorithm; those below them are how the chip adds. Each operation is the kernels', in their

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Compute of the semaphores' test: what an earlier kernel left of MATH_PACK and PACK_DONE.
 //
 // CB contract: pushes cb_out, one page -> sfpu_writer.cpp. Word 0 and 1: whether MATH_PACK and PACK_DONE are at their

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Compute (TRISC0-2) of the SFPU tests: one SFPU operation on each pair of tiles (a, b).
 //
 // CB contract, in pages of one tile:

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Reader (NCRISC) of the SFPU tests: DRAM pages, one tile each, into one CB.
 //
 // CB contract: pushes cb_in, `pages` pages, one after another -> sfpu_compute.cpp

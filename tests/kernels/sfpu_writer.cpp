@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Writer (BRISC) of the SFPU tests: pages of one CB, one tile each, to DRAM.
 //
 // CB contract: pops cb_out, `pages` pages, one after another <- sfpu_compute.cpp

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // What host and kernels agree on.
 //
 // Runtime arguments by name: the host passes the position of `name` as the compile-time argument `arg_<name>`. Its

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Compute (TRISC0-2): LayerNorm, or RMSNorm where `subtract_mean` is off, of one group of rows (dest.h) after another.
 //
 // A page of the input's, gamma's and beta's CBs is a piece of a row (dest.h), one of cb_output is a tile's 1,024

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // How the three compute threads share Dest, and how they hand its parts to one another.
 //
 // Dest holds 512 rows of 16 float32. 8 of its rows, 128 consecutive elements of a row of the input, are a half face:

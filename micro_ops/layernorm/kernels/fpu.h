@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // What the FPU does: it adds bfloat16 rows up, copies them to Dest, and multiplies them by gamma.
 //
 // bfloat16 passes SrcA and SrcB unchanged, and the FPU accumulates in float32 in Dest: it rounds both terms to float32's

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The math thread: LayerNorm's arithmetic on the SFPU, in float32, over what lies in Dest (dest.h).
 #pragma once
 

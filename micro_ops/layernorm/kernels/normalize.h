@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The result of a section's rows: in bfloat16 x * (1 / std) - mean / std, in float32 (x - mean) * (1 / std); times
 // gamma, plus beta.
 #pragma once

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The pack thread: rounds each normalized section to the output's dtype, and frees it. It waits for room in cb_output,
 // then for `normalized`, a section with results; it gives `free_sections`.
 //

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Reader (NCRISC): row-major sticks from DRAM into L1.
 //
 // CB contract, in pages of one piece (compute.cpp):

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // A group's statistics: from the sums of its rows, which the FPU made of bfloat16 and the SFPU makes of float32, to each
 // row's mean and 1 / std.
 #pragma once

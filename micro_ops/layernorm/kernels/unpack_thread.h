@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The unpack thread: brings x, gamma and beta into Dest, and adds up the next group's x and x^2 between two steps.
 //
 // It issues the FPU's instructions, too. The math thread then issues those of the SFPU alone, whose number decides the

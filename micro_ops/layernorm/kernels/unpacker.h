@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The two unpackers: where they read from, where they write to. Unpacker 0 brings operands to SrcA or to Dest, unpacker 1
 // to SrcB.
 #pragma once

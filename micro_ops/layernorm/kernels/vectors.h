@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // SFPU vectors: where they lie in Dest, and what sums, spreads and loads them.
 //
 // An SFPU vector is 32 lanes: four rows of Dest, of which it takes the eight even columns or the eight odd ones. A half

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Writer (BRISC): row-major sticks from L1 to DRAM.
 //
 // CB contract, in pages of a tile's 1,024 elements:

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // SFPI, the C++ interface of the Tensix SFPU, for a stock RISC-V GCC.
 //
 // Names and meaning follow Tenstorrent's public SFPI API; the code is our own and covers what ttnn's norm kernels,

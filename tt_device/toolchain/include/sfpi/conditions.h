@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Conditions, and v_if: blocks whose assignments reach only the lanes in which a condition holds.
 //
 // The SFPU has one lane predicate and a stack of them. SFPSETCC narrows the predicate to the enabled lanes in which one

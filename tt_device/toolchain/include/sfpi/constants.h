@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Field values of SFPU instructions, under the names that SFPI gives them: ttnn's kernels use them in raw TTI_SFP*.
 #pragma once
 

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Arithmetic and logic on vectors, Dest, constant registers and scalars.
 #pragma once
 

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // One function an SFPU instruction, on LREGs that GCC allocates.
 //
 // Why GCC's own register copies are right under a lane predicate (v_if):

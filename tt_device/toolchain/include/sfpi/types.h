@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Vector types, the registers that hold vectors outside the LREGs (Dest, the constant registers), and the implicit
 // conversions among them.
 #pragma once

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
 // What this stand-in has no translation for, and refuses. ttnn's headers mention much of it in code that most kernels
 // never reach; a kernel that does reach it fails to build, with the text given here.
 #pragma once
