@@ -15,7 +15,7 @@ from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
     CB_INPUT,
-    CB_OUTPUT,
+    CB_NAMES,
     GROUPS_IN_FLIGHT,
     HALF_FACE_ELEMENTS,
     RING_GROUPS,
@@ -26,7 +26,7 @@ from micro_ops.layernorm.plan import (
 )
 
 KERNELS = Path(__file__).parent / "kernels"
-CB_ARGUMENTS = {"cb_input": CB_INPUT, "cb_gamma": CB_GAMMA, "cb_beta": CB_BETA, "cb_output": CB_OUTPUT}
+CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
 
 
 class Tap(StrEnum):
