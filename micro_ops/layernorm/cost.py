@@ -67,27 +67,25 @@ class Split:
 def estimate(costs: Costs, split: Split) -> float:
     """Cycles from the launch to its end.
 
-    The longest of two: what the busiest core does, one thing after another, and what the busiest bank of DRAM does.
+    DRAM and the cores work side by side. So it is the longer of two: all that the busiest bank serves; or what it
+    serves until the last core has its first group, and then what that core does.
     """
-    groups = math.ceil(split.rows / split.group_rows)
-    busiest = math.ceil(groups / split.teams)
+    rounds = math.ceil(math.ceil(split.rows / split.group_rows) / split.teams)  # groups of the busiest core
     slow = split.row_bytes / split.width / 2  # float32 passes everything twice as long
-    bank = (math.ceil(split.rows / costs.banks) * 2 * split.row_bytes + split.weight_bytes) / costs.bank_rate
-    first_row = split.row_bytes / costs.bank_rate
-    own_width = split.width / split.team_size
+    reads = math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
+    bank = 2 * reads + split.weight_bytes / costs.bank_rate / costs.banks
+    rows = min(split.rows, split.group_rows)
+    sums = rows * slow * split.width / costs.sum_rate
     if split.group_rows == 1:
-        group = slow * (split.width / costs.sum_rate * (busiest > 1) + own_width / costs.row_rate) + costs.statistics
-        first = max(first_row, slow * split.width / costs.sum_rate)
+        results = slow * split.width / split.team_size / costs.row_rate
+        core = sums + costs.statistics + results + (rounds - 1) * (results + costs.statistics)
     else:
-        rows = min(split.rows, split.group_rows)
-        group = slow * rows * split.width / costs.group_rate + costs.statistics
-        first = rows * slow * split.width / costs.sum_rate
-    core = first + busiest * group
+        core = sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
     if split.team_size > 1:
         core += costs.multicast
     if weights_are_multicast(costs, split):
-        core += costs.multicast / 4
-    return costs.launch + costs.read + max(core, bank) + costs.finish
+        core += costs.multicast
+    return costs.launch + costs.read + max(reads / rounds + core, bank) + costs.finish
 
 
 def weights_are_multicast(costs: Costs, split: Split) -> bool:

@@ -7,7 +7,6 @@ operands' shapes, dtypes and layout, not what is computed of them. cost.py says 
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -72,11 +71,13 @@ class Chip:
         """The core's NoC coordinates."""
         return self.noc_x[core[0] - self.origin[0]], self.noc_y[core[1] - self.origin[1]]
 
-    def teams(self, size: int) -> Iterator[tuple[Core, ...]]:
-        """The cores in teams of `size`: neighbours in a row, with nothing between them that is no core.
+    def teams(self, size: int, count: int) -> list[tuple[Core, ...]]:
+        """`count` teams of `size` cores, or as many as there are: neighbours in a row, with nothing between that is no
+        core.
 
-        Row by row, so that few teams have many columns of the NoC, whose links to DRAM are the narrowest place; and in
-        each row at the same columns, so that equal places of teams make rectangles.
+        What comes from DRAM shares the NoC's links with all that goes to its column, what goes there with all that
+        comes from its row. So the teams make a square, as far as may be; and those in a row stand at the same columns
+        as those in another, so that equal places of teams make rectangles.
         """
         starts, x = [], 0
         while x + size <= len(self.noc_x):
@@ -85,12 +86,14 @@ class Chip:
                 x += size
             else:
                 x += 1
-        for y in range(len(self.noc_y)):
-            for start in starts:
-                yield tuple((start + member, self.origin[1] + y) for member in range(size))
+        count = min(count, len(starts) * len(self.noc_y), self.max_cores // size)
+        across = min(len(starts), max(1, math.ceil(math.sqrt(count / size)), math.ceil(count / len(self.noc_y))))
+        places = ((start, self.origin[1] + y) for y in range(len(self.noc_y)) for start in starts[:across])
+        return [tuple((start + member, y) for member in range(size)) for start, y in islice(places, count)]
 
     def team_count(self, size: int) -> int:
-        return min(sum(1 for _ in self.teams(size)), self.max_cores // size)
+        """How many teams of `size` there are."""
+        return len(self.teams(size, self.max_cores))
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, t
 def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
     width, group_rows, count = split.width, split.group_rows, split.teams
     piece = _piece(width, group_rows, split.team_size)
-    teams = list(islice(chip.teams(split.team_size), count))
+    teams = chip.teams(split.team_size, count)
     shared = weights_are_multicast(chip.costs, split)
     shares = []
     for index, team in enumerate(teams):
