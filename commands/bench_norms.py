@@ -264,6 +264,10 @@ def _measure_all(cases: dict["Case", Bar], arch: Arch, to_record: list[Section])
                 warm = stopwatch.last_launch(trial.run_ttnns)
                 exactness = {"exact": errors.equal, "raw": errors.raw, "scaled": errors.scaled}
                 record.put(Section.ttnn, name, cycles=warm.cycles, cores=warm.cores, **exactness)
+            if Section.one_core in to_record:
+                alone = Trial(case, device, cores=1)
+                alone.run_ours()
+                record.put(Section.one_core, name, cycles=stopwatch.last_launch(alone.run_ours).cycles)
             result = _measure(trial, bar, costs, record, stopwatch)
             if Section.ours in to_record:
                 record.put(Section.ours, name, cycles=result.cycles, cores=result.cores, floor=result.floor.cycles)

@@ -38,9 +38,13 @@ class Case:
 
 
 class Trial:
-    """One case on a device, run by ours or by ttnn's."""
+    """One case on a device, run by ours or by ttnn's.
 
-    def __init__(self, case: Case, device: ttnn.Device) -> None:
+    Args:
+        cores: that ours takes at most; None leaves it the whole grid. ttnn's chooses by itself.
+    """
+
+    def __init__(self, case: Case, device: ttnn.Device, cores: int | None = None) -> None:
         self.case = case
         self.device = device
         generator = torch.Generator().manual_seed(case.width)
@@ -51,13 +55,14 @@ class Trial:
         self._is_layer_norm = case.norm == "LayerNorm"
         self._norm: TtNorm
         if self._is_layer_norm:
-            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPSILON, device=device)
+            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPSILON, device=device, cores=cores)
         else:
             self._norm = TtRMSNorm(
                 case.width,
                 self._gamma,
                 epsilon=EPSILON,
                 device=device,
+                cores=cores,
                 round_before_gamma=False,  # as ttnn's
             )
 

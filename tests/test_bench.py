@@ -70,26 +70,40 @@ def test_unknown_case_exits_2_and_leaves_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["checkout", "installed"])
-def test_ttnns_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Path) -> None:
-    """Of the smallest case, which has a recorded figure already."""
+def test_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Path) -> None:
+    """All sections of the smallest case, as recorded long ago."""
+    case = "LayerNorm [1, 32]"
     record = install(tmp_path)
     if where == "checkout":
         shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     before = json.loads(record.read_text())
-    before["blackhole"]["ttnn"]["LayerNorm [1, 32]"]["date"] = "2020-02-02"
+    old = {
+        "ttnn": {"cycles": 9000, "cores": 1, "exact": 0.0, "raw": 0.0, "scaled": 9.0, "date": "2020-02-02"},
+        "one-core": {"cycles": 8000, "date": "2020-02-02"},
+        "ours": {"cycles": 8000, "cores": 1, "floor": 1000, "date": "2020-02-02"},
+    }
+    for section, entry in old.items():
+        before["blackhole"].setdefault(section, {})[case] = entry
     record.write_text(json.dumps(before))
-    done = run("bench_norms", "LayerNorm [1, 32]", "--record", "ttnn", installed=tmp_path)
+    sections = [word for section in old for word in ("--record", section)]
+    done = run("bench_norms", case, *sections, "--output", tmp_path, installed=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert 0 < result["cycles"] <= result["one_core"] + 30 < result["peer"]["cycles"] < 9000, (
+        "as measured, not as recorded"
+    )
     after = json.loads(record.read_text())
     if where == "checkout":
-        measured = after["blackhole"]["ttnn"].pop("LayerNorm [1, 32]")
-        recorded = before["blackhole"]["ttnn"].pop("LayerNorm [1, 32]")
-        assert (measured.keys(), measured["cores"]) == (recorded.keys(), recorded["cores"])
-        assert measured["cycles"] > 0
-        assert measured["date"] > recorded["date"]
+        new = {section: after["blackhole"][section].pop(case) for section in old}
+        for section, entry in old.items():
+            del before["blackhole"][section][case]
+            assert new[section].keys() == entry.keys()
+            assert new[section]["date"] > entry["date"]
+        assert new["ttnn"]["cycles"] == result["peer"]["cycles"]
+        assert new["one-core"]["cycles"] == result["one_core"]
+        assert new["ours"]["cycles"] == result["cycles"]
+        assert new["ours"]["floor"] == result["floor"]["cycles"]
     assert after == before
-    assert "2020-02-02" not in done.stdout
-    assert "HiFi4): measured 20" in done.stdout
 
 
 def test_a_folder_that_cannot_be_written_exits_2_before_a_device_opens(tmp_path: Path) -> None:
