@@ -19,6 +19,9 @@ class LayerNormArgumentError(ValueError):
     """An argument that the op can't serve; raised before anything is compiled, launched or allocated."""
 
 
+WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
+
+
 @dataclass(frozen=True)
 class Operands:
     """What a call reads, of the shapes of `LayerNormSingleCore.op`."""
@@ -26,6 +29,12 @@ class Operands:
     input: ttnn.Tensor
     gamma: ttnn.Tensor | None
     beta: ttnn.Tensor | None
+
+
+def paged_shape(width: int) -> tuple[int, int]:
+    """Of gamma or beta of `width` elements in pages of `WEIGHT_PAGE_ELEMENTS`, one after another; what follows the last
+    element is not read. (1, width), if that is no more than a page."""
+    return (math.ceil(width / WEIGHT_PAGE_ELEMENTS), min(width, WEIGHT_PAGE_ELEMENTS))
 
 
 def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> None:
@@ -41,9 +50,10 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     if not 1 <= len(shape) <= 4 or shape[-1] == 0:
         raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
     for name in tensors.keys() & {"gamma", "beta"}:
-        if tuple(tensors[name].shape) != (1, shape[-1]):
+        if tuple(tensors[name].shape) not in ((1, shape[-1]), paged_shape(shape[-1])):
             raise LayerNormArgumentError(
-                f"{name} must have shape (1, W), but {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
+                f"{name} must have shape (1, W) or {paged_shape(shape[-1])}, but"
+                f" {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
             )
     if output is not None:
         _validate_output(output, tensors)
