@@ -32,9 +32,14 @@ class Operands:
 
 
 def paged_shape(width: int) -> tuple[int, int]:
-    """Of gamma or beta of `width` elements in pages of `WEIGHT_PAGE_ELEMENTS`, one after another; what follows the last
-    element is not read. (1, width), if that is no more than a page."""
-    return (math.ceil(width / WEIGHT_PAGE_ELEMENTS), min(width, WEIGHT_PAGE_ELEMENTS))
+    """Of gamma or beta of `width` elements in pages of `WEIGHT_PAGE_ELEMENTS`, which DRAM's banks take in turn.
+
+    The first page is empty, because it shares its bank with the first row of x and of the result; what follows the last
+    element is not read, either. (1, width), all in one page, if there are no more elements than that.
+    """
+    if width <= WEIGHT_PAGE_ELEMENTS:
+        return (1, width)
+    return (1 + math.ceil(width / WEIGHT_PAGE_ELEMENTS), WEIGHT_PAGE_ELEMENTS)
 
 
 def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> None:

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import ttnn
 
-from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, LayerNormArgumentError
 from micro_ops.layernorm.cost import Costs, Split, estimate, weights_are_multicast
 
 # CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
@@ -195,7 +195,9 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     rows, width = math.prod(input_shape[:-1]), input_shape[-1]
     one_each = rows <= chip.team_count(1)
     ways = [(GROUP_ROWS, 1), (1, 1)] if rows > 1 else [(1, 1)]
-    ways += [(1, size) for size in range(2, _steps(width, 1) + 1) if rows <= chip.team_count(size)]
+    ways += [
+        (1, size) for size in range(2, math.ceil(width / WEIGHT_PAGE_ELEMENTS) + 1) if rows <= chip.team_count(size)
+    ]
     needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way)) for way in ways}
     fitting = [way for way in ways if needed[way] <= chip.l1_bytes]
     if not fitting:
@@ -213,18 +215,24 @@ def least_l1_bytes(width: int, dtypes: Dtypes) -> int:
     return sum(cb.size for cb in _cbs(width, dtypes, group_rows=1, team_size=1))
 
 
-def _piece(width: int, group_rows: int) -> int:
+def _piece(width: int, group_rows: int, team_size: int) -> int:
+    """A row that one core has for itself goes in large pieces, which are handed over half as often. Of a row that is
+    cut, small pieces are written earlier."""
     half_faces = math.ceil(width / HALF_FACE_ELEMENTS)
-    return (min(half_faces, 4) if group_rows > 1 or half_faces <= 4 else 8) * HALF_FACE_ELEMENTS
+    return (8 if half_faces > 4 and group_rows == team_size == 1 else min(half_faces, 4)) * HALF_FACE_ELEMENTS
 
 
-def _steps(width: int, group_rows: int) -> int:
-    return math.ceil(width / _piece(width, group_rows))
+def _cuts(width: int, team_size: int) -> list[range]:
+    """A row's columns cut in so many parts, as evenly as can be: each begins with a page of gamma and beta."""
+    pages = math.ceil(width / WEIGHT_PAGE_ELEMENTS)
+    edges = [pages * member // team_size * WEIGHT_PAGE_ELEMENTS for member in range(team_size)]
+    return [range(start, end) for start, end in pairwise([*edges, width])]
 
 
 def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[CircularBuffer, ...]:
-    piece, steps = _piece(width, group_rows), _steps(width, group_rows)
-    own_steps = math.ceil(steps / team_size)
+    piece = _piece(width, group_rows, team_size)
+    steps = math.ceil(width / piece)
+    own_steps = max(math.ceil(len(columns) / piece) for columns in _cuts(width, team_size))
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
     return (
         CircularBuffer(CB_INPUT, RING_GROUPS * group_rows * steps, piece, dtypes.input),
@@ -247,13 +255,12 @@ def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, t
 
 def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
     width, group_rows, count = split.width, split.group_rows, split.teams
-    piece, steps = _piece(width, group_rows), _steps(width, group_rows)
+    piece = _piece(width, group_rows, split.team_size)
     teams = list(islice(chip.teams(split.team_size), count))
-    ends = [steps * member // split.team_size * piece for member in range(split.team_size + 1)]
     shared = weights_are_multicast(chip.costs, split)
     shares = []
     for index, team in enumerate(teams):
-        for member, (core, start, end) in enumerate(zip(team, ends, ends[1:], strict=False)):
+        for member, (core, columns) in enumerate(zip(team, _cuts(width, split.team_size), strict=True)):
             # Two cores send, one gamma and one beta, so that each has half of what has to leave a core: the first and
             # the last, without which the others make the fewest rectangles.
             gamma_from, beta_from = teams[0][member], teams[-1][member]
@@ -261,7 +268,7 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
                 Share(
                     core=core,
                     groups=range(index, math.ceil(split.rows / group_rows), count),
-                    columns=range(start, min(end, width)),
+                    columns=columns,
                     input_from=team[0] if member > 0 else None,
                     gamma_from=gamma_from if shared and core != gamma_from else None,
                     beta_from=beta_from if shared and core != beta_from else None,
@@ -274,7 +281,7 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
         rows=split.rows,
         group_rows=group_rows,
         piece=piece,
-        steps=steps,
+        steps=math.ceil(width / piece),
         shares=tuple(shares),
         cbs=_cbs(width, dtypes, group_rows, split.team_size),
     )

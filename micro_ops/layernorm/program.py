@@ -214,6 +214,7 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttn
             "group_rows": plan.group_rows,
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
+            "exchanges_weights": plan.exchanges("gamma") or plan.exchanges("beta"),
             "exchanges_input": plan.exchanges("input"),
             **{f"{name}_semaphore": index for index, name in enumerate(OPERANDS)},
             "counts": len(OPERANDS),
@@ -237,6 +238,7 @@ class _Weights:
         given = {"gamma": operands.gamma, "beta": operands.beta}
         tensors = {name: tensor or operands.input for name, tensor in given.items()}
         sizes = {name: ELEMENT_SIZES[tensor.dtype] for name, tensor in tensors.items()}
+        exchanges = plan.exchanges("gamma") or plan.exchanges("beta")
         paged = {name: tensor is not None and tensor.shape[0] > 1 for name, tensor in given.items()}
         return cls(
             tensors=(tensors["gamma"], tensors["beta"]),
@@ -246,7 +248,9 @@ class _Weights:
                 **{f"{name}_piece": plan.piece * size for name, size in sizes.items()},
                 **{f"{name}_page": WEIGHT_PAGE_ELEMENTS * size for name, size in sizes.items()},
                 **{f"{name}_is_paged": is_paged for name, is_paged in paged.items()},
-                "exchanges_weights": plan.exchanges("gamma") or plan.exchanges("beta"),
+                # The writer has time before the first result; but it starts later than the reader, and its reads would
+                # hold up the reader's if they all went to one bank.
+                "reader_reads_weights": exchanges or not any(paged.values()),
                 "max_parts": MAX_PARTS,
             },
             runtime={

@@ -30,6 +30,8 @@ constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 // Whether some cores of the plan send rows, or gamma and beta, to others.
 constexpr bool exchanges_input = get_named_compile_time_arg_val("exchanges_input");
 constexpr bool exchanges_weights = get_named_compile_time_arg_val("exchanges_weights");
+static_assert(reader_reads_weights || !exchanges_weights, "it is the reader that sends gamma and beta");
+constexpr bool reads_weights = reader_reads_weights && (has_gamma || has_beta);
 constexpr uint32_t input_semaphore = get_named_compile_time_arg_val("input_semaphore");
 constexpr uint32_t gamma_semaphore = get_named_compile_time_arg_val("gamma_semaphore");
 constexpr uint32_t beta_semaphore = get_named_compile_time_arg_val("beta_semaphore");
@@ -48,7 +50,7 @@ struct Rectangle {
 
 // Writes `size` bytes from `data` on to the same place of each core, and then `count` to their semaphore. Packet by packet,
 // since the compiler makes a hundred instructions of the call that takes any size.
-__attribute__((noinline)) void multicast(
+__attribute__((always_inline)) inline void multicast(
     const Rectangle* to, const Rectangle* end, uint32_t data, uint32_t size, uint32_t count, uint32_t semaphore) {
     for (; size > NOC_MAX_BURST_SIZE; data += NOC_MAX_BURST_SIZE, size -= NOC_MAX_BURST_SIZE) {
         for (const Rectangle* r = to; r != end; ++r) {
@@ -64,17 +66,17 @@ __attribute__((noinline)) void multicast(
 
 // An operand's first parts on their way to compute: read from DRAM by this core, or received; and sent on, if others wait
 // for them.
-template <uint32_t cb, uint32_t semaphore_id, uint32_t first_trid, uint32_t page_size>
+template <uint32_t cb, uint32_t semaphore_id, uint32_t first_trid, uint32_t page_size, bool exchanges>
 struct Arriving {
     bool is_received;
     const Rectangle *to, *end;  // where to send to
 
     __attribute__((always_inline)) void push(uint32_t part, uint32_t pages) const {
-        if (is_received) {
+        if (exchanges && is_received) {
             noc_semaphore_wait_min(reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_semaphore(semaphore_id)), part + 1);
         } else {
             noc_async_read_barrier_with_trid(first_trid + part);
-            if (to != end) {
+            if (exchanges && to != end) {
                 // The CB's write pointer is at this part, since those before have been pushed.
                 multicast(to, end, get_write_ptr(cb), pages * page_size, part + 1, get_semaphore(semaphore_id));
             }
@@ -151,17 +153,14 @@ void kernel_main() {
         r->cores = get_arg_val<uint32_t>(argument++);
     }
 
-    const auto exchange_weights = [&]() {
-        constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
-        constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
-        const uint32_t own_steps = RUNTIME_ARG(own_steps);
-        const uint32_t part_pages = (own_steps + max_parts - 1) / max_parts;
-        const Arriving<cb_gamma, gamma_semaphore, weights_trid, gamma_piece> gamma{(exchange & 2) != 0, gamma_to, beta_to};
-        const Arriving<cb_beta, beta_semaphore, weights_trid, beta_piece> beta{(exchange & 4) != 0, beta_to, end};
-        read_weights<weights_trid>(
-            gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address), RUNTIME_ARG(first_step),
-            own_steps, RUNTIME_ARG(own_columns), part_pages, !gamma.is_received, !beta.is_received);
-        for_each_part(own_steps, part_pages, [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) {
+    const uint32_t own_steps = reads_weights ? RUNTIME_ARG(own_steps) : 0;
+    const uint32_t weight_part_pages = (own_steps + max_parts - 1) / max_parts;
+    const Arriving<cb_gamma, gamma_semaphore, weights_trid, gamma_piece, exchanges_weights> gamma{
+        (exchange & 2) != 0, gamma_to, beta_to};
+    const Arriving<cb_beta, beta_semaphore, weights_trid, beta_piece, exchanges_weights> beta{
+        (exchange & 4) != 0, beta_to, end};
+    const auto push_weights = [&]() {
+        for_each_part(own_steps, weight_part_pages, [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) {
             if constexpr (has_gamma) {
                 gamma.push(part, pages);
             }
@@ -170,10 +169,17 @@ void kernel_main() {
             }
         });
     };
+    if constexpr (reads_weights) {
+        constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
+        constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
+        read_weights<weights_trid>(
+            gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address), RUNTIME_ARG(first_step),
+            own_steps, RUNTIME_ARG(own_columns), weight_part_pages, !gamma.is_received, !beta.is_received);
+    }
     // Who sends gamma or beta does so first: others wait for it, and its rows of x may be late.
-    const bool sends_weights = gamma_to != end;
-    if (exchanges_weights && sends_weights) {
-        exchange_weights();
+    const bool sends_weights = exchanges_weights && gamma_to != end;
+    if (sends_weights) {
+        push_weights();
     }
 
     uint32_t issued = first_rows, pushed = first_rows;  // rows
@@ -200,13 +206,14 @@ void kernel_main() {
         issued_l1 = address == end_l1 ? input_l1 : address;
     };
 
-    const Arriving<cb_input, input_semaphore, input_trid, input_piece> arriving{input_is_received, rectangles, gamma_to};
+    const Arriving<cb_input, input_semaphore, input_trid, input_piece, exchanges_input> arriving{
+        input_is_received, rectangles, gamma_to};
     for_each_part(
         first_rows * steps, input_part_pages,
         [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) { arriving.push(part, pages); });
     issue_group();
-    if (exchanges_weights && !sends_weights) {
-        exchange_weights();
+    if (reads_weights && !sends_weights) {
+        push_weights();
     }
     while (pushed < rows) {
         issue_group();

@@ -18,12 +18,13 @@ constexpr uint32_t gamma_piece = get_named_compile_time_arg_val("gamma_piece"); 
 constexpr uint32_t beta_piece = get_named_compile_time_arg_val("beta_piece");
 constexpr uint32_t gamma_size = get_named_compile_time_arg_val("gamma_size");  // of an element, bytes
 constexpr uint32_t beta_size = get_named_compile_time_arg_val("beta_size");
-// A weight is one page, or pages of so many bytes that follow one another in DRAM's banks.
+// A weight is one page, or pages of so many bytes that follow one another in DRAM's banks, the first of them empty.
 constexpr bool gamma_is_paged = get_named_compile_time_arg_val("gamma_is_paged");
 constexpr bool beta_is_paged = get_named_compile_time_arg_val("beta_is_paged");
 constexpr uint32_t gamma_page = get_named_compile_time_arg_val("gamma_page");
 constexpr uint32_t beta_page = get_named_compile_time_arg_val("beta_page");
 
+constexpr bool reader_reads_weights = get_named_compile_time_arg_val("reader_reads_weights");  // else the writer does
 constexpr uint32_t max_parts = get_named_compile_time_arg_val("max_parts");
 
 // Calls part(index, pages) for each part of `pages`; the last one may have fewer than `part_pages`.
@@ -83,10 +84,10 @@ __attribute__((always_inline)) inline void read_weights(
     const auto gamma = TensorAccessor(gamma_args, gamma_address, gamma_page);
     const auto beta = TensorAccessor(beta_args, beta_address, beta_page);
     Weight<decltype(gamma), gamma_is_paged, gamma_page> gamma_left{
-        gamma, gamma_at / gamma_page,
+        gamma, 1 + gamma_at / gamma_page,
         {gamma_is_paged ? 0 : gamma.get_noc_addr(0, gamma_at), get_write_ptr(cb_gamma), own_columns * gamma_size}};
     Weight<decltype(beta), beta_is_paged, beta_page> beta_left{
-        beta, beta_at / beta_page,
+        beta, 1 + beta_at / beta_page,
         {beta_is_paged ? 0 : beta.get_noc_addr(0, beta_at), get_write_ptr(cb_beta), own_columns * beta_size}};
     ASSERT(own_columns * gamma_size <= own_steps * gamma_piece);
     for_each_part(own_steps, part_pages, [&](uint32_t part, uint32_t) __attribute__((always_inline)) {

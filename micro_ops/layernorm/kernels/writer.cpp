@@ -20,7 +20,7 @@ constexpr uint32_t output_piece = get_named_compile_time_arg_val("output_piece")
 constexpr uint32_t tile_size = get_named_compile_time_arg_val("tile_size");        // bytes
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
-constexpr bool reads_weights = !get_named_compile_time_arg_val("exchanges_weights");
+constexpr bool reads_weights = !reader_reads_weights && (has_gamma || has_beta);
 constexpr uint32_t weights_trid = 1;
 
 void kernel_main() {
@@ -34,7 +34,7 @@ void kernel_main() {
     if constexpr (has_beta) {
         assert_cb(cb_beta, RUNTIME_ARG(weight_pages), beta_piece);
     }
-    if constexpr (reads_weights && (has_gamma || has_beta)) {
+    if constexpr (reads_weights) {
         constexpr auto gamma_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
         constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
         const uint32_t part_pages = (own_steps + max_parts - 1) / max_parts;
