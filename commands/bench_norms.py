@@ -242,7 +242,7 @@ def _measure(
     trial = Trial(case, device)
     errors = trial.errors(trial.run_ours())
     warm = _last_launch(trial.run_ours, device, counter)
-    return Result(str(case), warm.cycles, bar, lower_bound, Phases.of(warm, CB_INPUT, CB_OUTPUT), errors, peer)
+    return Result(str(case), warm.cycles, bar, lower_bound, Phases.of(warm.last, CB_INPUT, CB_OUTPUT), errors, peer)
 
 
 def _measure_peer(case: "Case", device: Any, counter: CycleCounter) -> dict[str, Any]:
@@ -333,8 +333,8 @@ def _where(results: list[Result]) -> Table:
         cycles = (p.start, p.statistics, p.normalize, p.write, p.compute_waits, p.writer_waits)
         table.add_row(r.case, *(f"{c:,}" for c in cycles))
     table.caption = (
-        "start: until the first piece of x is in L1; statistics: until the first output; normalize: until the last;\n"
-        "write: until the end. Reads and writes of other rows, and their statistics, lie behind."
+        "Of the core that ended last. start: until the first piece of x is in L1; statistics: until the first output;\n"
+        "normalize: until the last; write: until the end. Reads, writes and statistics of other rows lie behind."
     )
     return table
 
