@@ -331,7 +331,7 @@ def _measure(trial: "Trial", bar: Bar, costs: CostTable, record: Record, stopwat
         one_core=one_core["cycles"] if one_core else None,
         bar=bar.over(floor.cycles),
         floor=floor,
-        phases=Phases.of(warm, CB_INPUT, CB_OUTPUT),
+        phases=Phases.of(warm.last, CB_INPUT, CB_OUTPUT),
         errors=errors,
         peer=record.get(Section.ttnn, name),
     )
@@ -375,7 +375,7 @@ def _where(results: list[Result]) -> Table:
         table.add_row(r.case, *(f"{c:,}" for c in cycles))
     table.caption = (
         "start: until the first piece of x is in L1; statistics: until the first output; normalize: until the last;\n"
-        "write: until the end. Reads and writes of other rows, and their statistics, lie behind."
+        "write: until the end. Reads, writes and statistics of other rows lie behind."
     )
     return table
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/bench_norms.py and plot_scaling.py: cycles of launches, and the figures that are made of them."""
 
+import gzip
 import json
 import os
 import shutil
@@ -17,9 +18,9 @@ from commands import plot_scaling
 from commands.bench_norms import BARS, Bar, Floor, Result, find_cases
 from commands.bench_record import PATH, Section
 from model_comparison.peers import Case
-from tests.child import PATIENCE, REPOSITORY
+from tests.child import PATIENCE, REPOSITORY, wait_for
 from tt_device import Arch, Platform
-from tt_device.cycles import CbEvent, CostTable, CycleCounter, Launch, cost_table
+from tt_device.cycles import CbEvent, CoreRun, CostTable, CycleCounter, Launch, cost_table
 
 COSTS = CostTable(banks=8, bank=50, read_latency=100, write_latency=20, round_trip=180)
 
@@ -126,17 +127,64 @@ def test_reads_launches_as_they_end(tmp_path: Path) -> None:
             [1, 2, 100, "go", 0, 0x80],
             [2, 2, 110, "go", 0, 0x80],
             [1, 2, 130, "pushed", 3, 2],
+            [2, 2, 140, "pushed", 3, 4],
             [1, 2, 150, "go", 0, 0],
-            [2, 2, 310, "go", 0, 0],  # the slowest core
+            [1, 2, 160, "pushed", 3, 3],  # after this core's end
+            [2, 2, 310, "go", 0, 0],
             [1, 2, 400, "go", 0, 0x80],
         ):
             file.write(json.dumps(event) + "\n")
         file.write("[1, 2, 450, ")
-    assert counter.launches() == [Launch(200, 2, (CbEvent(30, 3, "pushed", 2),))]
+    (launch,) = counter.launches()
+    first = CoreRun((1, 2), start=0, end=50, events=(CbEvent(30, 3, "pushed", 2),))
+    last = CoreRun((2, 2), start=10, end=210, events=(CbEvent(40, 3, "pushed", 4),))
+    assert launch == Launch((first, last))
+    assert (launch.cycles, launch.cores, launch.last) == (210, 2, last)
     assert counter.launches() == []
     with path.open("a") as file:
         file.write('"go", 0, 0]\n')
-    assert counter.launches() == [Launch(50, 1, ())]
+    assert counter.launches() == [Launch((CoreRun((1, 2), 0, 50, ()),))]
+
+
+# Each core pushes another number of pages; the most on the core that stands in the middle of the others.
+ON_SEVERAL_CORES = """
+import json, sys
+import ttnn
+from tests.programs import push_pages
+from tt_device import Arch
+from tt_device.cycles import open_counted
+
+pages = {(0, 0): 3, (2, 1): 40, (3, 0): 12}
+with open_counted(Arch(sys.argv[1])) as (_, device, counter):
+    push_pages(device, pages)
+    ttnn.synchronize_device(device)
+    (launch,) = counter.launches()
+for run in launch.runs:
+    print(json.dumps([run.core, run.start, run.end, run.held(0)]))
+"""
+
+
+def test_keeps_cores_apart(tmp_path: Path, platform: Platform) -> None:
+    """In the counter and in the timeline, on wolfpine, whatever the other tests run on."""
+    trace = tmp_path / "trace.json.gz"
+    done = subprocess.run(
+        [sys.executable, "-c", ON_SEVERAL_CORES, platform.arch],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TT_SIM_TRACE_PERFETTO": str(trace)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[[")]
+    assert [(core, start) for core, start, _, _ in runs] == [([0, 0], 0), ([3, 0], 0), ([2, 1], 0)], "as they ended"
+    for (_, _, end, held), pages in zip(runs, (3, 12, 40), strict=True):
+        assert [count for _, count in held] == [1, 0] * pages
+        assert 0 < held[0][0] < held[-1][0] < end
+    wait_for(trace.exists)  # the simulator writes it as it ends
+    with gzip.open(trace) as file:
+        events = json.load(file)["traceEvents"]
+    tracks = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert tracks == {"core (0, 0)", "core (2, 1)", "core (3, 0)"}
 
 
 def test_knows_what_the_cost_model_charges() -> None:
