@@ -17,6 +17,8 @@ from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
 from micro_ops.layernorm.plan import Chip, check_contract, make_plan
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 
+type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
+
 COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
 
 
@@ -55,7 +57,7 @@ class LayerNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
-        cores: int | ttnn.CoreRange | None = None,
+        cores: Cores = None,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. With no rows it runs nothing.
@@ -109,7 +111,7 @@ class RMSNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
-        cores: int | ttnn.CoreRange | None = None,
+        cores: Cores = None,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. Arguments and errors are those of `LayerNorm.op`.
@@ -153,7 +155,7 @@ class RMSNormSingleCore(RMSNorm):
         return RMSNorm.op(input_tensor, gamma_tensor, output_tensor, epsilon, cores=1, **keywords)
 
 
-def chip_of(device: ttnn.Device, cores: int | ttnn.CoreRange | None = None) -> Chip:
+def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
     """What a plan may use of an open device.
 
     Args:
@@ -194,7 +196,7 @@ def _launch(
     output_tensor: ttnn.Tensor | None,
     epsilon: float,
     variant: Variant,
-    cores: int | ttnn.CoreRange | None,
+    cores: Cores,
 ) -> ttnn.Tensor:
     validate(operands, output_tensor, epsilon)
     chip = chip_of(operands.input.device(), cores)

@@ -73,16 +73,21 @@ class Chip:
         return self.noc_x[core[0] - self.origin[0]], self.noc_y[core[1] - self.origin[1]]
 
     def teams(self, size: int) -> Iterator[tuple[Core, ...]]:
-        """The cores in teams of `size`: neighbours in a row, with nothing between them that is no core. Teams stand one
-        below the other, so that cores with the same place in their teams are neighbours in a column."""
-        x = 0
+        """The cores in teams of `size`: neighbours in a row, with nothing between them that is no core.
+
+        Row by row, so that few teams have many columns of the NoC, whose links to DRAM are the narrowest place; and in
+        each row at the same columns, so that equal places of teams make rectangles.
+        """
+        starts, x = [], 0
         while x + size <= len(self.noc_x):
             if self.noc_x[x + size - 1] - self.noc_x[x] == size - 1:
-                for y in range(len(self.noc_y)):
-                    yield tuple((self.origin[0] + x + member, self.origin[1] + y) for member in range(size))
+                starts.append(self.origin[0] + x)
                 x += size
             else:
                 x += 1
+        for y in range(len(self.noc_y)):
+            for start in starts:
+                yield tuple((start + member, self.origin[1] + y) for member in range(size))
 
     def team_count(self, size: int) -> int:
         return min(sum(1 for _ in self.teams(size)), self.max_cores // size)

@@ -68,20 +68,38 @@ __attribute__((always_inline)) inline void multicast(
 // for them.
 template <uint32_t cb, uint32_t semaphore_id, uint32_t first_trid, uint32_t page_size, bool exchanges>
 struct Arriving {
+    uint32_t pages, part_pages;  // left, and of a part
     bool is_received;
     const Rectangle *to, *end;  // where to send to
+    uint32_t part = 0;
 
-    __attribute__((always_inline)) void push(uint32_t part, uint32_t pages) const {
+    // Whether there is a next part, and it is in L1.
+    __attribute__((always_inline)) bool has_arrived() const {
+        if (pages == 0) {
+            return false;
+        }
+        if (is_received) {
+            invalidate_l1_cache();
+            return *reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_semaphore(semaphore_id)) > part;
+        }
+        return ncrisc_noc_read_with_transaction_id_flushed(noc_index, first_trid + part);
+    }
+
+    // Waits for the next part, sends it on, and pushes it.
+    __attribute__((always_inline)) void push() {
+        const uint32_t count = pages < part_pages ? pages : part_pages;
         if (exchanges && is_received) {
             noc_semaphore_wait_min(reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_semaphore(semaphore_id)), part + 1);
         } else {
             noc_async_read_barrier_with_trid(first_trid + part);
             if (exchanges && to != end) {
                 // The CB's write pointer is at this part, since those before have been pushed.
-                multicast(to, end, get_write_ptr(cb), pages * page_size, part + 1, get_semaphore(semaphore_id));
+                multicast(to, end, get_write_ptr(cb), count * page_size, part + 1, get_semaphore(semaphore_id));
             }
         }
-        cb_push_back(cb, pages);
+        cb_push_back(cb, count);
+        pages -= count;
+        ++part;
     }
 };
 
@@ -155,31 +173,19 @@ void kernel_main() {
 
     const uint32_t own_steps = reads_weights ? RUNTIME_ARG(own_steps) : 0;
     const uint32_t weight_part_pages = (own_steps + max_parts - 1) / max_parts;
-    const Arriving<cb_gamma, gamma_semaphore, weights_trid, gamma_piece, exchanges_weights> gamma{
-        (exchange & 2) != 0, gamma_to, beta_to};
-    const Arriving<cb_beta, beta_semaphore, weights_trid, beta_piece, exchanges_weights> beta{
-        (exchange & 4) != 0, beta_to, end};
-    const auto push_weights = [&]() {
-        for_each_part(own_steps, weight_part_pages, [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) {
-            if constexpr (has_gamma) {
-                gamma.push(part, pages);
-            }
-            if constexpr (has_beta) {
-                beta.push(part, pages);
-            }
-        });
-    };
+    Arriving<cb_input, input_semaphore, input_trid, input_piece, exchanges_input> arriving_input{
+        first_rows * steps, input_part_pages, input_is_received, rectangles, gamma_to};
+    Arriving<cb_gamma, gamma_semaphore, weights_trid, gamma_piece, exchanges_weights> arriving_gamma{
+        has_gamma ? own_steps : 0, weight_part_pages, (exchange & 2) != 0, gamma_to, beta_to};
+    Arriving<cb_beta, beta_semaphore, weights_trid, beta_piece, exchanges_weights> arriving_beta{
+        has_beta ? own_steps : 0, weight_part_pages, (exchange & 4) != 0, beta_to, end};
     if constexpr (reads_weights) {
         constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
         constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
         read_weights<weights_trid>(
             gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address), RUNTIME_ARG(first_step),
-            own_steps, RUNTIME_ARG(own_columns), weight_part_pages, !gamma.is_received, !beta.is_received);
-    }
-    // Who sends gamma or beta does so first: others wait for it, and its rows of x may be late.
-    const bool sends_weights = exchanges_weights && gamma_to != end;
-    if (sends_weights) {
-        push_weights();
+            own_steps, RUNTIME_ARG(own_columns), weight_part_pages, !arriving_gamma.is_received,
+            !arriving_beta.is_received);
     }
 
     uint32_t issued = first_rows, pushed = first_rows;  // rows
@@ -206,14 +212,35 @@ void kernel_main() {
         issued_l1 = address == end_l1 ? input_l1 : address;
     };
 
-    const Arriving<cb_input, input_semaphore, input_trid, input_piece, exchanges_input> arriving{
-        input_is_received, rectangles, gamma_to};
-    for_each_part(
-        first_rows * steps, input_part_pages,
-        [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) { arriving.push(part, pages); });
-    issue_group();
-    if (reads_weights && !sends_weights) {
-        push_weights();
+    if constexpr (exchanges_weights) {
+        // In whatever order they arrive: others wait for what this core sends, whose own rows may be late.
+        while (arriving_input.pages != 0 || arriving_gamma.pages != 0 || arriving_beta.pages != 0) {
+            if (arriving_gamma.has_arrived()) {
+                arriving_gamma.push();
+            }
+            if (arriving_beta.has_arrived()) {
+                arriving_beta.push();
+            }
+            if (arriving_input.has_arrived()) {
+                arriving_input.push();
+                if (arriving_input.pages == 0) {
+                    issue_group();
+                }
+            }
+        }
+    } else {
+        while (arriving_input.pages != 0) {
+            arriving_input.push();
+        }
+        issue_group();
+        while (arriving_gamma.pages != 0 || arriving_beta.pages != 0) {
+            if constexpr (has_gamma) {
+                arriving_gamma.push();
+            }
+            if constexpr (has_beta) {
+                arriving_beta.push();
+            }
+        }
     }
     while (pushed < rows) {
         issue_group();
