@@ -369,8 +369,8 @@ def _launches(counter: CycleCounter) -> list["LaunchCycles"]:
     return [
         LaunchCycles(
             launch.cycles,
-            asdict(Phases.of(launch, CB_INPUT, CB_OUTPUT)),
-            {cb: launch.held(cb) for cb in CB_KEYS},
+            asdict(Phases.of(launch.last, CB_INPUT, CB_OUTPUT)),
+            {cb: launch.last.held(cb) for cb in CB_KEYS},
         )
         for launch in counter.launches()
     ]

@@ -29,9 +29,9 @@ class LaunchCycles:
     """One launch by the cost model.
 
     Attributes:
-        cycles: from GO to DONE
-        phases: their parts by name, and waits
-        held: for each CB, by its index: from which cycle on it held how many pages
+        cycles: from GO of the first core to DONE of the last
+        phases: their parts by name, and waits, of the core that ended last
+        held: for each of that core's CBs, by its index: from which cycle on it held how many pages
     """
 
     cycles: int

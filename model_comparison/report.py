@@ -8,7 +8,8 @@
     verdict     holds; sentence; first_wrong: the first norm that is wrong for its own input, or null; kind of its fault
     facts       of the run: model, layer, tokens, seed, isolated, device, versions, checkpoint and its hash, date, ...
                 cycles, if they were counted: of each norm's launch, by wolfpine's cost model, with phases
-                (`tt_device.cycles.Phases`), and for each CB from which cycle on it held how many pages
+                (`tt_device.cycles.Phases`) and for each CB from which cycle on it held how many pages, both of the core
+                that ended last
     bounds      by which was judged
     launches    of each norm on the device
     taps        the verdicts, one for each place and what it is judged against: name, reference, shape, holds (null:

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that tests launch beside the op's own, of kernels in tests/kernels, on core (0, 0)."""
+"""Programs that tests launch beside the op's own, of kernels in tests/kernels; but for `push_pages`, on core (0, 0)."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,36 @@ def run_semaphores(device: Any, left: int) -> tuple[bool, bool]:
     return bool(words[0, 0] == 1), bool(words[0, 1] == 1)
 
 
-def deadlock(device: Any) -> None:
-    """Launches kernels/deadlock_writer.cpp twice: the second launch waits for the first, which does not end."""
+def push_pages(device: Any, pages: dict[tuple[int, int], int], hung: tuple[int, int] | None = None) -> None:
+    """Launches kernels/pages_writer.cpp, and does not wait for it.
+
+    Args:
+        pages: of each core that it runs on, by logical coordinates: how many pages it pushes and pops
+        hung: the core that waits for ever afterwards
+    """
     x = upload(torch.ones(1, 32, dtype=torch.bfloat16), device)
-    waiting = kernel("deadlock_writer", ttnn.WriterConfigDescriptor(), [])
+    cores = ttnn.CoreRangeSet([ttnn.CoreRange(core, core) for core in itertools.starmap(ttnn.CoreCoord, pages)])
+    runtime_args = ttnn.RuntimeArgs()
+    for (column, row), count in pages.items():
+        runtime_args[column][row] = [count, (column, row) == hung]
+    writer = ttnn.KernelDescriptor(
+        kernel_source=str(KERNELS / "pages_writer.cpp"),
+        core_ranges=cores,
+        runtime_args=runtime_args,
+        config=ttnn.WriterConfigDescriptor(),
+    )
+    cb = circular_buffer(0, ttnn.bfloat16, 2048, 1)
+    cb.core_ranges = cores
+    launch([x, x], [writer], [cb])
+
+
+def deadlock(device: Any) -> None:
+    """Launches a program twice of which core (2, 1) does not end: the second launch waits for the first."""
+    cores = itertools.product(range(3), range(2))
+    pages = dict.fromkeys(cores, 0)
     for which in ("first", "second"):
         print(f"{which} launch", flush=True)
-        launch([x, x], [waiting], [circular_buffer(0, ttnn.bfloat16, 2048, 1)])
+        push_pages(device, pages, hung=(2, 1))
 
 
 def with_pages(plan: Plan, index: int, pages: int) -> Plan:

@@ -20,7 +20,7 @@ import pytest
 import tt_device.platform
 from tests.child import PATIENCE, Start, wait_for
 from tests.programs import DEADLOCK
-from tt_device import Arch, Platform, PlatformError, find_platform, guard, runtime_root, session
+from tt_device import Arch, Platform, PlatformError, find_platform, guard, probe, runtime_root, session
 
 ROUND_TRIP = """
     import ttnn
@@ -256,9 +256,15 @@ def test_deadlocked_kernel(start: Start, platform: Platform) -> None:
     assert run.end() == 3, run.stderr
     if platform.backend == "wolfpine":
         assert "the kernels on the device are deadlocked" in run.stderr
-        assert "BRISC: oscillating" in run.stderr
+        assert re.search(
+            r"  1 of 6 cores wait in their kernels; by logical coordinates:\n"
+            r"    core \(2, 1\): BRISC: oscillating in \[.*\n"
+            r"  its whole log: ",
+            run.stderr,
+        )
     else:
         assert re.search(r"the device has not answered for \d+ s \(limit 10 s\)", run.stderr)
+        assert "neither ttsim nor a card tells which core waits" in run.stderr
 
 
 def test_killed_process_leaves_no_simulator(start: Start) -> None:
@@ -320,31 +326,68 @@ def test_a_stopped_owner_is_not_silent() -> None:
         owner.kill()
 
 
-PARKED = "parked in a recognised firmware wait loop [0x400c, 0x443c] — polling a value nothing has written"
-WAITING = "oscillating in [0xa1b0, 0xa1bc] (4 unique PCs) — likely polling"
+# What wolfpine reports on RISCs of Blackhole. It calls a loop that only reads L1 a firmware's, even in a kernel.
+FOR_A_LAUNCH = "parked in a recognised firmware wait loop [0x400c, 0x443c] — polling a value nothing has written"
+FOR_NCRISC = "parked in a recognised firmware wait loop [0x4318, 0x4778] — polling a value nothing has written"
+FOR_A_SEMAPHORE = "parked in a recognised firmware wait loop [0xa2fc, 0xa304] — polling a value nothing has written"
+FOR_A_PAGE = "oscillating in [0xa1b0, 0xa1bc] (4 unique PCs) — likely polling"
+DEADLOCKED = "the kernels on the device are deadlocked"
+
+
+def report_deadlock(watch: guard.Watch, cycle: int, states: list[str], now: float) -> None:
+    """Writes wolfpine's report into the log, and has the guard look."""
+    with (watch.simulator.run / "simulator.log").open("a") as log:
+        print(f"[DEADLOCK cycle={cycle}] no observable progress for 50000 cycles", file=log)
+        for state in states:
+            print(f"  {state}", file=log)
+        print("  (TT_SIM_DEADLOCK=0 to disable, TT_SIM_DEADLOCK_THRESHOLD=N to tune window)", file=log)
+    watch.simulator.look(now)
 
 
 @pytest.mark.parametrize(
-    ("brisc", "cycles", "seconds", "reason"),
+    ("ncrisc", "cycles", "seconds", "reason"),
     [
-        (WAITING, [106314], 0.0, None),
-        (WAITING, [106314, 156378], 3.0, "the kernels on the device are deadlocked"),
-        (WAITING, [106314, 306314], 100.0, None),  # there was progress between
-        (PARKED, [106314, 156378], 3.0, None),  # as long uploads look
-        (PARKED, [106314, 156378], 61.0, "nothing on the device has made progress for 61 s (limit 60 s)"),
+        (FOR_A_PAGE, [106314], 0.0, None),
+        (FOR_A_PAGE, [106314, 156378], 3.0, DEADLOCKED),
+        (FOR_A_PAGE, [106314, 306314], 100.0, None),  # there was progress between
+        (FOR_A_SEMAPHORE, [106314, 156378], 3.0, DEADLOCKED),
+        (FOR_A_LAUNCH, [106314, 156378], 3.0, None),  # as long uploads look
+        (FOR_A_LAUNCH, [106314, 156378], 61.0, "nothing on the device has made progress for 61 s (limit 60 s)"),
     ],
 )
 def test_idle_cores_are_no_deadlock(
-    tmp_path: Path, brisc: str, cycles: list[int], seconds: float, reason: str | None
+    tmp_path: Path, ncrisc: str, cycles: list[int], seconds: float, reason: str | None
 ) -> None:
-    watch = guard.Watch(tmp_path, timeout=60.0, owner=os.getpid(), owner_fd=-1)
-    with (tmp_path / "simulator.log").open("w") as log:
-        for i, cycle in enumerate(cycles):
-            log.write(f"[DEADLOCK cycle={cycle}] no observable progress for 50000 cycles\n")
-            log.write(f"  BRISC: {brisc}\n  NCRISC: {PARKED}\n  TRISC0: {brisc}\n")
-            log.flush()
-            watch.simulator.look(1000.0 + i * seconds)
+    watch = guard.Watch(tmp_path, timeout=60.0, owner=os.getpid(), owner_fd=-1, arch="blackhole")
+    for i, cycle in enumerate(cycles):
+        report_deadlock(watch, cycle, [f"BRISC: {FOR_A_LAUNCH}", f"NCRISC: {ncrisc}"], 1000.0 + i * seconds)
     assert watch.reason_to_end() == reason
+
+
+def test_names_the_hung_cores_among_parked_ones(tmp_path: Path) -> None:
+    """What one core waits for stands before what many wait for."""
+    watch = guard.Watch(tmp_path, timeout=60.0, owner=os.getpid(), owner_fd=-1, arch="blackhole")
+    states = [f"tile=({x}, 2) {risc}: {FOR_A_LAUNCH}" for x in range(1, 8) for risc in ("BRISC", "NCRISC", "TRISC0")]
+    for x in range(1, 8):
+        for y in (3, 4):
+            states += [f"tile=({x}, {y}) BRISC: {FOR_NCRISC}", f"tile=({x}, {y}) NCRISC: {FOR_A_SEMAPHORE}"]
+    states += [f"tile=(10, 3) BRISC: {FOR_A_PAGE}", f"tile=(10, 3) NCRISC: {FOR_A_LAUNCH}"]
+    states += ["NoC tile=(10, 3) nui=0: 2 request(s) awaiting a response (2 unresolved)"]
+    report_deadlock(watch, 106314, states, now=0.0)
+    assert guard._describe_waiting(watch.simulator) == [
+        "  15 of 22 cores wait in their kernels; by logical coordinates:",
+        f"    core (7, 1): BRISC: {FOR_A_PAGE}",
+        "    core (7, 1): NoC nui=0: 2 request(s) awaiting a response (2 unresolved)",
+        "    core (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2) and 6 more: NCRISC: parked in a wait"
+        " loop of its kernel [0xa2fc, 0xa304] — polling a value nothing has written",
+    ]
+
+
+@pytest.mark.parametrize("arch", Arch)
+def test_knows_wolfpines_tiles(arch: Arch) -> None:
+    cores = probe.logical_cores(arch)  # by wolfpine's own map
+    assert len(cores) == {"blackhole": 140, "wormhole": 80}[arch]
+    assert {tile: guard.logical_core(arch, *tile) for tile in cores} == cores
 
 
 def test_tells_one_long_ttnn_call_from_many() -> None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,19 @@ class CbEvent:
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One launch of a program.
+class CoreRun:
+    """What one core did in a launch. Cycles count from the launch's start, when GO lands in its first core's mailbox.
 
     Attributes:
-        cycles: from GO to DONE, as both land in a core's launch mailbox; the slowest core's
-        cores: on which it ran
+        core: its logical coordinates (x, y)
+        start: cycle in which GO landed in this core's launch mailbox
+        end: cycle in which DONE did
         events: of its circular buffers, in order
     """
 
-    cycles: int
-    cores: int
+    core: tuple[int, int]
+    start: int
+    end: int
     events: tuple[CbEvent, ...]
 
     def held(self, cb: int) -> list[tuple[int, int]]:
@@ -73,11 +76,37 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Phases:
-    """A launch's cycles, split at events of its circular buffers. Other rows are read and written meanwhile.
+class Launch:
+    """One launch of a program.
 
     Attributes:
-        start: until the first piece of x is in L1
+        runs: of its cores, in the order in which they ended
+    """
+
+    runs: tuple[CoreRun, ...]
+
+    @property
+    def cores(self) -> int:
+        """How many it ran on."""
+        return len(self.runs)
+
+    @property
+    def last(self) -> CoreRun:
+        """The run of the core that ended last."""
+        return self.runs[-1]
+
+    @property
+    def cycles(self) -> int:
+        """From GO of the first core to DONE of the last."""
+        return self.last.end
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A core's cycles in a launch, split at events of its circular buffers. Other rows are read and written meanwhile.
+
+    Attributes:
+        start: from the launch's start until the first piece of x is in L1
         statistics: until the first piece of the output is made
         normalize: until the last one is
         write: until the end
@@ -93,18 +122,18 @@ class Phases:
     writer_waits: int
 
     @classmethod
-    def of(cls, launch: Launch, cb_input: int, cb_output: int) -> "Phases":
+    def of(cls, run: CoreRun, cb_input: int, cb_output: int) -> "Phases":
         pushed_x, pushed_y = (
-            [event.cycle for event in launch.events if event.cb == cb and event.kind == "pushed"]
+            [event.cycle for event in run.events if event.cb == cb and event.kind == "pushed"]
             for cb in (cb_input, cb_output)
         )
         return cls(
             start=pushed_x[0],
             statistics=pushed_y[0] - pushed_x[0],
             normalize=pushed_y[-1] - pushed_y[0],
-            write=launch.cycles - pushed_y[-1],
-            compute_waits=_empty_cycles(launch.held(cb_input)),
-            writer_waits=_empty_cycles(launch.held(cb_output)),
+            write=run.end - pushed_y[-1],
+            compute_waits=_empty_cycles(run.held(cb_input)),
+            writer_waits=_empty_cycles(run.held(cb_output)),
         )
 
 
@@ -119,9 +148,9 @@ class CycleCounter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self._running: dict[tuple[int, int], int] = {}  # core -> cycle of its GO
-        self._slowest = self._cores = 0
-        self._events: list[CbEvent] = []
+        self._first_go = 0
+        self._running: dict[tuple[int, int], tuple[int, list[CbEvent]]] = {}  # core -> cycle of its GO, events since
+        self._ended: list[CoreRun] = []
 
     def launches(self) -> list[Launch]:
         """The launches that ended since the last call. Synchronize the device before."""
@@ -134,20 +163,21 @@ class CycleCounter:
                 self._offset += len(line)
                 x, y, *event = json.loads(line)
                 if self._ends_launch((x, y), *event):
-                    launches.append(Launch(self._slowest, self._cores, tuple(self._events)))
+                    launches.append(Launch(tuple(self._ended)))
         return launches
 
     def _ends_launch(self, core: tuple[int, int], cycle: int, kind: str, index: int, value: int) -> bool:
         if kind == "go" and value == GO:
             if not self._running:
-                self._slowest, self._cores, self._events = 0, 0, []
-            self._running[core] = cycle
-            self._cores += 1
+                self._first_go, self._ended = cycle, []
+            self._running[core] = cycle - self._first_go, []
         elif core in self._running and kind == "go" and value == DONE:
-            self._slowest = max(self._slowest, cycle - self._running.pop(core))
+            start, events = self._running.pop(core)
+            self._ended.append(CoreRun(core, start, cycle - self._first_go, tuple(events)))
             return not self._running
         elif core in self._running and kind != "go" and value:
-            self._events.append(CbEvent(cycle - self._running[core], index, kind, value))
+            _, events = self._running[core]
+            events.append(CbEvent(cycle - self._first_go, index, kind, value))
         return False
 
 
@@ -176,40 +206,43 @@ def open_counted(
 
 @dataclass(frozen=True)
 class CostTable:
-    """What the cost model charges, of what bounds a norm on one core.
+    """What the cost model charges, of what bounds a norm on any number of cores.
 
     Attributes:
-        flight: cycles of a packet to a neighbour, both ends included
-        link: bytes a cycle of one NoC link
-        read_latency, write_latency: cycles of a DRAM bank before it serves
-        bank: bytes a cycle of one DRAM bank
-        unpack: bytes a cycle from L1 of one unpacker
+        banks: of DRAM
+        bank: bytes a cycle of one of them, read or written
+        read_latency, write_latency: cycles before a bank serves
+        round_trip: cycles of a packet without data from a core to a bank and of the answer, where these two take fewest
     """
 
-    flight: int
-    link: float
+    banks: int
+    bank: float
     read_latency: int
     write_latency: int
-    bank: float
-    unpack: float
+    round_trip: int
 
 
 def cost_table(arch: Arch) -> CostTable:
     """From wolfpine's own tables."""
     with environment({"TT_SIM_COST_MODEL": "1"}):
+        from framework import arch as arches
+        from framework.network.tt_noc import noc_hop_count
         from framework.perf import model
 
-        noc, dram, unpacker = (
-            model.noc_cost_model(arch),
-            model.dram_cost_model(arch),
-            model.unit_cost_model("UNPACK", arch),
-        )
-    size = 8192
+        noc, dram = model.noc_cost_model(arch), model.dram_cost_model(arch)
+    profile = getattr(arches, f"{arch.upper()}_PROFILE")
+    grid = profile.noc_grid_x, profile.noc_grid_y
+    workers = import_module(f"framework.sim.{arch}.coords").TENSIX_COORD_MAP  # by NoC 0's coordinates
+    endpoints = [endpoint for bank in profile.dram_channel_physical_noc0_coords for endpoint in bank]
     return CostTable(
-        flight=noc.flight_cycles(1),
-        link=size / noc.serialisation_cycles(size),
+        banks=len(profile.dram_channel_physical_noc0_coords) * profile.dram_gddr_channels_per_tile,
+        bank=dram.channel_occupancy_bytes_per_cycle(is_write=False),
         read_latency=dram.service_cycles_for(is_write=False),
         write_latency=dram.service_cycles_for(is_write=True),
-        bank=dram.channel_bytes_per_cycle(is_write=False),
-        unpack=size / unpacker.unpack_data_phase_cycles(size, throttle_mode=2, datum_bytes=2),
+        round_trip=min(
+            noc.flight_cycles(noc_hop_count(worker, endpoint, *grid))
+            + noc.flight_cycles(noc_hop_count(endpoint, worker, *grid))
+            for worker in workers
+            for endpoint in endpoints
+        ),
     )

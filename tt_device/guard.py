@@ -10,15 +10,16 @@ from others the heartbeat reports that a thread is still in the same call. Both 
 nothing, since compiling and simulating may last. A reason to end the owner is
 
 - a simulator that has ended, after 2 s, while the device is open or the owner is silent;
-- a deadlock that the simulator reports twice running, in which some core waits for something other than a launch
-  (during a long upload all cores wait for a launch, and the simulator reports that, too);
+- a deadlock that the simulator reports twice running, in which some core waits in its kernel (during a long upload all
+  cores wait for a launch, and the simulator reports that, too);
 - a deadlock of any kind that it goes on reporting for `timeout` seconds;
 - `timeout` seconds of silence without any other sign of life: a compiler that the owner started and that has ended,
   or a message that the simulator has read from the owner;
 - `timeout` seconds in which the simulator is stopped, or computes without reading what it is told;
 - ten times `timeout` of silence, whatever the simulator reads: a kernel that computes for ever keeps it busy for ever.
 
-The reason is printed, and the owner ends with exit code 3. However the owner ends, the simulator is ended after it.
+The reason is printed, with the cores that wait if the simulator tells, and the owner ends with exit code 3. However the
+owner ends, the simulator is ended after it.
 """
 
 import os
@@ -40,16 +41,23 @@ BUSY_TIMEOUTS = 10
 LAST_WORDS = 15  # lines
 SHOW_CURSOR = "\033[?25h"
 
-DEADLOCK = re.compile(r"\[DEADLOCK cycle=(\d+)\] no observable progress for (\d+) cycles")  # lines on each core follow
-WAITING_CORE = re.compile(r"  (tile=\(\d+, \d+\) )?[A-Z]+[0-9]*: (?!parked in a recognised firmware wait loop)")
+SHOWN_CORES = 8  # of those that wait alike
+
+# wolfpine's report on a deadlock: a line for each core's state, and a last one.
+DEADLOCK = re.compile(r"\[DEADLOCK cycle=(\d+)\] no observable progress for (\d+) cycles")
+STATE = re.compile(r"  (NoC )?(?:tile=\((\d+), (\d+)\) )?(.+)")
+RISC = re.compile(r"(?:B|NC|T)RISC\d?: ")
+PARKED = "parked in a recognised firmware wait loop"  # so it calls each loop that only reads L1, a kernel's too
+DEADLOCK_END = "  (TT_SIM_DEADLOCK=0 to disable, "
+FIRMWARE_END = {"blackhole": 0x84E0, "wormhole": 0x7240}  # MEM_NOC_COUNTER_BASE of dev_mem_map.h; kernels lie above
 
 
 def main() -> None:
-    run, timeout, owner, owner_fd, banner = sys.argv[1:]
-    watch = Watch(Path(run), float(timeout), int(owner), int(owner_fd))
+    run, timeout, owner, owner_fd, arch, banner = sys.argv[1:]
+    watch = Watch(Path(run), float(timeout), int(owner), int(owner_fd), arch)
     reason = watch.until_owner_ends()
     if reason:
-        _report(reason, Path(run), banner)
+        _report(reason, watch.simulator, banner)
         _end_owner(int(owner_fd))
     if not watch.ending and sys.stderr.isatty():
         print(SHOW_CURSOR, end="", file=sys.stderr, flush=True)  # a progress bar may have hidden it
@@ -59,11 +67,11 @@ def main() -> None:
 class Watch:
     """What is known of the owner and its simulator; times are in seconds."""
 
-    def __init__(self, run: Path, timeout: float, owner: int, owner_fd: int) -> None:
+    def __init__(self, run: Path, timeout: float, owner: int, owner_fd: int, arch: str) -> None:
         self.timeout = timeout
         self.owner = owner
         self.owner_fd = owner_fd
-        self.simulator = Simulator(run)
+        self.simulator = Simulator(run, arch)
         self.open = False
         self.ending = False  # the owner has said so, at a time when its simulator was alive
         self.silence = 0.0
@@ -129,18 +137,20 @@ class Watch:
 class Simulator:
     """The simulator that UMD starts in the run folder, once there is one; a card and ttsim have none."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, arch: str) -> None:
         self.run = run
+        self.arch = arch
         self.pid: int | None = None
         self.ended = False
         self.log_offset = 0
         # A simulator without progress reports a deadlock after each window of so many cycles. Of the latest reports
         # that follow each other without progress between:
         self.stalled = 0.0  # seconds from the first to the last
-        self.deadlocks = 0  # how many of them name a core that waits for something other than a launch
+        self.deadlocks = 0  # how many of them name a core that waits in its kernel
+        self.states: dict[tuple[int, int], list[str]] = {}  # by core's logical coordinates, in the last of them
         self._first_report = 0.0
         self._cycle = -(10**18)
-        self._counted = False
+        self._in_report = False
 
     def look(self, now: float) -> None:
         if self.pid is None:
@@ -160,9 +170,31 @@ class Simulator:
             cycle, window = int(report[1]), int(report[2])
             if cycle - self._cycle > 2 * window:
                 self._first_report, self.deadlocks = now, 0
-            self._cycle, self.stalled, self._counted = cycle, now - self._first_report, False
-        elif WAITING_CORE.match(line) and not self._counted:
-            self.deadlocks, self._counted = self.deadlocks + 1, True
+            self._cycle, self.stalled, self.states = cycle, now - self._first_report, {}
+            self._in_report = True
+        elif self._in_report and line.startswith(DEADLOCK_END):
+            self.deadlocks += bool(self.waiting_cores())
+            self._in_report = False
+        elif self._in_report and (state := STATE.fullmatch(line)):
+            noc, x, y, what = state.groups()
+            core = (0, 0) if x is None else logical_core(self.arch, int(x), int(y))
+            self.states.setdefault(core, []).append(f"{noc or ''}{what}")
+
+    def waiting_cores(self) -> dict[tuple[int, int], list[str]]:
+        """Of each core that waits in its kernel, by its logical coordinates: what is reported on it, without the RISCs
+        that wait in their firmware."""
+        waiting = {}
+        for core, states in self.states.items():
+            risc_states = [state for state in states if RISC.match(state)]
+            if in_kernel := [state for state in risc_states if self._is_in_kernel(state)]:
+                in_kernel = [state.replace(PARKED, "parked in a wait loop of its kernel") for state in in_kernel]
+                waiting[core] = in_kernel + [state for state in states if state not in risc_states]
+        return waiting
+
+    def _is_in_kernel(self, state: str) -> bool:
+        """Or in a part of the firmware in which no RISC stays."""
+        addresses = [int(address, 16) for address in re.findall("0x[0-9a-f]+", state)]
+        return PARKED not in state or max(addresses) >= FIRMWARE_END[self.arch]
 
     def messages_read(self) -> str | None:
         """The kernel's count of the simulator's reads: it grows with each message that the simulator takes."""
@@ -179,6 +211,13 @@ class Simulator:
         with suppress(OSError):
             return f"exit status {(self.run / 'simulator.exit').read_text().strip()}"
         return "killed"
+
+
+def logical_core(arch: str, x: int, y: int) -> tuple[int, int]:
+    """Logical coordinates of the core on wolfpine's tile (x, y)."""
+    if arch == "blackhole":
+        return x - 1 if x < 8 else x - 3, y - 2  # NoC 0's coordinates; the columns 8 and 9 have no cores
+    return x - 18, (y - 18) % 10  # wolfpine's own: columns from 18 on, rows 18 to 25, then 16 and 17
 
 
 def end_simulator(run: Path) -> None:
@@ -233,19 +272,38 @@ def _stat(pid: int) -> list[str]:
     return ["Z", *["0"] * 14]
 
 
-def _report(reason: str, run: Path, banner: str) -> None:
-    log = run / "simulator.log"
+def _report(reason: str, simulator: Simulator, banner: str) -> None:
+    log = simulator.run / "simulator.log"
     lines = [f"tt_device: {reason}", f"  device: {banner}"]
     if log.is_file():
-        kept = run.parent.parent / "logs" / f"simulator-{run.name}.log"
+        kept = simulator.run.parent.parent / "logs" / f"simulator-{simulator.run.name}.log"
         kept.parent.mkdir(exist_ok=True)
         shutil.copyfile(log, kept)
-        words = log.read_text(errors="replace").splitlines()
-        lines += ["  the simulator's last words:", *(f"    {line}" for line in words[-LAST_WORDS:])]
+        if simulator.deadlocks:
+            lines += _describe_waiting(simulator)
+        else:
+            words = log.read_text(errors="replace").splitlines()
+            lines += ["  the simulator's last words:", *(f"    {line}" for line in words[-LAST_WORDS:])]
         lines += [f"  its whole log: {kept}"]
+    else:
+        lines += ["  neither ttsim nor a card tells which core waits: wolfpine does"]
     lines += ["  this process ends with exit code 3; its Python was here:"]
     with suppress(OSError):  # nobody reads the owner's standard error any more
         print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _describe_waiting(simulator: Simulator) -> list[str]:
+    """Lines on the cores that wait in their kernels; of those that wait alike one, and what few do first."""
+    waiting = simulator.waiting_cores()
+    cores_of: dict[str, list[str]] = {}
+    for core, states in sorted(waiting.items()):
+        for state in states:
+            cores_of.setdefault(state, []).append(str(core))
+    lines = [f"  {len(waiting)} of {len(simulator.states)} cores wait in their kernels; by logical coordinates:"]
+    for state, cores in sorted(cores_of.items(), key=lambda item: len(item[1])):
+        more = f" and {len(cores) - SHOWN_CORES} more" if len(cores) > SHOWN_CORES else ""
+        lines += [f"    core {', '.join(cores[:SHOWN_CORES])}{more}: {state}"]
+    return lines
 
 
 def _end_owner(owner_fd: int) -> None:

@@ -1,16 +1,20 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""wolfpine's server with probes: writes when each launch starts and ends, and what goes through its circular buffers.
+"""wolfpine's server with probes: writes when each core's launch starts and ends, and what goes through its circular
+buffers. In the timeline of TT_SIM_TRACE_PERFETTO, tracks are named after cores, not wolfpine's tiles.
 
 `cycles.py` has it started in place of wolfpine's own server: `python probe.py ARCH FILE`. It runs in the simulator's
-process, and imports nothing of ours. FILE gets JSON lines `[x, y, cycle, kind, index, value]` for the tile at (x, y):
+process, and imports nothing of ours. FILE gets JSON lines `[x, y, cycle, kind, index, value]` for the core with the
+logical coordinates (x, y):
 
     go      0, value   value lands in the launch mailbox: 0x80 starts a launch, 0 ends it
     pushed  cb, value  the CB's count of pages ever pushed
     popped  cb, value  the CB's count of pages ever popped
 """
 
+import importlib
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import Any
 
 from framework.bridge.device import Device
 from framework.device import tiles
+from framework.trace.writers.perfetto import PerfettoWriter
 
 # As ttnn 0.81 has them: where the mailboxes start (MEM_MAILBOX_BASE of dev_mem_map.h), the go message's signal byte in
 # them, and a CB's counters: registers of the CB's overlay stream (stream_io_map.h).
@@ -28,10 +33,13 @@ COUNTERS = {"blackhole": {10: "pushed", 8: "popped"}, "wormhole": {4: "pushed", 
 
 def main(arch: str, path: str) -> None:
     go, counters = MAILBOXES[arch] + GO_SIGNAL, COUNTERS[arch]
+    cores = logical_cores(arch)
+    name_tracks(cores)
     with Path(path).open("w") as out:
 
         def write(tile: Any, kind: str, index: int, value: int) -> None:
-            out.write(json.dumps([tile.coord_x, tile.coord_y, tile.clock.current_cycle, kind, index, value]) + "\n")
+            x, y = cores[tile.coord_x, tile.coord_y]
+            out.write(json.dumps([x, y, tile.clock.current_cycle, kind, index, value]) + "\n")
             if kind == "go":
                 out.flush()  # the reader waits for the end of a launch
 
@@ -59,6 +67,27 @@ def main(arch: str, path: str) -> None:
         Device.write = Device.write_without_pump
         sys.argv = [f"framework.sim.{arch}"]
         runpy.run_module(f"framework.sim.{arch}", run_name="__main__")
+
+
+def logical_cores(arch: str) -> dict[tuple[int, int], tuple[int, int]]:
+    """Of each of wolfpine's tiles with a worker core, that core's logical coordinates: its rank among the columns and
+    rows of workers on NoC 0. Wolfpine has coordinates of its own for tiles, on Wormhole other ones than NoC 0."""
+    tile_of = importlib.import_module(f"framework.sim.{arch}.coords").TENSIX_COORD_MAP  # by place on NoC 0
+    xs, ys = (sorted(set(axis)) for axis in zip(*tile_of, strict=True))
+    return {tile: (xs.index(x), ys.index(y)) for (x, y), tile in tile_of.items()}
+
+
+def name_tracks(cores: dict[tuple[int, int], tuple[int, int]]) -> None:
+    emit = PerfettoWriter._emit_raw
+
+    def emit_named(writer: Any, event: dict[str, Any]) -> None:
+        if event["name"] == "process_name":
+            *_, tile_y, tile_x = map(int, re.findall(r"\d+", event["args"]["name"]))  # Tile chip=0 (y,x)
+            if core := cores.get((tile_x, tile_y)):
+                event["args"]["name"] = f"core {core}"
+        emit(writer, event)
+
+    PerfettoWriter._emit_raw = emit_named
 
 
 if __name__ == "__main__":

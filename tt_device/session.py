@@ -232,7 +232,7 @@ def real_simulator(named: Path) -> Path:
 def _start_guard(target: Target, run: Path, lock: int, timeout: float) -> "subprocess.Popen[bytes]":
     _let_guard_end_us()
     owner = os.pidfd_open(os.getpid())
-    arguments = [str(run), str(timeout), str(os.getpid()), str(owner), str(target)]
+    arguments = [str(run), str(timeout), str(os.getpid()), str(owner), target.arch, str(target)]
     process = subprocess.Popen(
         [sys.executable, "-IS", guard.__file__, *arguments],
         bufsize=0,
