@@ -13,18 +13,17 @@ FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).tiny,
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
+MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
+WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
 
 class LayerNormArgumentError(ValueError):
     """An argument that the op can't serve; raised before anything is compiled, launched or allocated."""
 
 
-WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
-
-
 @dataclass(frozen=True)
 class Operands:
-    """What a call reads, of the shapes of `LayerNormSingleCore.op`."""
+    """What a call reads, of the shapes of `LayerNorm.op`."""
 
     input: ttnn.Tensor
     gamma: ttnn.Tensor | None
@@ -52,8 +51,7 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     for name, tensor in tensors.items():
         _validate_tensor(name, tensor, operands.input)
     shape = tuple(operands.input.shape)
-    if not 1 <= len(shape) <= 4 or shape[-1] == 0:
-        raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
+    validate_shape(shape)
     for name in tensors.keys() & {"gamma", "beta"}:
         if tuple(tensors[name].shape) not in ((1, shape[-1]), paged_shape(shape[-1])):
             raise LayerNormArgumentError(
@@ -66,6 +64,18 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
+
+
+def validate_shape(shape: tuple[int, ...]) -> None:
+    """Of the input.
+
+    Raises:
+        LayerNormArgumentError: a rank, width or number of rows that the kernels don't take
+    """
+    if not 1 <= len(shape) <= 4 or shape[-1] == 0:
+        raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
+    if math.prod(shape[:-1]) >= MOST_ROWS:
+        raise LayerNormArgumentError(f"input must have fewer than {MOST_ROWS} rows, but has shape {shape}")
 
 
 def _validate_tensor(name: str, tensor: ttnn.Tensor, input_tensor: ttnn.Tensor) -> None:

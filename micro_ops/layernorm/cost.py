@@ -70,7 +70,7 @@ def estimate(costs: Costs, split: Split) -> float:
     DRAM and the cores work side by side. So it is the longer of two: all that the busiest bank serves; or what it
     serves until the last core has its first group, and then what that core does.
     """
-    rounds = math.ceil(math.ceil(split.rows / split.group_rows) / split.teams)  # groups of the busiest core
+    rounds = max(1, math.ceil(split.rows / split.group_rows / split.teams))  # groups of the busiest core
     slow = split.row_bytes / split.width / 2  # float32 passes everything twice as long
     reads = math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
     bank = 2 * reads + split.weight_bytes / costs.bank_rate / costs.banks

@@ -66,7 +66,8 @@ class LayerNorm:
 
         Args:
             input_tensor: (..., W), rank 1 to 4, row-major bfloat16 or float32, interleaved in DRAM
-            gamma_tensor, beta_tensor: (1, W) row-major bfloat16 or float32, interleaved in DRAM, each optional
+            gamma_tensor, beta_tensor: (1, W), or faster if W is more than 1,024: `arguments.paged_shape`(W); row-major
+                bfloat16 or float32, interleaved in DRAM, each optional
             output_tensor: the input's shape and dtype, likewise; overwritten. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
