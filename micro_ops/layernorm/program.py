@@ -166,6 +166,7 @@ def _create_kernel_descriptor(
     Args:
         runtime: a share's arguments, of the same names in the same order for each; the last may be a list
     """
+    compile_time = {**compile_time, "rows_are_cut": plan.exchanges("input")}
     positions = {f"arg_{key}": position for position, key in enumerate(runtime(plan.shares[0]))}
     accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
     runtime_args = ttnn.RuntimeArgs()
@@ -215,7 +216,6 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttn
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "exchanges_weights": plan.exchanges("gamma") or plan.exchanges("beta"),
-            "exchanges_input": plan.exchanges("input"),
             **{f"{name}_semaphore": index for index, name in enumerate(OPERANDS)},
             "counts": len(OPERANDS),
             "max_rectangles": MAX_RECTANGLES,

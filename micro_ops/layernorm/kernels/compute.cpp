@@ -80,7 +80,9 @@ constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
 void kernel_main() {
     using namespace layernorm;
     const uint32_t rows = RUNTIME_ARG(rows);
-    const Steps steps{RUNTIME_ARG(steps), RUNTIME_ARG(first_step), RUNTIME_ARG(own_steps)};
+    const uint32_t all_steps = RUNTIME_ARG(steps);
+    const Steps steps{
+        all_steps, rows_are_cut ? RUNTIME_ARG(first_step) : 0, rows_are_cut ? RUNTIME_ARG(own_steps) : all_steps};
 
     // The FPU is set up for the CB whose bfloat16 it takes, if there is one: float32 is unpacked to Dest.
     constexpr uint32_t cb_fpu = input_float32 && uses_gamma && !gamma_float32 ? cb_gamma

@@ -28,7 +28,7 @@ constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 
 // Whether some cores of the plan send rows, or gamma and beta, to others.
-constexpr bool exchanges_input = get_named_compile_time_arg_val("exchanges_input");
+constexpr bool exchanges_input = rows_are_cut;
 constexpr bool exchanges_weights = get_named_compile_time_arg_val("exchanges_weights");
 static_assert(reader_reads_weights || !exchanges_weights, "it is the reader that sends gamma and beta");
 constexpr bool reads_weights = reader_reads_weights && (has_gamma || has_beta);
@@ -171,19 +171,20 @@ void kernel_main() {
         r->cores = get_arg_val<uint32_t>(argument++);
     }
 
-    const uint32_t own_steps = reads_weights ? RUNTIME_ARG(own_steps) : 0;
+    const uint32_t own_steps = rows_are_cut ? RUNTIME_ARG(own_steps) : steps;  // of gamma and beta
     const uint32_t weight_part_pages = (own_steps + max_parts - 1) / max_parts;
     Arriving<cb_input, input_semaphore, input_trid, input_piece, exchanges_input> arriving_input{
         first_rows * steps, input_part_pages, input_is_received, rectangles, gamma_to};
     Arriving<cb_gamma, gamma_semaphore, weights_trid, gamma_piece, exchanges_weights> arriving_gamma{
-        has_gamma ? own_steps : 0, weight_part_pages, (exchange & 2) != 0, gamma_to, beta_to};
+        reads_weights && has_gamma ? own_steps : 0, weight_part_pages, (exchange & 2) != 0, gamma_to, beta_to};
     Arriving<cb_beta, beta_semaphore, weights_trid, beta_piece, exchanges_weights> arriving_beta{
-        has_beta ? own_steps : 0, weight_part_pages, (exchange & 4) != 0, beta_to, end};
+        reads_weights && has_beta ? own_steps : 0, weight_part_pages, (exchange & 4) != 0, beta_to, end};
     if constexpr (reads_weights) {
         constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
         constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
         read_weights<weights_trid>(
-            gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address), RUNTIME_ARG(first_step),
+            gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address),
+            rows_are_cut ? RUNTIME_ARG(first_step) : 0,
             own_steps, RUNTIME_ARG(own_columns), weight_part_pages, !arriving_gamma.is_received,
             !arriving_beta.is_received);
     }

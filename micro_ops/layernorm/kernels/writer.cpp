@@ -24,7 +24,7 @@ constexpr bool reads_weights = !reader_reads_weights && (has_gamma || has_beta);
 constexpr uint32_t weights_trid = 1;
 
 void kernel_main() {
-    const uint32_t first_step = RUNTIME_ARG(first_step);
+    const uint32_t first_step = rows_are_cut ? RUNTIME_ARG(first_step) : 0;
     const uint32_t own_steps = RUNTIME_ARG(own_steps);
     constexpr auto output_args = TensorAccessorArgs<0>();
 
@@ -56,8 +56,11 @@ void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t first_row = RUNTIME_ARG(first_row);
     const uint32_t group_stride = RUNTIME_ARG(group_stride);  // rows from the first of a group to the first of the next
-    const uint32_t output_size = RUNTIME_ARG(own_columns) * (output_piece / piece_elements);  // of this core's columns
-    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), RUNTIME_ARG(output_stick));
+    const uint32_t output_stick = RUNTIME_ARG(output_stick);
+    // Of this core's columns
+    const uint32_t output_size =
+        rows_are_cut ? RUNTIME_ARG(own_columns) * (output_piece / piece_elements) : output_stick;
+    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), output_stick);
 
     uint32_t left_rows = rows;
     for (uint32_t first = first_row; left_rows > 0; first += group_stride) {
