@@ -22,6 +22,7 @@ from micro_ops.layernorm.plan import (
     HALF_FACE_ELEMENTS,
     RING_GROUPS,
     TILE_ELEMENTS,
+    CbContractError,
     Chip,
     Core,
     Dtypes,
@@ -191,6 +192,8 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttn
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
         multicasts = [_multicasts(plan, chip, share.core, name) for name in OPERANDS]
+        if (count := sum(map(len, multicasts))) > MAX_RECTANGLES:
+            raise CbContractError(f"{share.core} must send to {MAX_RECTANGLES} rectangles at most, but has {count}")
         return {
             **_place(plan, share),
             "steps": plan.steps,
