@@ -89,8 +89,8 @@ def estimate(costs: Costs, split: Split) -> float:
 
 
 def weights_are_multicast(costs: Costs, split: Split) -> bool:
-    """Whether one core reads gamma or beta for all, rather than each core for itself, all from one bank of DRAM. That takes
-    as long as a multicast at half the bytes, but a core that sends keeps its own rows waiting, too."""
+    """Whether one core reads gamma or beta for all, rather than each core for itself, all from one bank of DRAM. That
+    takes as long as a multicast at half the bytes, but a core that sends keeps its own rows waiting, too."""
     if split.teams == 1:
         return False
     return split.teams * split.weight_bytes / costs.bank_rate > 2 * costs.multicast
