@@ -215,6 +215,7 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttn
             **CB_ARGUMENTS,
             **weights.compile_time,
             "input_piece": plan.piece * size,
+            "input_size": size,
             "group_rows": plan.group_rows,
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,

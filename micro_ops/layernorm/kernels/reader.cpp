@@ -23,6 +23,7 @@
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
 constexpr uint32_t input_piece = get_named_compile_time_arg_val("input_piece");  // bytes
+constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");    // of an element, bytes
 constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups");  // that cb_input holds
 constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_flight");
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
@@ -121,7 +122,6 @@ void kernel_main() {
     const uint32_t steps = RUNTIME_ARG(steps);
     const uint32_t input_stick = RUNTIME_ARG(input_stick);
     const uint32_t first_row = RUNTIME_ARG(first_row);
-    const uint32_t group_stride = RUNTIME_ARG(group_stride);  // rows from the first of a group to the first of the next
     // Whether each operand is received; to how many rectangles it is sent
     const uint32_t exchange = exchanges_input || exchanges_weights ? RUNTIME_ARG(exchange) : 0;
     const bool input_is_received = exchanges_input && (exchange & 1);
@@ -185,11 +185,12 @@ void kernel_main() {
         read_weights<weights_trid>(
             gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address),
             rows_are_cut ? RUNTIME_ARG(first_step) : 0,
-            own_steps, RUNTIME_ARG(own_columns), weight_part_pages, !arriving_gamma.is_received,
+            own_steps, rows_are_cut ? RUNTIME_ARG(own_columns) : input_stick / input_size, weight_part_pages, !arriving_gamma.is_received,
             !arriving_beta.is_received);
     }
 
-    uint32_t issued = first_rows, pushed = first_rows;  // rows
+    const uint32_t group_stride = RUNTIME_ARG(group_stride);  // rows from the first of a group to the first of the next
+    uint32_t issued = first_rows, pushed = first_rows;        // rows
     uint32_t issued_row = first_row + group_stride;
     uint32_t issued_l1 = input_l1 + group_rows * row_size;
     const uint32_t end_l1 = input_l1 + ring_groups * group_rows * row_size;
