@@ -266,6 +266,7 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
     piece = _piece(width, group_rows, split.team_size)
     teams = chip.teams(split.team_size, count)
     shared = weights_are_multicast(chip.costs, split)
+    shares_gamma, shares_beta = shared and dtypes.gamma is not None, shared and dtypes.beta is not None
     shares = []
     for index, team in enumerate(teams):
         for member, (core, columns) in enumerate(zip(team, _cuts(width, split.team_size), strict=True)):
@@ -278,8 +279,8 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
                     groups=range(index, math.ceil(split.rows / group_rows), count),
                     columns=columns,
                     input_from=team[0] if member > 0 else None,
-                    gamma_from=gamma_from if shared and core != gamma_from else None,
-                    beta_from=beta_from if shared and core != beta_from else None,
+                    gamma_from=gamma_from if shares_gamma and core != gamma_from else None,
+                    beta_from=beta_from if shares_beta and core != beta_from else None,
                 )
             )
     return Plan(
