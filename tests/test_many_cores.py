@@ -11,7 +11,7 @@ import torch
 import ttnn
 
 from integration import TtRMSNorm
-from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, op, reference
+from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, op, plan, reference
 from micro_ops.layernorm.arguments import paged_shape
 from micro_ops.layernorm.plan import Plan, check_contract, make_plan
 from tests.tensors import random_input, random_weights, upload
@@ -104,19 +104,19 @@ def test_a_cut_row_has_the_same_bits(
     form: str,
     team_size: int,
 ) -> None:
-    """Whether or not cost.py would cut it: two rows, each over a team."""
+    """Whether or not cost.py would cut it, and have gamma and beta sent: two rows, each over a team."""
+    expected = one_core(form)[2:4]
     seen: list[Plan] = []
 
     def make_cut(shape: Any, dtypes: Any, chip: Any) -> Plan:
-        from micro_ops.layernorm import plan
-
         cut = plan._plan(dtypes, chip, plan._split(shape[0], shape[1], dtypes, chip, 1, team_size))
         seen.append(cut)
         return cut
 
     monkeypatch.setattr(op, "make_plan", make_cut)
+    monkeypatch.setattr(plan, "weights_are_multicast", lambda *_: True)
     got = _run(device, form, _operands(form)[0][2:4], cores=None, paged=True)
-    assert torch.equal(got, one_core(form)[2:4])
+    assert torch.equal(got, expected)
     (cut,) = seen
     check_contract(cut)
     assert len(cut.shares) == 2 * team_size
@@ -152,9 +152,9 @@ def test_a_norm_keeps_to_its_cores(device: Any, monkeypatch: pytest.MonkeyPatch)
     cores: list[set[tuple[int, int]]] = []
 
     def spy(*arguments: Any) -> Plan:
-        plan = make_plan(*arguments)
-        cores.append({share.core for share in plan.shares})
-        return plan
+        made = make_plan(*arguments)
+        cores.append({share.core for share in made.shares})
+        return made
 
     monkeypatch.setattr(op, "make_plan", spy)
     norm = TtRMSNorm(64, epsilon=1e-6, device=device, cores=_cores((1, 2), (2, 3)))

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -228,11 +227,14 @@ def cost_table(arch: Arch) -> CostTable:
         from framework import arch as arches
         from framework.network.tt_noc import noc_hop_count
         from framework.perf import model
+        from framework.sim.blackhole import coords as blackhole
+        from framework.sim.wormhole import coords as wormhole
 
         noc, dram = model.noc_cost_model(arch), model.dram_cost_model(arch)
     profile = getattr(arches, f"{arch.upper()}_PROFILE")
     grid = profile.noc_grid_x, profile.noc_grid_y
-    workers = import_module(f"framework.sim.{arch}.coords").TENSIX_COORD_MAP  # by NoC 0's coordinates
+    coords = {Arch.blackhole: blackhole, Arch.wormhole: wormhole}[arch]
+    workers = coords.TENSIX_COORD_MAP  # by NoC 0's coordinates
     endpoints = [endpoint for bank in profile.dram_channel_physical_noc0_coords for endpoint in bank]
     return CostTable(
         banks=len(profile.dram_channel_physical_noc0_coords) * profile.dram_gddr_channels_per_tile,

@@ -12,7 +12,6 @@ logical coordinates (x, y):
     popped  cb, value  the CB's count of pages ever popped
 """
 
-import importlib
 import json
 import re
 import runpy
@@ -22,6 +21,8 @@ from typing import Any
 
 from framework.bridge.device import Device
 from framework.device import tiles
+from framework.sim.blackhole import coords as blackhole
+from framework.sim.wormhole import coords as wormhole
 from framework.trace.writers.perfetto import PerfettoWriter
 
 # As ttnn 0.81 has them: where the mailboxes start (MEM_MAILBOX_BASE of dev_mem_map.h), the go message's signal byte in
@@ -72,7 +73,8 @@ def main(arch: str, path: str) -> None:
 def logical_cores(arch: str) -> dict[tuple[int, int], tuple[int, int]]:
     """Of each of wolfpine's tiles with a worker core, that core's logical coordinates: its rank among the columns and
     rows of workers on NoC 0. Wolfpine has coordinates of its own for tiles, on Wormhole other ones than NoC 0."""
-    tile_of = importlib.import_module(f"framework.sim.{arch}.coords").TENSIX_COORD_MAP  # by place on NoC 0
+    coords = {"blackhole": blackhole, "wormhole": wormhole}[arch]
+    tile_of = coords.TENSIX_COORD_MAP  # by place on NoC 0
     xs, ys = (sorted(set(axis)) for axis in zip(*tile_of, strict=True))
     return {tile: (xs.index(x), ys.index(y)) for (x, y), tile in tile_of.items()}
 

@@ -125,7 +125,8 @@ def _process_session(target: Target, timeout: float, kernel_asserts: bool) -> _S
         try:
             _check_free_space(CACHE)
             run, lock = _new_run_folder(CACHE / "runs")
-            settings = _settings(target, run) | (KERNEL_ASSERTS if kernel_asserts else {})
+            # Without asserts even if the process that started this one has a device open with them: they cost cycles.
+            settings = _settings(target, run) | (KERNEL_ASSERTS if kernel_asserts else dict.fromkeys(KERNEL_ASSERTS))
         except OSError as error:
             raise PlatformError(f"can't write in the cache folder (XDG_CACHE_HOME moves it): {error}") from error
         _session = _Session(target, settings, run / "tmp", _start_guard(target, run, lock, timeout))

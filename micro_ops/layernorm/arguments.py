@@ -53,9 +53,11 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     shape = tuple(operands.input.shape)
     validate_shape(shape)
     for name in tensors.keys() & {"gamma", "beta"}:
-        if tuple(tensors[name].shape) not in ((1, shape[-1]), paged_shape(shape[-1])):
+        paged = paged_shape(shape[-1])
+        taken = {paged: f"paged_shape(W) = {paged}"} | {(1, shape[-1]): "(1, W)"}
+        if tuple(tensors[name].shape) not in taken:
             raise LayerNormArgumentError(
-                f"{name} must have shape (1, W) or {paged_shape(shape[-1])}, but"
+                f"{name} must have shape {' or '.join(taken.values())}, but"
                 f" {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
             )
     if output is not None:

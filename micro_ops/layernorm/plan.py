@@ -329,7 +329,7 @@ def _check_shares(plan: Plan) -> None:
     teams: dict[range, list[range]] = {}
     for share in plan.shares:
         teams.setdefault(share.groups, []).append(share.columns)
-    if set(teams) != {range(first, plan.groups, len(teams)) for first in range(len(teams))}:
+    if not teams or set(teams) != {range(first, plan.groups, len(teams)) for first in range(len(teams))}:
         raise CbContractError(
             f"the {plan.groups} groups must each be in one of {len(teams)} shares, one after another, but these have"
             f" {', '.join(map(str, teams))}"
