@@ -11,6 +11,7 @@ import torch
 import ttnn
 
 from integration import Replacement, find_norms, replace_norms
+from micro_ops.layernorm import Cores
 from model_comparison.block import Activation, Block, NormActivation, Run, short
 from model_comparison.recording import RecordedNorm, Recording
 
@@ -23,6 +24,7 @@ def collect(
     isolated: bool = False,
     tokens: int | None = None,
     seed: int = 0,
+    cores: Cores = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Recording:
     """Runs `block`, a bfloat16 one, and the same with norms on `device`.
@@ -33,6 +35,7 @@ def collect(
             block with all of them, so that their errors propagate
         tokens: length of the one sequence; default `default_tokens`
         seed: of the input, N(0, 1) bfloat16
+        cores: as `replace_norms`'s
         tell: is called with what is going on, before it
     Raises:
         NormError: a pattern fits no norm, or a norm can't run on the device
@@ -56,7 +59,7 @@ def collect(
     if not isolated:
         tell("reference on the CPU, float32")
         float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
-    with replace_norms(block.layer, device, include=norms) as replacement, _told(replacement, tell):
+    with replace_norms(block.layer, device, include=norms, cores=cores) as replacement, _told(replacement, tell):
         result = _run_alone(replacement, reference) if isolated else block.run(hidden_states, originals)
         recorded = {name: RecordedNorm.of(originals[name], norm.launches) for name, norm in replacement.norms.items()}
     return Recording(recorded, reference, float32, result, facts)
