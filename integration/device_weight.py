@@ -43,7 +43,7 @@ class DeviceWeight:
         if self._host is None or not _same_bytes(self._host, host):
             as_it_is = self.offset == 0.0 and bool(host.isfinite().all())
             values = host if as_it_is else host.float() + self.offset
-            self._copy = upload(_paged(values), self.device)
+            self._copy = upload(as_pages(values), self.device)
             self._host = host.clone()
             self.uploads += 1
         return self._copy
@@ -73,8 +73,8 @@ def check_open(device: ttnn.Device) -> None:
         raise RuntimeError("the norms' device is closed: restore() the model before that") from None
 
 
-def _paged(weight: torch.Tensor) -> torch.Tensor:
-    """`weight` (W,) as the op reads it fastest."""
+def as_pages(weight: torch.Tensor) -> torch.Tensor:
+    """`weight` (W,) as `paged_shape(W)`, which the op reads fastest, with zeros where there are no elements."""
     width = weight.shape[-1]
     pages, page = paged_shape(width)
     if pages == 1:

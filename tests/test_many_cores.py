@@ -11,8 +11,8 @@ import torch
 import ttnn
 
 from integration import TtRMSNorm
+from integration.device_weight import as_pages
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, op, plan, reference
-from micro_ops.layernorm.arguments import paged_shape
 from micro_ops.layernorm.plan import Plan, check_contract, make_plan
 from tests.tensors import random_input, random_weights, upload
 from tt_device import Platform
@@ -47,14 +47,9 @@ def _run(device: Any, form: str, x: torch.Tensor, cores: op.Cores, paged: bool =
 
 
 def _paged(weight: torch.Tensor) -> torch.Tensor:
-    """As `paged_shape` has it, with NaNs where there are no elements."""
-    width = weight.shape[-1]
-    pages, page = paged_shape(width)
-    if pages == 1:
-        return weight
-    paged = torch.full((pages, page), float("nan"), dtype=weight.dtype)
-    paged.view(-1)[page : page + width] = weight
-    return paged
+    """As the norms upload it, but with NaNs where there are no elements."""
+    is_element = as_pages(torch.ones_like(weight[0])) == 1
+    return as_pages(weight[0]).masked_fill(~is_element, float("nan"))
 
 
 @pytest.fixture(scope="module")
