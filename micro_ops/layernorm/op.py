@@ -131,29 +131,18 @@ class LayerNormSingleCore(LayerNorm):
     """`LayerNorm` on core (0, 0)."""
 
     @staticmethod
-    def op(
-        input_tensor: ttnn.Tensor,
-        gamma_tensor: ttnn.Tensor | None,
-        beta_tensor: ttnn.Tensor | None,
-        output_tensor: ttnn.Tensor | None = None,
-        epsilon: float = 1e-6,
-        **keywords: Any,
-    ) -> ttnn.Tensor:
-        return LayerNorm.op(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon, cores=1, **keywords)
+    def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
+        """`LayerNorm.op` without `cores`."""
+        return LayerNorm.op(*arguments, cores=1, **keywords)
 
 
 class RMSNormSingleCore(RMSNorm):
     """`RMSNorm` on core (0, 0)."""
 
     @staticmethod
-    def op(
-        input_tensor: ttnn.Tensor,
-        gamma_tensor: ttnn.Tensor | None,
-        output_tensor: ttnn.Tensor | None = None,
-        epsilon: float = 1e-6,
-        **keywords: Any,
-    ) -> ttnn.Tensor:
-        return RMSNorm.op(input_tensor, gamma_tensor, output_tensor, epsilon, cores=1, **keywords)
+    def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
+        """`RMSNorm.op` without `cores`."""
+        return RMSNorm.op(*arguments, cores=1, **keywords)
 
 
 def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
