@@ -69,10 +69,11 @@ def create_program(
     plan: Plan, chip: Chip, variant: Variant, operands: Operands, output: ttnn.Tensor, epsilon: float
 ) -> ttnn.ProgramDescriptor:
     """The program that runs `plan`, which was made for `chip` and the shapes and dtypes of `operands`."""
+    weights = _Weights.of(plan, operands)
     return ttnn.ProgramDescriptor(
         kernels=[
-            _create_reader_descriptor(plan, chip, operands),
-            _create_writer_descriptor(plan, operands, output),
+            _create_reader_descriptor(plan, chip, operands.input, weights),
+            _create_writer_descriptor(plan, output, weights),
             _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=_create_semaphores(plan),
@@ -132,10 +133,18 @@ def _core_ranges(plan: Plan) -> ttnn.CoreRangeSet:
     return ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(*r.first), ttnn.CoreCoord(*r.last)) for r in ranges])
 
 
-def _multicasts(plan: Plan, chip: Chip, sender: Core, operand: Operand) -> list[tuple[int, int]]:
-    """The rectangles to which `sender` multicasts the operand, each as two words: its corners, and how many cores."""
-    cores = [chip.noc(share.core) for share in plan.shares if share.sender(operand) == sender]
-    return [(r.first[0] | r.first[1] << 8 | r.last[0] << 16 | r.last[1] << 24, r.cores) for r in rectangles(cores)]
+def _multicasts(plan: Plan, chip: Chip) -> dict[tuple[Core, Operand], list[tuple[int, int]]]:
+    """By sender and operand: the rectangles that it multicasts it to, each as two words: its corners, and how many
+    cores."""
+    receivers: dict[tuple[Core, Operand], list[tuple[int, int]]] = {}
+    for share in plan.shares:
+        for operand in OPERANDS:
+            if sender := share.sender(operand):
+                receivers.setdefault((sender, operand), []).append(chip.noc(share.core))
+    return {
+        key: [(r.first[0] | r.first[1] << 8 | r.last[0] << 16 | r.last[1] << 24, r.cores) for r in rectangles(places)]
+        for key, places in receivers.items()
+    }
 
 
 def _create_cb_descriptors(plan: Plan) -> list[ttnn.CBDescriptor]:
@@ -186,18 +195,20 @@ def _create_kernel_descriptor(
     )
 
 
-def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttnn.KernelDescriptor:
-    size = ELEMENT_SIZES[operands.input.dtype]
-    weights = _Weights.of(plan, operands)
+def _create_reader_descriptor(
+    plan: Plan, chip: Chip, input_tensor: ttnn.Tensor, weights: "_Weights"
+) -> ttnn.KernelDescriptor:
+    size = ELEMENT_SIZES[input_tensor.dtype]
+    sent = _multicasts(plan, chip)
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
-        multicasts = [_multicasts(plan, chip, share.core, name) for name in OPERANDS]
+        multicasts = [sent.get((share.core, name), []) for name in OPERANDS]
         if (count := sum(map(len, multicasts))) > MAX_RECTANGLES:
             raise CbContractError(f"{share.core} must send to {MAX_RECTANGLES} rectangles at most, but has {count}")
         return {
             **_place(plan, share),
             "steps": plan.steps,
-            "input_address": operands.input.buffer_address(),
+            "input_address": input_tensor.buffer_address(),
             "input_stick": plan.width * size,
             **weights.runtime,
             "exchange": sum(
@@ -219,13 +230,12 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands) -> ttn
             "group_rows": plan.group_rows,
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
-            "exchanges_weights": plan.exchanges("gamma") or plan.exchanges("beta"),
             **{f"{name}_semaphore": index for index, name in enumerate(OPERANDS)},
             "counts": len(OPERANDS),
             "max_rectangles": MAX_RECTANGLES,
         },
         runtime=arguments,
-        tensors=(operands.input, *weights.tensors),
+        tensors=(input_tensor, *weights.tensors),
     )
 
 
@@ -252,6 +262,7 @@ class _Weights:
                 **{f"{name}_piece": plan.piece * size for name, size in sizes.items()},
                 **{f"{name}_page": WEIGHT_PAGE_ELEMENTS * size for name, size in sizes.items()},
                 **{f"{name}_is_paged": is_paged for name, is_paged in paged.items()},
+                "exchanges_weights": exchanges,
                 # The writer has time before the first result; but it starts later than the reader, and its reads would
                 # hold up the reader's if they all went to one bank.
                 "reader_reads_weights": exchanges or not any(paged.values()),
@@ -308,9 +319,8 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
     )
 
 
-def _create_writer_descriptor(plan: Plan, operands: Operands, output: ttnn.Tensor) -> ttnn.KernelDescriptor:
+def _create_writer_descriptor(plan: Plan, output: ttnn.Tensor, weights: "_Weights") -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[output.dtype]
-    weights = _Weights.of(plan, operands)
     common = {
         "output_address": output.buffer_address(),
         "output_stick": plan.width * size,

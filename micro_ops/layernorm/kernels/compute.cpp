@@ -8,7 +8,7 @@
 //
 // CB contract:
 //   pops    cb_input           the pieces of a group's rows, row by row; padded with zeros to whole pieces  <- reader
-//   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one and never popped        <- reader
+//   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one, never popped  <- reader or writer
 //   pushes  cb_output          for each own step of a group, a piece of each row, one behind the other      -> writer
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
