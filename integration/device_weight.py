@@ -6,6 +6,7 @@ import torch
 import ttnn
 
 from integration.formula import DTYPES
+from micro_ops.layernorm.arguments import paged_shape
 
 
 class DeviceWeight:
@@ -27,8 +28,9 @@ class DeviceWeight:
         self._copy: ttnn.Tensor | None = None
 
     def of(self, weight: torch.Tensor) -> ttnn.Tensor:
-        """`weight` (W,) as (1, W) row-major in DRAM: of its dtype, but float32 if an offset is added to it, or if it
-        holds a NaN or an Inf, which the FPU, where it multiplies by a bfloat16 gamma, would take for large numbers.
+        """`weight` (W,) as `paged_shape(W)` row-major in DRAM: of its dtype, but float32 if an offset is added to it,
+        or if it holds a NaN or an Inf, which the FPU, where it multiplies by a bfloat16 gamma, would take for large
+        numbers.
 
         Raises:
             ValueError: it has no values yet, or is neither bfloat16 nor float32
@@ -41,7 +43,7 @@ class DeviceWeight:
         if self._host is None or not _same_bytes(self._host, host):
             as_it_is = self.offset == 0.0 and bool(host.isfinite().all())
             values = host if as_it_is else host.float() + self.offset
-            self._copy = upload(values.reshape(1, -1), self.device)
+            self._copy = upload(_paged(values), self.device)
             self._host = host.clone()
             self.uploads += 1
         return self._copy
@@ -69,6 +71,17 @@ def check_open(device: ttnn.Device) -> None:
         ttnn.get_memory_view(device, ttnn.BufferType.DRAM)  # the cheapest call that needs it open
     except RuntimeError:
         raise RuntimeError("the norms' device is closed: restore() the model before that") from None
+
+
+def _paged(weight: torch.Tensor) -> torch.Tensor:
+    """`weight` (W,) as the op reads it fastest."""
+    width = weight.shape[-1]
+    pages, page = paged_shape(width)
+    if pages == 1:
+        return weight.reshape(1, width)
+    paged = weight.new_zeros(pages, page)
+    paged.view(-1)[page : page + width] = weight
+    return paged
 
 
 def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:

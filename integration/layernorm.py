@@ -6,11 +6,11 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from micro_ops.layernorm import LayerNormSingleCore
+from micro_ops.layernorm import Cores, LayerNorm
 
 
 class TtLayerNorm(TtNorm):
-    """LayerNorm over the last dimension, by `LayerNormSingleCore`; `TtNorm` says what it takes.
+    """LayerNorm over the last dimension, by `LayerNorm`; `TtNorm` says what it takes.
 
     >>> name = "model.layers.3.self_attn.indexer.k_norm"
     >>> norm = TtLayerNorm.from_checkpoint(folder, name, device=device)  # doctest: +SKIP
@@ -30,6 +30,7 @@ class TtLayerNorm(TtNorm):
         *,
         epsilon: float,
         device: ttnn.Device,
+        cores: Cores = None,
     ) -> None:
         """
         Args:
@@ -37,11 +38,12 @@ class TtLayerNorm(TtNorm):
             gamma, beta: (W,) bfloat16 or float32, or None for 1 and 0; kept as the Parameters `weight` and `bias`
             epsilon: positive and finite in float32, or each call raises
             device: an open device
+            cores: at most so many of its cores, or none but these; None allows all
         Raises:
             ValueError: gamma or beta has another shape or dtype
             RuntimeError: the device is closed
         """
-        super().__init__(width, gamma, beta, epsilon=epsilon, device=device, round_before_gamma=False)
+        super().__init__(width, gamma, beta, epsilon=epsilon, device=device, cores=cores, round_before_gamma=False)
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return LayerNormSingleCore.op(x, self.gamma, self.beta, epsilon=self.epsilon)
+        return LayerNorm.op(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores)

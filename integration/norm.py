@@ -17,7 +17,8 @@ from integration.device_weight import Copies, DeviceWeight, check_open, upload
 from integration.formula import ANY_DTYPES, DTYPES, TTNN_DTYPES, Formula
 from integration.probe import NotANormError
 from integration.recognize import recognize
-from micro_ops.layernorm import LayerNormArgumentError
+from micro_ops.layernorm import Cores, LayerNormArgumentError
+from micro_ops.layernorm.op import chip_of
 from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
 
@@ -37,6 +38,7 @@ class TtNorm(nn.Module):
     Attributes:
         formula: what is computed
         device: an open device
+        cores: at most so many of its cores, or none but these; None allows all
         launches: how many times the kernels ran for this module
         fallback: takes a call that the kernels can't, or None, which lets the error through
         fallbacks: how many times it did
@@ -53,6 +55,7 @@ class TtNorm(nn.Module):
         *,
         epsilon: float,
         device: ttnn.Device,
+        cores: Cores,
         round_before_gamma: bool,
     ) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class TtNorm(nn.Module):
             round_before_gamma=round_before_gamma,
             dtypes=ANY_DTYPES,
         )
-        self._set_up(formula, device, {}, inspect.signature(_plain_forward))
+        self._set_up(formula, device, cores, {}, inspect.signature(_plain_forward))
 
     @classmethod
     def from_checkpoint(
@@ -85,6 +88,7 @@ class TtNorm(nn.Module):
         device: ttnn.Device,
         epsilon: float = 1e-6,
         dtype: torch.dtype = torch.bfloat16,
+        cores: Cores = None,
     ) -> Self:
         """The norm whose weights lie below `prefix` in the checkpoint `folder`: `weight`, and a LayerNorm's `bias`.
 
@@ -92,6 +96,7 @@ class TtNorm(nn.Module):
             epsilon: the default is DeepSeek's `rms_norm_eps`, and what HuggingFace's code holds fixed for q_a, kv_a and
                 the indexer's k_norm, of which no config.json tells
             dtype: bfloat16 or float32, to which the weights are rounded, as HuggingFace does when it loads a model
+            cores: at most so many of the device's cores, or none but these; None allows all
         Raises:
             CheckpointError: the checkpoint can't be read, or has no such weights
         """
@@ -101,22 +106,27 @@ class TtNorm(nn.Module):
             raise CheckpointError(f"{folder}: {prefix} must hold {needed}, but holds {held}")
         gamma, *beta = (weights[name] for name in cls.weight_names)
         # A subclass knows its order of rounding.
-        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device)  # type: ignore[call-arg]
+        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device, cores=cores)  # type: ignore[call-arg]
 
     @classmethod
-    def from_torch(cls, layer: nn.Module, *, device: ttnn.Device) -> Self:
+    def from_torch(cls, layer: nn.Module, *, device: ttnn.Device, cores: Cores = None) -> Self:
         """The same norm as `layer`, whatever its class: `recognize` finds what it computes.
 
         It shares all that `layer` is made of, Parameters, hooks and attributes: what is done to one (load_state_dict,
         .to(), a hook) is done to both. Code that `layer.compile()` made is not taken over.
 
+        Args:
+            cores: at most so many of the device's cores, or none but these; None allows all
+
         Raises:
             NotANormError: the kernels don't compute what `layer` does, or it is the other one of the two norms
         """
-        return cls.standing_for(layer, recognize(layer), device, {})
+        return cls.standing_for(layer, recognize(layer), device, cores, {})
 
     @classmethod
-    def standing_for(cls, layer: nn.Module, formula: Formula, device: ttnn.Device, copies: Copies) -> Self:
+    def standing_for(
+        cls, layer: nn.Module, formula: Formula, device: ttnn.Device, cores: Cores, copies: Copies
+    ) -> Self:
         """`from_torch` for a `layer` that was recognized as `formula`.
 
         Args:
@@ -129,7 +139,7 @@ class TtNorm(nn.Module):
         nn.Module.__init__(self)
         vars(self).update(vars(layer))
         vars(self).pop("_compiled_call_impl", None)  # else a call would run that, not our forward
-        self._set_up(formula, device, copies, inspect.signature(layer.forward))
+        self._set_up(formula, device, cores, copies, inspect.signature(layer.forward))
         return self
 
     @property
@@ -142,12 +152,12 @@ class TtNorm(nn.Module):
 
     @property
     def gamma(self) -> ttnn.Tensor | None:
-        """(1, W) row-major in DRAM, of the values that the Parameter has now."""
+        """`paged_shape(W)` row-major in DRAM, of the values that the Parameter has now."""
         return self._gamma.of(self._weight(self.formula.gamma)) if self._gamma else None
 
     @property
     def beta(self) -> ttnn.Tensor | None:
-        """(1, W) row-major in DRAM, of the values that the Parameter has now."""
+        """`paged_shape(W)` row-major in DRAM, of the values that the Parameter has now."""
         return self._beta.of(self._weight(self.formula.beta)) if self._beta else None
 
     @abstractmethod
@@ -188,11 +198,14 @@ class TtNorm(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.width}, eps={self.epsilon}, launches={self.launches}"
 
-    def _set_up(self, formula: Formula, device: ttnn.Device, copies: Copies, signature: inspect.Signature) -> None:
+    def _set_up(
+        self, formula: Formula, device: ttnn.Device, cores: Cores, copies: Copies, signature: inspect.Signature
+    ) -> None:
         """Sets what is not nn.Module's, and uploads the weights: one that can't be uploaded is an error now, not at the
         first call."""
         self.formula = formula
         self.device = device
+        self.cores = cores
         self.launches = self.fallbacks = 0
         self.fallback: Callable[..., Any] | None = None
         self._signature = signature
@@ -243,7 +256,7 @@ class TtNorm(nn.Module):
             make_plan(
                 (math.prod(x.shape[:-1]), self.width),
                 Dtypes(TTNN_DTYPES[x.dtype], gamma, beta),
-                l1_bytes=ttnn.get_max_worker_l1_unreserved_size(),
+                chip_of(self.device, self.cores),
             )
         except LayerNormArgumentError as error:
             return str(error)

@@ -22,6 +22,7 @@ from integration.layernorm import TtLayerNorm
 from integration.norm import TtNorm
 from integration.rmsnorm import TtRMSNorm
 from integration.text import abridged, as_text, new_table
+from micro_ops.layernorm import Cores
 
 
 class Replacement:
@@ -35,7 +36,7 @@ class Replacement:
     norms: dict[str, TtNorm]
     left: dict[str, int]
 
-    def __init__(self, model: nn.Module, plan: NormPlan, device: ttnn.Device, fallback: bool) -> None:
+    def __init__(self, model: nn.Module, plan: NormPlan, device: ttnn.Device, fallback: bool, cores: Cores) -> None:
         self.norms, self.left = {}, {}
         self._undo: list[Callable[[], object]] = []
         copies: Copies = {}
@@ -45,7 +46,7 @@ class Replacement:
                     self.norms[found.name] = found.module
                 elif found.formula is not None:
                     cls: type[TtNorm] = TtLayerNorm if found.formula.subtract_mean else TtRMSNorm
-                    norm = cls.standing_for(found.module, found.formula, device, copies)
+                    norm = cls.standing_for(found.module, found.formula, device, cores, copies)
                     norm.fallback = found.module.forward if fallback else None
                     self._put(model, found, norm)
                 elif found.reason:
@@ -104,6 +105,7 @@ def replace_norms(
     classes: str | Iterable[str] = (),
     layers: int | Iterable[int] | None = None,
     fallback: bool = False,
+    cores: Cores = None,
 ) -> Replacement:
     """Replaces the norms below `model` that the arguments select, in place, by `TtLayerNorm` and `TtRMSNorm`.
 
@@ -115,6 +117,7 @@ def replace_norms(
         device: an open device
         include, exclude, classes, layers: as `find_norms` takes them
         fallback: what the device can't serve, modules and calls, runs in torch and is counted, where else it raises
+        cores: at most so many of the device's cores, or none but these; None allows all
     Raises:
         NormError: nothing is selected, a pattern matches nothing, or (without `fallback`) the kernels can't stand in
             for a selected module. Nothing was replaced.
@@ -130,7 +133,7 @@ def replace_norms(
     reasons = [f"{found.name} ({class_name(found.module)}): {found.reason}" for found in plan if found.reason]
     if reasons and not fallback:
         raise NormError(f"can't replace {abridged(reasons)}: exclude them, or ask for a fallback")
-    return Replacement(model, plan, device, fallback)
+    return Replacement(model, plan, device, fallback, cores)
 
 
 def _fitting(plan: NormPlan) -> NormPlan:

@@ -6,11 +6,11 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from micro_ops.layernorm import RMSNormSingleCore
+from micro_ops.layernorm import Cores, RMSNorm
 
 
 class TtRMSNorm(TtNorm):
-    """RMSNorm over the last dimension, by `RMSNormSingleCore`; `TtNorm` says what it takes."""
+    """RMSNorm over the last dimension, by `RMSNorm`; `TtNorm` says what it takes."""
 
     subtracts_mean = False
     weight_names = ("weight",)
@@ -22,6 +22,7 @@ class TtRMSNorm(TtNorm):
         *,
         epsilon: float,
         device: ttnn.Device,
+        cores: Cores = None,
         round_before_gamma: bool = True,
     ) -> None:
         """
@@ -30,13 +31,16 @@ class TtRMSNorm(TtNorm):
             gamma: (W,) bfloat16 or float32, or None for 1; kept as the Parameter `weight`
             epsilon: positive and finite in float32, or each call raises
             device: an open device
+            cores: at most so many of its cores, or none but these; None allows all
             round_before_gamma: True is HuggingFace's order of rounding, False DeepSeek's own
         Raises:
             ValueError: gamma has another shape or dtype
             RuntimeError: the device is closed
         """
-        super().__init__(width, gamma, epsilon=epsilon, device=device, round_before_gamma=round_before_gamma)
+        super().__init__(
+            width, gamma, epsilon=epsilon, device=device, cores=cores, round_before_gamma=round_before_gamma
+        )
 
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
         order = self.formula.round_before_gamma
-        return RMSNormSingleCore.op(x, self.gamma, epsilon=self.epsilon, round_before_gamma=order)
+        return RMSNorm.op(x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order)

@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Case:
-    """x = offset + std * N(0, 1) of shape (rows, width), gamma and beta N(0, 1), all of one dtype."""
+    """x = offset + std * N(0, 1) of shape (rows, width), all of one dtype; gamma and beta N(0, 1), or none."""
 
     norm: Literal["LayerNorm", "RMSNorm"]
     rows: int
@@ -24,28 +24,47 @@ class Case:
     dtype: torch.dtype = torch.bfloat16
     offset: float = 0.5
     std: float = 2.0
+    has_weights: bool = True
 
     def __str__(self) -> str:
         dtype = "" if self.dtype == torch.bfloat16 else f" {str(self.dtype).removeprefix('torch.')}"
-        return f"{self.norm} [{self.rows}, {self.width}]{dtype}"
+        weights = "" if self.has_weights else " without weights"
+        return f"{self.norm} [{self.rows}, {self.width}]{dtype}{weights}"
+
+    @property
+    def weights(self) -> int:
+        """How many it has, of `width` elements each."""
+        return (2 if self.norm == "LayerNorm" else 1) if self.has_weights else 0
 
 
 class Trial:
-    """One case on a device, run by ours or by ttnn's."""
+    """One case on a device, run by ours or by ttnn's.
 
-    def __init__(self, case: Case, device: ttnn.Device) -> None:
+    Args:
+        cores: that ours takes at most; None leaves it the whole grid. ttnn's chooses by itself.
+    """
+
+    def __init__(self, case: Case, device: ttnn.Device, cores: int | None = None) -> None:
+        self.case = case
         self.device = device
         generator = torch.Generator().manual_seed(case.width)
         x = torch.randn(case.rows, case.width, generator=generator) * case.std + case.offset
         self._x = x.to(case.dtype)
-        self._gamma, self._beta = torch.randn(2, case.width, generator=generator).to(case.dtype)
+        weights = torch.randn(2, case.width, generator=generator).to(case.dtype)[: case.weights]
+        self._gamma, self._beta = (*weights, None, None)[:2]
         self._is_layer_norm = case.norm == "LayerNorm"
         self._norm: TtNorm
         if self._is_layer_norm:
-            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPSILON, device=device)
+            self._norm = TtLayerNorm(case.width, self._gamma, self._beta, epsilon=EPSILON, device=device, cores=cores)
         else:
-            # ttnn rounds once, too.
-            self._norm = TtRMSNorm(case.width, self._gamma, epsilon=EPSILON, device=device, round_before_gamma=False)
+            self._norm = TtRMSNorm(
+                case.width,
+                self._gamma,
+                epsilon=EPSILON,
+                device=device,
+                cores=cores,
+                round_before_gamma=False,  # as ttnn's
+            )
 
     def run_ours(self) -> ttnn.Tensor:
         """One launch, row-major in and out."""
@@ -57,9 +76,10 @@ class Trial:
         config = ttnn.init_device_compute_kernel_config(
             self.device.arch(), math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
         )
-        x, gamma, beta = (
-            self._upload(tensor, ttnn.TILE_LAYOUT)
-            for tensor in (self._x, self._gamma.reshape(1, -1), self._beta.reshape(1, -1))
+        x = self._upload(self._x, ttnn.TILE_LAYOUT)
+        gamma, beta = (
+            None if weight is None else self._upload(weight.reshape(1, -1), ttnn.TILE_LAYOUT)
+            for weight in (self._gamma, self._beta)
         )
         if self._is_layer_norm:
             return ttnn.layer_norm(x, epsilon=EPSILON, weight=gamma, bias=beta, compute_kernel_config=config)
@@ -68,7 +88,8 @@ class Trial:
     def errors(self, y: ttnn.Tensor) -> Errors:
         """Of a result, against float64."""
         golden = self._norm.formula.golden(self._x, self._gamma, self._beta)
-        operands = (golden - self._beta.double()).abs() + self._beta.double().abs() if self._is_layer_norm else None
+        beta = self._beta
+        operands = None if beta is None else (golden - beta.double()).abs() + beta.double().abs()
         return compare(ttnn.to_torch(y), golden, operands)
 
     def _upload(self, tensor: torch.Tensor, layout: ttnn.Layout) -> ttnn.Tensor:

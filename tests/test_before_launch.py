@@ -20,6 +20,7 @@ from torch import nn
 
 from integration import NormInputError, NotANormError, TtLayerNorm
 from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.arguments import validate_shape
 from tests.child import PATIENCE, children_page_faults
 from tests.tensors import EPSILON, allocate_like, assert_equal_but_near_ties, random_input, random_weights, upload
 
@@ -37,6 +38,13 @@ def test_a_compiler_would_be_seen() -> None:
     before = children_page_faults()
     subprocess.run(["true"], check=True, timeout=PATIENCE)
     assert children_page_faults() > before
+
+
+@pytest.mark.parametrize("shape", [(2**31, 1), (2**16, 2**8, 2**7, 4)])
+def test_too_many_rows(shape: tuple[int, ...]) -> None:
+    with pytest.raises(LayerNormArgumentError, match="input must have fewer than 2147483648 rows, but has shape"):
+        validate_shape(shape)
+    validate_shape((shape[0] - 1, *shape[1:]))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from micro_ops.layernorm import CbContractError, LayerNormSingleCore, op
 from micro_ops.layernorm.plan import Dtypes, check_contract, make_plan
 from micro_ops.layernorm.program import KERNELS
 from tests.child import Start
+from tests.chips import ONE_CORE
 from tests.programs import run_semaphores, with_pages
 from tests.tensors import WAYS, WIDE, random_input, random_weights, upload
 from tt_device import Platform
@@ -26,7 +27,7 @@ Count = Callable[[str, int], None]
 
 @WAYS
 def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
-    check_contract(make_plan(shape, Dtypes(*[ttnn.bfloat16] * 3), l1_bytes=2**20))
+    check_contract(make_plan(shape, Dtypes(*[ttnn.bfloat16] * 3), ONE_CORE))
 
 
 # WIDE goes in groups of 4 rows of 3 pieces: 12 pages a group, 2 tiles a step.

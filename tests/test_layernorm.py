@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from micro_ops.layernorm import LayerNormSingleCore, Tap, program
 from micro_ops.layernorm.arguments import Operands
+from micro_ops.layernorm.op import chip_of
 from micro_ops.layernorm.plan import make_plan
 from model_comparison.metrics import compare
 from tests.child import children_page_faults
@@ -58,8 +59,9 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
     y = allocate_like(x)
     operands = Operands(x, gamma, beta)
-    plan = make_plan(shape, program.dtypes_of(operands), ttnn.get_max_worker_l1_unreserved_size())
-    described = program.create_program(plan, program.Variant(subtract_mean=True), operands, y, EPSILON)
+    chip = chip_of(device, cores=1)
+    plan = make_plan(shape, program.dtypes_of(operands), chip)
+    described = program.create_program(plan, chip, program.Variant(subtract_mean=True), operands, y, EPSILON)
     reader, writer, compute = described.kernels
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()
@@ -69,7 +71,9 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     assert _runtime_args(compute)["lane_count_remainder"] == shape[-1] % 128
     for kernel in (reader, writer, compute):
         assert _runtime_args(kernel)["rows"] == shape[0]
+    for kernel in (reader, compute):
         assert _runtime_args(kernel)["steps"] == plan.steps
+    assert _runtime_args(writer)["own_steps"] == plan.steps
     accessors = list(ttnn.TensorAccessorArgs(x).get_compile_time_args())
     assert list(reader.compile_time_args)[: len(accessors)] == accessors
 
@@ -78,7 +82,8 @@ def _runtime_args(kernel: ttnn.KernelDescriptor) -> dict[str, int]:
     """The runtime arguments under the names by which the kernel finds them."""
     values = list(kernel.runtime_args[0][0])
     named = dict(kernel.named_compile_time_args)
-    return {name.removeprefix("arg_"): values[at] for name, at in named.items() if name.startswith("arg_")}
+    positions = {name.removeprefix("arg_"): at for name, at in named.items() if name.startswith("arg_")}
+    return {name: values[at] for name, at in positions.items() if at < len(values)}
 
 
 # --- Stage 2: the kernels, step by step ---

@@ -3,17 +3,38 @@
 """Plans are values, made without a device."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import ttnn
 
 from micro_ops.layernorm import CbContractError, LayerNormArgumentError
-from micro_ops.layernorm.plan import Dtypes, Share, check_contract, make_plan
-from tests.tensors import WAYS
+from micro_ops.layernorm.plan import Chip, Dtypes, Operand, Plan, Share, check_contract, make_plan
+from micro_ops.layernorm.program import MAX_RECTANGLES, rectangles
+from tests.chips import BLACKHOLE, HARVESTED, L1_BYTES, ONE_CORE, WORMHOLE
 
-L1_BYTES = 1_432_800  # what ttnn leaves of a Wormhole core's; a Blackhole core has more
 BFLOAT16 = Dtypes(ttnn.bfloat16, ttnn.bfloat16, ttnn.bfloat16)
+CHIPS = {"one core": ONE_CORE, "blackhole": BLACKHOLE, "wormhole": WORMHOLE, "harvested": HARVESTED}
+SPLITS = pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 32),
+        (1, 7168),  # cut over a team
+        (3, 7000),
+        (10, 7168),  # as many teams as a column has cores
+        (11, 7168),  # one more
+        (32, 7168),
+        (2, 16_384),
+        (32, 128),  # a row each
+        (257, 32),  # groups of four, one of them of one row
+        (1024, 128),
+        (1025, 128),
+        (100_000, 64),
+        (0, 128),
+    ],
+)
 
 
 @pytest.mark.parametrize(
@@ -31,35 +52,130 @@ BFLOAT16 = Dtypes(ttnn.bfloat16, ttnn.bfloat16, ttnn.bfloat16)
         ((2, 60_000), 1, 1024, 59),  # L1 has no room for sixteen such rows
     ],
 )
-def test_sizes(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) -> None:
-    plan = make_plan(shape, BFLOAT16, L1_BYTES)
+def test_sizes_on_one_core(shape: tuple[int, ...], group_rows: int, piece: int, steps: int) -> None:
+    plan = make_plan(shape, BFLOAT16, ONE_CORE)
     assert (plan.group_rows, plan.piece, plan.steps) == (group_rows, piece, steps)
     assert plan.rows == math.prod(shape[:-1])
     assert (steps - 1) * piece < shape[-1] <= steps * piece
     assert piece * 2 % 64 == 0, "DRAM reads want rows in L1 at 64 bytes on Blackhole, 32 on Wormhole"
     assert plan.l1_bytes <= L1_BYTES
+    assert plan.shares == (Share((0, 0), range(plan.groups), range(shape[-1])),)
 
 
-@WAYS
-def test_each_element_is_in_one_share(shape: tuple[int, int]) -> None:
-    plan = make_plan(shape, BFLOAT16, L1_BYTES)
-    elements = [(row, column) for share in plan.shares for row in share.rows for column in share.columns]
-    assert sorted(elements) == [(row, column) for row in range(shape[0]) for column in range(shape[1])]
-    assert len({share.core for share in plan.shares}) == len(plan.shares)
+@SPLITS
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_each_element_is_in_one_share(chip: Chip, shape: tuple[int, int]) -> None:
+    plan = make_plan(shape, BFLOAT16, chip)
+    check_contract(plan)
+    done = Counter((group, share.columns) for share in plan.shares for group in share.groups)
+    assert set(done.values()) <= {1}
+    assert sum(len(columns) for _, columns in done) == plan.groups * plan.width
+    assert sum(plan.row_count(share) * len(share.columns) for share in plan.shares) == math.prod(shape)
+    cores = {share.core for share in plan.shares}
+    assert len(cores) == len(plan.shares) <= chip.max_cores
+    assert all(x < len(chip.noc_x) and y < len(chip.noc_y) for x, y in cores)
 
 
-def test_shares_that_leave_rows_out_are_refused() -> None:
-    plan = make_plan((8, 128), BFLOAT16, L1_BYTES)
-    halves = tuple(Share((x, 0), range(4 * x, 4 * x + 4), range(128)) for x in (0, 1))
-    with pytest.raises(CbContractError, match="all 8 rows and 128 columns, but the shares have 4 x 128, 4 x 128"):
-        check_contract(replace(plan, shares=halves))
+@SPLITS
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_rows_are_spread_evenly(chip: Chip, shape: tuple[int, int]) -> None:
+    groups = [len(share.groups) for share in make_plan(shape, BFLOAT16, chip).shares]
+    assert max(groups) - min(groups) <= 1
+
+
+@SPLITS
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_multicasts_reach_who_waits_for_them_and_nothing_else(chip: Chip, shape: tuple[int, int]) -> None:
+    plan = make_plan(shape, BFLOAT16, chip)
+    cells = {(x, y) for x in chip.noc_x for y in chip.noc_y}
+    for sender in plan.shares:
+        count = 0
+        for operand in get_args(Operand):
+            waiting = {chip.noc(share.core) for share in plan.shares if share.sender(operand) == sender.core}
+            sent_to = [
+                (x, y)
+                for r in rectangles(waiting)
+                for x in range(r.first[0], r.last[0] + 1)
+                for y in range(r.first[1], r.last[1] + 1)
+            ]
+            assert len(sent_to) == len(waiting)
+            assert set(sent_to) == waiting <= cells - {chip.noc(sender.core)}
+            count += len(rectangles(waiting))
+        assert count <= MAX_RECTANGLES
+
+
+@pytest.mark.parametrize(
+    ("shape", "chip", "cores"),
+    [
+        ((1, 7168), BLACKHOLE, 7),  # a row of seven pages
+        ((8, 7168), BLACKHOLE, 8 * 7),
+        ((1, 7168), replace(BLACKHOLE, max_cores=3), 3),
+        ((1, 128), BLACKHOLE, 1),  # nothing to cut
+        ((32, 7168), BLACKHOLE, 32 * 3),
+        ((32, 1024), BLACKHOLE, 32),
+        ((1024, 7168), BLACKHOLE, 130),
+        ((1024, 7168), HARVESTED, 110),
+        ((1024, 7168), WORMHOLE, 72),
+        ((1024, 7168), replace(BLACKHOLE, max_cores=8), 8),
+    ],
+)
+def test_how_many_cores(shape: tuple[int, int], chip: Chip, cores: int) -> None:
+    assert len(make_plan(shape, BFLOAT16, chip).shares) == cores
+
+
+def _wrong(plan: Plan, **changes: object) -> Plan:
+    """`plan`, of whose last share something else is said."""
+    *others, last = plan.shares
+    return replace(plan, shares=(*others, replace(last, **changes)))
+
+
+WRONG = {
+    "rows left out": (
+        _wrong(make_plan((8, 128), BFLOAT16, BLACKHOLE), groups=range(0)),
+        "the 8 groups must each be in",
+    ),
+    "rows twice": (
+        _wrong(make_plan((8, 128), BFLOAT16, BLACKHOLE), groups=range(0, 8, 8)),
+        "the 8 groups must each be in",
+    ),
+    "columns left out": (
+        _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), columns=range(6144, 7000)),
+        "must have 7168 columns between them, in whole pieces of 512",
+    ),
+    "half a piece": (
+        _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), columns=range(6100, 7168)),
+        "must have 7168 columns between them, in whole pieces of 512",
+    ),
+    "a sender that does not read": (
+        _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), input_from=(5, 0)),
+        r"waits for input from \(5, 0\), which does not read it",
+    ),
+    "a sender that is no core of the plan": (
+        _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), input_from=(12, 9)),
+        r"waits for input from \(12, 9\), which does not read it",
+    ),
+    "a sender of other columns": (
+        _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), gamma_from=(0, 0)),
+        r"of gamma waits for \(0, 0\), which has range\(0, 1024\)",
+    ),
+    "a sender of other rows": (
+        _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), input_from=(0, 0)),
+        r"waits for range\(1, 2, 2\) from \(0, 0\), which has range\(0, 2, 2\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "message"), WRONG.values(), ids=WRONG)
+def test_shares_that_would_hang_or_go_wrong_are_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(CbContractError, match=message):
+        check_contract(plan)
 
 
 def test_l1_is_asked_for_no_more_than_it_has() -> None:
-    four = make_plan((4, 7168), BFLOAT16, L1_BYTES)
-    assert make_plan((4, 7168), BFLOAT16, four.l1_bytes) == four
-    one = make_plan((4, 7168), BFLOAT16, four.l1_bytes - 1)
+    four = make_plan((4, 7168), BFLOAT16, ONE_CORE)
+    assert make_plan((4, 7168), BFLOAT16, replace(ONE_CORE, l1_bytes=four.l1_bytes)) == four
+    one = make_plan((4, 7168), BFLOAT16, replace(ONE_CORE, l1_bytes=four.l1_bytes - 1))
     assert (one.group_rows, one.l1_bytes < four.l1_bytes) == (1, True)
     too_few = one.l1_bytes - 1
     with pytest.raises(LayerNormArgumentError, match=f"need {one.l1_bytes} bytes of L1, but a core has {too_few}"):
-        make_plan((4, 7168), BFLOAT16, too_few)
+        make_plan((4, 7168), BFLOAT16, replace(ONE_CORE, l1_bytes=too_few))

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -205,40 +206,43 @@ def open_counted(
 
 @dataclass(frozen=True)
 class CostTable:
-    """What the cost model charges, of what bounds a norm on one core.
+    """What the cost model charges, of what bounds a norm on any number of cores.
 
     Attributes:
-        flight: cycles of a packet to a neighbour, both ends included
-        link: bytes a cycle of one NoC link
-        read_latency, write_latency: cycles of a DRAM bank before it serves
-        bank: bytes a cycle of one DRAM bank
-        unpack: bytes a cycle from L1 of one unpacker
+        banks: of DRAM
+        bank: bytes a cycle of one of them, read or written
+        read_latency, write_latency: cycles before a bank serves
+        round_trip: cycles of a packet without data from a core to a bank and of the answer, where these two take fewest
     """
 
-    flight: int
-    link: float
+    banks: int
+    bank: float
     read_latency: int
     write_latency: int
-    bank: float
-    unpack: float
+    round_trip: int
 
 
 def cost_table(arch: Arch) -> CostTable:
     """From wolfpine's own tables."""
     with environment({"TT_SIM_COST_MODEL": "1"}):
+        from framework import arch as arches
+        from framework.network.tt_noc import noc_hop_count
         from framework.perf import model
 
-        noc, dram, unpacker = (
-            model.noc_cost_model(arch),
-            model.dram_cost_model(arch),
-            model.unit_cost_model("UNPACK", arch),
-        )
-    size = 8192
+        noc, dram = model.noc_cost_model(arch), model.dram_cost_model(arch)
+    profile = getattr(arches, f"{arch.upper()}_PROFILE")
+    grid = profile.noc_grid_x, profile.noc_grid_y
+    workers = import_module(f"framework.sim.{arch}.coords").TENSIX_COORD_MAP  # by NoC 0's coordinates
+    endpoints = [endpoint for bank in profile.dram_channel_physical_noc0_coords for endpoint in bank]
     return CostTable(
-        flight=noc.flight_cycles(1),
-        link=size / noc.serialisation_cycles(size),
+        banks=len(profile.dram_channel_physical_noc0_coords) * profile.dram_gddr_channels_per_tile,
+        bank=dram.channel_occupancy_bytes_per_cycle(is_write=False),
         read_latency=dram.service_cycles_for(is_write=False),
         write_latency=dram.service_cycles_for(is_write=True),
-        bank=dram.channel_bytes_per_cycle(is_write=False),
-        unpack=size / unpacker.unpack_data_phase_cycles(size, throttle_mode=2, datum_bytes=2),
+        round_trip=min(
+            noc.flight_cycles(noc_hop_count(worker, endpoint, *grid))
+            + noc.flight_cycles(noc_hop_count(endpoint, worker, *grid))
+            for worker in workers
+            for endpoint in endpoints
+        ),
     )

@@ -3,8 +3,17 @@
 """LayerNorm and RMSNorm as `ttnn.generic_op`s with kernels of their own."""
 
 from micro_ops.layernorm.arguments import LayerNormArgumentError
-from micro_ops.layernorm.op import LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm.op import Cores, LayerNorm, LayerNormSingleCore, RMSNorm, RMSNormSingleCore
 from micro_ops.layernorm.plan import CbContractError
 from micro_ops.layernorm.program import Tap
 
-__all__ = ["CbContractError", "LayerNormArgumentError", "LayerNormSingleCore", "RMSNormSingleCore", "Tap"]
+__all__ = [
+    "CbContractError",
+    "Cores",
+    "LayerNorm",
+    "LayerNormArgumentError",
+    "LayerNormSingleCore",
+    "RMSNorm",
+    "RMSNormSingleCore",
+    "Tap",
+]

@@ -13,6 +13,8 @@ FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).tiny,
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
+MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
+WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
 
 class LayerNormArgumentError(ValueError):
@@ -21,11 +23,22 @@ class LayerNormArgumentError(ValueError):
 
 @dataclass(frozen=True)
 class Operands:
-    """What a call reads, of the shapes of `LayerNormSingleCore.op`."""
+    """What a call reads, of the shapes of `LayerNorm.op`."""
 
     input: ttnn.Tensor
     gamma: ttnn.Tensor | None
     beta: ttnn.Tensor | None
+
+
+def paged_shape(width: int) -> tuple[int, int]:
+    """Of gamma or beta of `width` elements in pages of `WEIGHT_PAGE_ELEMENTS`, which DRAM's banks take in turn.
+
+    The first page is empty, because it shares its bank with the first row of x and of the result; what follows the last
+    element is not read, either. (1, width), all in one page, if there are no more elements than that.
+    """
+    if width <= WEIGHT_PAGE_ELEMENTS:
+        return (1, width)
+    return (1 + math.ceil(width / WEIGHT_PAGE_ELEMENTS), WEIGHT_PAGE_ELEMENTS)
 
 
 def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> None:
@@ -38,12 +51,12 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     for name, tensor in tensors.items():
         _validate_tensor(name, tensor, operands.input)
     shape = tuple(operands.input.shape)
-    if not 1 <= len(shape) <= 4 or shape[-1] == 0:
-        raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
+    validate_shape(shape)
     for name in tensors.keys() & {"gamma", "beta"}:
-        if tuple(tensors[name].shape) != (1, shape[-1]):
+        if tuple(tensors[name].shape) not in ((1, shape[-1]), paged_shape(shape[-1])):
             raise LayerNormArgumentError(
-                f"{name} must have shape (1, W), but {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
+                f"{name} must have shape (1, W) or {paged_shape(shape[-1])}, but"
+                f" {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
             )
     if output is not None:
         _validate_output(output, tensors)
@@ -51,6 +64,18 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
+
+
+def validate_shape(shape: tuple[int, ...]) -> None:
+    """Of the input.
+
+    Raises:
+        LayerNormArgumentError: a rank, width or number of rows that the kernels don't take
+    """
+    if not 1 <= len(shape) <= 4 or shape[-1] == 0:
+        raise LayerNormArgumentError(f"input must have rank 1 to 4 and a column at least, but has shape {shape}")
+    if math.prod(shape[:-1]) >= MOST_ROWS:
+        raise LayerNormArgumentError(f"input must have fewer than {MOST_ROWS} rows, but has shape {shape}")
 
 
 def _validate_tensor(name: str, tensor: ttnn.Tensor, input_tensor: ttnn.Tensor) -> None:

@@ -1,22 +1,29 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNorm and RMSNorm on one Tensix core: row-major sticks in DRAM in, row-major sticks in DRAM out.
+"""LayerNorm and RMSNorm: row-major sticks in DRAM in, row-major sticks in DRAM out, on all cores of a chip or on some.
 
 arguments.py refuses what can't be served, plan.py lays the launch out, program.py describes it to ttnn, kernels/ has
 what runs. reference.py has the arithmetic without the machine; SPEC.md the data flow, the circular buffers (CBs), the
 numerics and the limits.
 """
 
+from typing import Any
+
 import torch
 import ttnn
 
-from micro_ops.layernorm.arguments import Operands, validate
-from micro_ops.layernorm.plan import check_contract, make_plan
+from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate
+from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
+from micro_ops.layernorm.plan import Chip, check_contract, make_plan
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 
+type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
 
-class LayerNormSingleCore:
-    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over the last dimension, on core (0, 0)."""
+COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
+
+
+class LayerNorm:
+    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over the last dimension."""
 
     @staticmethod
     def golden(
@@ -50,24 +57,30 @@ class LayerNormSingleCore:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        cores: Cores = None,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. With no rows it runs nothing.
 
+        A row's result has the same bits whatever the other rows are, wherever it stands, and on whichever cores.
+
         Args:
             input_tensor: (..., W), rank 1 to 4, row-major bfloat16 or float32, interleaved in DRAM
-            gamma_tensor, beta_tensor: (1, W) row-major bfloat16 or float32, interleaved in DRAM, each optional
+            gamma_tensor, beta_tensor: (1, W), or faster if W is more than 1,024: `arguments.paged_shape`(W); row-major
+                bfloat16 or float32, interleaved in DRAM, each optional
             output_tensor: the input's shape and dtype, likewise; overwritten. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
+            cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
+                make it faster (cost.py).
             tap: an intermediate to write in place of the result, for tests
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor)
-        return _launch(operands, output_tensor, epsilon, Variant(subtract_mean=True, tap=tap))
+        return _launch(operands, output_tensor, epsilon, Variant(subtract_mean=True, tap=tap), cores)
 
 
-class RMSNormSingleCore:
+class RMSNorm:
     """y = x / sqrt(mean(x^2) + epsilon) * gamma over the last dimension: LayerNorm's kernels without mean and beta."""
 
     @staticmethod
@@ -99,9 +112,10 @@ class RMSNormSingleCore:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        cores: Cores = None,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
-        """Runs the kernels and returns the output. Arguments and errors are those of `LayerNormSingleCore.op`.
+        """Runs the kernels and returns the output. Arguments and errors are those of `LayerNorm.op`.
 
         Args:
             round_before_gamma: round the normalized value to the input's dtype before it is multiplied by gamma, as
@@ -110,14 +124,84 @@ class RMSNormSingleCore:
         """
         operands = Operands(input_tensor, gamma_tensor, None)
         variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, epsilon, variant)
+        return _launch(operands, output_tensor, epsilon, variant, cores)
 
 
-def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: float, variant: Variant) -> ttnn.Tensor:
-    validate(operands, output_tensor, epsilon)
-    plan = make_plan(
-        tuple(operands.input.shape), dtypes_of(operands), l1_bytes=ttnn.get_max_worker_l1_unreserved_size()
+class LayerNormSingleCore(LayerNorm):
+    """`LayerNorm` on core (0, 0)."""
+
+    @staticmethod
+    def op(
+        input_tensor: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        beta_tensor: ttnn.Tensor | None,
+        output_tensor: ttnn.Tensor | None = None,
+        epsilon: float = 1e-6,
+        **keywords: Any,
+    ) -> ttnn.Tensor:
+        return LayerNorm.op(input_tensor, gamma_tensor, beta_tensor, output_tensor, epsilon, cores=1, **keywords)
+
+
+class RMSNormSingleCore(RMSNorm):
+    """`RMSNorm` on core (0, 0)."""
+
+    @staticmethod
+    def op(
+        input_tensor: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        output_tensor: ttnn.Tensor | None = None,
+        epsilon: float = 1e-6,
+        **keywords: Any,
+    ) -> ttnn.Tensor:
+        return RMSNorm.op(input_tensor, gamma_tensor, output_tensor, epsilon, cores=1, **keywords)
+
+
+def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
+    """What a plan may use of an open device.
+
+    Args:
+        cores: as `LayerNorm.op`'s
+    Raises:
+        LayerNormArgumentError: no core, or cores that the device does not have
+    """
+    grid = device.compute_with_storage_grid_size()
+    start, end = (0, 0), (grid.x - 1, grid.y - 1)
+    max_cores = grid.x * grid.y
+    if isinstance(cores, ttnn.CoreRange):
+        start, end = (cores.start.x, cores.start.y), (cores.end.x, cores.end.y)
+        if end[0] >= grid.x or end[1] >= grid.y:
+            raise LayerNormArgumentError(
+                f"cores must be within the device's {grid.x} x {grid.y}, but are {start} to {end}"
+            )
+    elif cores is not None:
+        if isinstance(cores, bool) or not isinstance(cores, int) or cores < 1:
+            raise LayerNormArgumentError(f"cores must be a number from 1 on or a ttnn.CoreRange, but is {cores!r}")
+        max_cores = min(cores, max_cores)
+    return Chip(
+        costs=COSTS[device.arch()],
+        l1_bytes=ttnn.get_max_worker_l1_unreserved_size(),
+        origin=start,
+        noc_x=tuple(_noc(device, x, start[1])[0] for x in range(start[0], end[0] + 1)),
+        noc_y=tuple(_noc(device, start[0], y)[1] for y in range(start[1], end[1] + 1)),
+        max_cores=max_cores,
     )
+
+
+def _noc(device: ttnn.Device, x: int, y: int) -> tuple[int, int]:
+    core = device.worker_core_from_logical_core(ttnn.CoreCoord(x, y))
+    return core.x, core.y
+
+
+def _launch(
+    operands: Operands,
+    output_tensor: ttnn.Tensor | None,
+    epsilon: float,
+    variant: Variant,
+    cores: Cores,
+) -> ttnn.Tensor:
+    validate(operands, output_tensor, epsilon)
+    chip = chip_of(operands.input.device(), cores)
+    plan = make_plan(tuple(operands.input.shape), dtypes_of(operands), chip)
     check_contract(plan)
     if output_tensor is None:
         output_tensor = ttnn.allocate_tensor_on_device(
@@ -130,5 +214,5 @@ def _launch(operands: Operands, output_tensor: ttnn.Tensor | None, epsilon: floa
     if plan.rows == 0:
         return output_tensor
     tensors = (operands.input, operands.gamma, operands.beta, output_tensor)
-    program = create_program(plan, variant, operands, output_tensor, epsilon)
+    program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)

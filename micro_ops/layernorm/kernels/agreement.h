@@ -11,8 +11,8 @@
 
 #include "api/debug/assert.h"
 
-#define RUNTIME_ARG(name) \
-    get_arg_val<uint32_t>(std::integral_constant<uint32_t, get_named_compile_time_arg_val("arg_" #name)>::value)
+#define ARG_POSITION(name) std::integral_constant<uint32_t, get_named_compile_time_arg_val("arg_" #name)>::value
+#define RUNTIME_ARG(name) get_arg_val<uint32_t>(ARG_POSITION(name))
 
 // Asserts cost nothing unless the device was opened with them (`kernel_asserts`).
 inline void assert_cb([[maybe_unused]] uint32_t cb, [[maybe_unused]] uint32_t pages, [[maybe_unused]] uint32_t page_bytes) {

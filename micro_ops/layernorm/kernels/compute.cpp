@@ -8,8 +8,8 @@
 //
 // CB contract:
 //   pops    cb_input           the pieces of a group's rows, row by row; padded with zeros to whole pieces  <- reader
-//   keeps   cb_gamma, cb_beta  a row's pieces each, waited for one by one and never popped                  <- reader
-//   pushes  cb_output          for each step of a group, a piece of each of its rows, one behind the other  -> writer
+//   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one and never popped        <- reader
+//   pushes  cb_output          for each own step of a group, a piece of each row, one behind the other      -> writer
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
 // Math thread:   SFPU, statistics and result (math_thread.h, statistics.h, normalize.h, vectors.h)
@@ -80,7 +80,7 @@ constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
 void kernel_main() {
     using namespace layernorm;
     const uint32_t rows = RUNTIME_ARG(rows);
-    const uint32_t steps = RUNTIME_ARG(steps);
+    const Steps steps{RUNTIME_ARG(steps), RUNTIME_ARG(first_step), RUNTIME_ARG(own_steps)};
 
     // The FPU is set up for the CB whose bfloat16 it takes, if there is one: float32 is unpacked to Dest.
     constexpr uint32_t cb_fpu = input_float32 && uses_gamma && !gamma_float32 ? cb_gamma

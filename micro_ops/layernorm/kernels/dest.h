@@ -63,6 +63,12 @@ constexpr uint32_t free_sections = semaphore::PACK_DONE;
 constexpr uint32_t free_sums = semaphore::UNPACK_MATH_DONE;
 constexpr uint32_t firmware_semaphore_max = 1;  // of MATH_PACK and PACK_DONE; it sets none of the other two
 
+// Of a row: all `count` steps are added up, and `own` of them, from `first` on, are normalized. The others' results are
+// made by other cores, which add up the same steps in the same order.
+struct Steps {
+    uint32_t count, first, own;
+};
+
 // Stalls this thread's instructions until semaphore `what` is above zero, and decrements it.
 template <uint32_t what>
 inline void take() {

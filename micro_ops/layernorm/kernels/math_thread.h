@@ -30,7 +30,7 @@ sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, NormalizeSec
     }
 }
 
-inline void math_thread(uint32_t rows, uint32_t steps, const MathArguments& arguments) {
+inline void math_thread(uint32_t rows, Steps steps, const MathArguments& arguments) {
     configure_sfpu();
     vConstFloatPrgm0 = scalar(arguments.inverse_divisor_bits);
     vConstFloatPrgm1 = scalar(arguments.divisor_bits);
@@ -50,16 +50,16 @@ inline void math_thread(uint32_t rows, uint32_t steps, const MathArguments& argu
 
     uint32_t section = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
-        make_statistics(steps, section, arguments.last_piece_elements);
+        make_statistics(steps.count, section, arguments.last_piece_elements);
         if constexpr (group_rows == 1) {
             vFloat scale = dst_reg[scale_vector(0)];
             vFloat mean = load_if(subtract_mean && input_float32, row_mean_vector(0), scale);
             vFloat shift = load_if(subtract_mean && !input_float32, shift_vector(0), scale);
-            normalize_steps(steps, section, [&]() __attribute__((always_inline)) {
+            normalize_steps(steps.own, section, [&]() __attribute__((always_inline)) {
                 normalize_one_row(section, scale, mean, shift);
             });
         } else {
-            normalize_steps(steps, section, [&]() __attribute__((always_inline)) {
+            normalize_steps(steps.own, section, [&]() __attribute__((always_inline)) {
                 normalize_two_rows<0>(section);
                 if (rows - first > 2) {
                     normalize_two_rows<2>(section);

@@ -13,17 +13,17 @@
 
 namespace layernorm {
 
-inline void pack_thread(uint32_t rows, uint32_t steps) {
+inline void pack_thread(uint32_t rows, Steps steps) {
     uint32_t tile = 0;
     // In float32 the sections of a group's first passes go from the unpack thread to the SFPU and back, never to the
     // packer. Sections take turns, so after an odd number of those a group's first normalized section is the other one.
-    const bool first_section_alternates = (passes - 1) * steps % 2 != 0;
+    const bool first_section_alternates = (passes - 1) * steps.count % 2 != 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
         const uint32_t tiles = (rows_of_group(first, rows) * piece_dest_rows + tile_dest_rows - 1) / tile_dest_rows;
         if (first_section_alternates) {
             tile = tile == 0 ? section_tiles : 0;
         }
-        for (uint32_t step = 0; step < steps; ++step) {
+        for (uint32_t step = 0; step < steps.own; ++step) {
             ASSERT(tile + tiles <= sections * section_tiles);
             cb_reserve_back(cb_output, tiles);
             take<normalized>();

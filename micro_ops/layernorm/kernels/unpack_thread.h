@@ -111,23 +111,23 @@ inline void fill_section(uint32_t section, uint32_t ring_row, uint32_t rows, uin
 }
 
 // ring_rows: rows of the input that cb_input holds
-inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
-    assert_cb(cb_input, ring_rows * steps, piece_elements * (input_float32 ? 4 : 2));
-    configure_unpack(steps);
+inline void unpack_thread(uint32_t rows, Steps steps, uint32_t ring_rows) {
+    assert_cb(cb_input, ring_rows * steps.count, piece_elements * (input_float32 ? 4 : 2));
+    configure_unpack(steps.count);
     configure_fpu();
     record_sequences();
-    remember_base(input_base, cb_input);
+    remember_base(input_base, cb_input, 0);
     if constexpr (uses_gamma) {
-        remember_base(gamma_base, cb_gamma);
+        remember_base(gamma_base, cb_gamma, steps.first);
     }
     if constexpr (uses_beta) {
-        remember_base(beta_base, cb_beta);
+        remember_base(beta_base, cb_beta, steps.first);
     }
     set_base<SrcB>(input_base);
     unpack_to<input_float32>();
     select_operand<input_float32>(input_base, cb_input);
 
-    Sums sums(steps);
+    Sums sums(steps.count);
     uint32_t count = rows_of_group(0, rows);
     if constexpr (!input_float32) {
         sums.start(0, count, 0);
@@ -142,22 +142,22 @@ inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
         const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
         if constexpr (input_float32) {
             wait_for_all_sections();
-            llk_wait_tiles(cb_input, count * steps);
-            for (uint32_t i = 0; i < (passes - 1) * steps; ++i) {
-                fill_section<false>(section, ring_row, count, i < steps ? i : i - steps);
+            llk_wait_tiles(cb_input, count * steps.count);
+            for (uint32_t i = 0; i < (passes - 1) * steps.count; ++i) {
+                fill_section<false>(section, ring_row, count, i < steps.count ? i : i - steps.count);
                 section = other_section(section);
             }
         } else {
-            sums.start(next_ring_row, next_count, count * steps);
+            sums.start(next_ring_row, next_count, count * steps.count);
         }
-        for (uint32_t step = 0; step < steps; ++step) {
+        for (uint32_t step = 0; step < steps.own; ++step) {
             if (first == 0) {
                 wait_for_weights(step + 1);
             }
-            fill_section<true>(section, ring_row, count, step);
+            fill_section<true>(section, ring_row, count, steps.first + step);
             section = other_section(section);
             if constexpr (!input_float32) {
-                if (step == steps - 1) {
+                if (step == steps.own - 1) {
                     sums.finish();
                 } else {
                     // group_rows pieces a step keep pace with the steps; twice as many catch up after a late DRAM read.
@@ -165,7 +165,7 @@ inline void unpack_thread(uint32_t rows, uint32_t steps, uint32_t ring_rows) {
                 }
             }
         }
-        llk_pop_tiles(cb_input, count * steps);
+        llk_pop_tiles(cb_input, count * steps.count);
         count = next_count;
         ring_row = next_ring_row;
     }

@@ -18,9 +18,12 @@ constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
 constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
 
 // Addresses count 16 bytes. The unpackers skip a tile header of one such unit; a CB's pages have none, so the base is one
-// unit in front of the data.
-inline void remember_base(uint32_t gpr, uint32_t cb) {
-    regfile[gpr] = get_local_cb_interface(cb).fifo_rd_ptr - 1;
+// unit in front of the data; and as many pieces more as a row has in front of the CB's first, so that counter Y counts a
+// row's pieces.
+inline void remember_base(uint32_t gpr, uint32_t cb, uint32_t first_piece) {
+    const auto& interface = get_local_cb_interface(cb);
+    ASSERT(interface.fifo_rd_ptr > first_piece * interface.fifo_page_size);
+    regfile[gpr] = interface.fifo_rd_ptr - 1 - first_piece * interface.fifo_page_size;
     sync_regfile_write(gpr);
 }
 

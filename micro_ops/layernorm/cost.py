@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""How many cycles a split of rows and columns over cores will take: what a plan is chosen by.
+
+The figures are those of wolfpine's cost model, which takes DRAM's rate and the NoC's flights from Tenstorrent's
+documentation, and of our kernels as they run there (docs/performance.md).
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one architecture, in cycles and bytes.
+
+    Attributes:
+        banks: DRAM banks over which pages are interleaved
+        bank_rate: bytes a cycle of one bank, to and fro
+        launch: until a core issues its first read
+        read: from there until its first bytes are in L1
+        multicast: from the bytes' arrival at one core to their arrival at those that it multicasts them to
+        statistics: of a group, from the last of its sums to mean and 1 / std
+        finish: from the last result in Dest to the acknowledgement of its write
+        sum_rate: elements a cycle that are added up
+        row_rate: elements a cycle that are normalized of a row alone
+        group_rate: elements a cycle of rows four at once, their sums among them
+    """
+
+    banks: int
+    bank_rate: float
+    launch: float
+    read: float
+    multicast: float
+    statistics: float
+    finish: float
+    sum_rate: float
+    row_rate: float
+    group_rate: float
+
+
+BLACKHOLE = Costs(8, 47.0, 380, 460, 250, 130, 420, 22.0, 4.9, 5.6)
+WORMHOLE = Costs(12, 24.0, 420, 480, 270, 160, 440, 16.0, 3.6, 4.1)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows and columns over cores.
+
+    Attributes:
+        row_bytes: of a row of the input, and of one of the output
+        weight_bytes: of gamma and beta
+        group_rows: rows that a core does at once
+        teams: of cores, each of which has whole rows
+        team_size: cores that share a row, each with some of its columns
+    """
+
+    rows: int
+    width: int
+    row_bytes: int
+    weight_bytes: int
+    group_rows: int
+    teams: int
+    team_size: int
+
+
+def estimate(costs: Costs, split: Split) -> float:
+    """Cycles from the launch to its end.
+
+    DRAM and the cores work side by side. So it is the longer of two: all that the busiest bank serves; or what it
+    serves until the last core has its first group, and then what that core does.
+    """
+    rounds = max(1, math.ceil(split.rows / split.group_rows / split.teams))  # groups of the busiest core
+    slow = split.row_bytes / split.width / 2  # float32 passes everything twice as long
+    reads = math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
+    bank = 2 * reads + split.weight_bytes / costs.bank_rate / costs.banks
+    rows = min(split.rows, split.group_rows)
+    sums = rows * slow * split.width / costs.sum_rate
+    if split.group_rows == 1:
+        results = slow * split.width / split.team_size / costs.row_rate
+        core = sums + costs.statistics + results + (rounds - 1) * (results + costs.statistics)
+    else:
+        core = sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
+    if split.team_size > 1:
+        core += costs.multicast
+    if weights_are_multicast(costs, split):
+        core += costs.multicast
+    return costs.launch + costs.read + max(reads / rounds + core, bank) + costs.finish
+
+
+def weights_are_multicast(costs: Costs, split: Split) -> bool:
+    """Whether one core reads gamma or beta for all, rather than each core for itself: all reads of a weight go to one
+    bank of DRAM."""
+    if split.teams == 1:
+        return False
+    return split.teams * split.weight_bytes / costs.bank_rate > costs.multicast
