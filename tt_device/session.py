@@ -274,9 +274,12 @@ def _waits_in_ttnn() -> bool:
     next call's frame often has the same one; and a reference to the frame would keep the call's tensors alive, and free
     them in the heartbeat's thread.
     """
+    if (ttnn := sys.modules.get("ttnn")) is None or ttnn.__file__ is None:
+        return False
+    folder = f"{Path(ttnn.__file__).parent}/"  # not by the module's name: from_torch's is "core"
     waits = False
     for frame in sys._current_frames().values():
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == "ttnn":
+        if frame.f_code.co_filename.startswith(folder):
             waits |= not frame.f_trace_lines
             frame.f_trace_lines = False
     return waits
