@@ -192,9 +192,7 @@ class Simulator:
         return waiting
 
     def _is_in_kernel(self, state: str) -> bool:
-        """Or in a part of the firmware in which no RISC stays."""
-        addresses = [int(address, 16) for address in re.findall("0x[0-9a-f]+", state)]
-        return PARKED not in state or max(addresses) >= FIRMWARE_END[self.arch]
+        return any(int(address, 16) >= FIRMWARE_END[self.arch] for address in re.findall("0x[0-9a-f]+", state))
 
     def messages_read(self) -> str | None:
         """The kernel's count of the simulator's reads: it grows with each message that the simulator takes."""

@@ -10,6 +10,7 @@ kernels, and goes with the process:
 
     lock            locked by this process and its guard for as long as either lives
     simulator/      what ttnn is told is the simulator: links, and a run.sh that shows the real one to the guard
+    python.sh       what starts wolfpine's server, mended
     simulator.pid   the real simulator's process id
     simulator.exit  its exit status, once it has ended
     simulator.log   what it prints
@@ -46,16 +47,22 @@ CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
 MIN_FREE = 200_000_000  # bytes; the kernels of the whole test suite take 95 MB
 KERNEL_ASSERTS = {"TT_METAL_LIGHTWEIGHT_KERNEL_ASSERTS": "1", "TT_METAL_LLK_ASSERTS": "1"}
+MENDED = Path(__file__).with_name("mended.py")
 REAL = "real"  # in the run folder's simulator/: a link to the simulator that the rest stands for
 
 # What UMD starts in place of the real run.sh. The inner shell execs the simulator, so that the process id that it wrote
 # is the simulator's; the outer one waits for it and writes its exit status.
 RUN_SH = """#!/bin/sh
 cd {run} || exit
-export TT_DEVICE_RUN={run}
+export TT_DEVICE_RUN={run} TT_DEVICE_PYTHON="$WOLFPINE_PYTHON" WOLFPINE_PYTHON={run}/python.sh
 exec >simulator.log 2>&1
 sh -c 'echo $$ >simulator.tmp; mv simulator.tmp simulator.pid; exec "$0" "$@"' {real} "$@"
 echo $? >simulator.exit
+"""
+
+# What wolfpine's run.sh takes for Python.
+PYTHON_SH = """#!/bin/sh
+exec "$TT_DEVICE_PYTHON" -u {mended} "$@"
 """
 
 
@@ -218,9 +225,13 @@ def _simulator_for_ttnn(target: Target, run: Path) -> Path:
         return folder / real.name
     for descriptor in real.glob("*.yaml"):
         (folder / descriptor.name).symlink_to(descriptor)
-    run_sh = folder / "run.sh"
-    run_sh.write_text(RUN_SH.format(run=shlex.quote(str(run)), real=shlex.quote(str(real / "run.sh"))))
-    run_sh.chmod(0o755)
+    real_run_sh = shlex.quote(str(real / "run.sh"))
+    for script, text in (
+        (folder / "run.sh", RUN_SH.format(run=shlex.quote(str(run)), real=real_run_sh)),
+        (run / "python.sh", PYTHON_SH.format(mended=shlex.quote(str(MENDED)))),
+    ):
+        script.write_text(text)
+        script.chmod(0o755)
     return folder
 
 
@@ -264,9 +275,12 @@ def _waits_in_ttnn() -> bool:
     next call's frame often has the same one; and a reference to the frame would keep the call's tensors alive, and free
     them in the heartbeat's thread.
     """
+    if (ttnn := sys.modules.get("ttnn")) is None or ttnn.__file__ is None:
+        return False
+    folder = f"{Path(ttnn.__file__).parent}/"  # not by the module's name: from_torch's is "core"
     waits = False
     for frame in sys._current_frames().values():
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == "ttnn":
+        if frame.f_code.co_filename.startswith(folder):
             waits |= not frame.f_trace_lines
             frame.f_trace_lines = False
     return waits

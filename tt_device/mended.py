@@ -1,0 +1,32 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs wolfpine's server with a fault mended: `python mended.py -u -m MODULE ...` or `python mended.py -u FILE ...`.
+
+`session.py` gives wolfpine's run.sh a script that starts this for its Python. It runs in the simulator's process, and
+imports nothing of ours.
+"""
+
+import runpy
+import sys
+
+
+def main() -> None:
+    del sys.path[0]  # our own folder, whose platform.py would stand for Python's
+    from framework.device import deadlock
+
+    # A loop that only waits is known by the states of its registers, of which no new one is among the last samples, so
+    # many. Wolfpine's are 8: there the firmware's wait for a launch on Wormhole always has a new one, and where a core
+    # is idle no deadlock is reported.
+    deadlock._RECENT_PC_WINDOW = 64
+    _, what, *arguments = sys.argv[1:]
+    if what == "-m":
+        module, *arguments = arguments
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__")
+    else:
+        sys.argv = [what, *arguments]
+        runpy.run_path(what, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
