@@ -51,7 +51,10 @@ METHODS = {  # of whatever object: torch.load, np.load, os.system, AutoModel.fro
 }
 LOADERS = {"torch.load", "torch.hub", "np.load", "numpy.load"}
 KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}  # be it False: there is no need to name them
-ALLOWED = {"tt_device/probe.py": ["runpy.run_module"]}  # the simulator itself, of which the probe is the launcher
+ALLOWED = {  # the simulator itself, which these two start
+    "tt_device/probe.py": ["runpy.run_module"],
+    "tt_device/mended.py": ["runpy.run_module", "runpy.run_path"],
+}
 
 
 def _dangers(source: str) -> Iterator[str]:

@@ -33,7 +33,7 @@ class Platform(Target):
         name = {
             "card": f"card {self.location}",
             "ttsim": f"ttsim {self.location}",
-            "wolfpine": f"wolfpine {_version('wolfpine')}",
+            "wolfpine": f"wolfpine {_version('wolfpine')} (its deadlock report mended)",
         }[self.backend]
         banner = f"{name}, {self.arch}, ttnn {self.ttnn_version}, compiler: {self.compiler}"
         if self.unused_card is None:

@@ -200,6 +200,9 @@ def _settings(target: Target, run: Path) -> dict[str, str | None]:
         settings["TT_METAL_CACHE"] = f"{CACHE}/kernels/sfpi/"
     if target.backend == "card":
         return settings | {"TT_METAL_SIMULATOR": None}
+    if target.backend == "wolfpine" and (descriptor := target.location / "cluster_descriptor.yaml").is_file():
+        # Without it, cores can't reach one another by NoC 1, since the coordinates are not translated, as a card's are.
+        settings["TT_METAL_MOCK_CLUSTER_DESC_PATH"] = str(descriptor)
     return settings | {
         "TT_METAL_SIMULATOR": str(_simulator_for_ttnn(target, run)),
         "TT_METAL_SLOW_DISPATCH_MODE": "1",
