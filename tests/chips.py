@@ -2,19 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chips that plans are made for, without a device."""
 
+from dataclasses import replace
+
 from micro_ops.layernorm import cost
 from micro_ops.layernorm.plan import Chip
 
 L1_BYTES = 1_432_800  # what ttnn leaves of a Wormhole core's; a Blackhole core has more
-ONE_CORE = Chip(cost.BLACKHOLE, L1_BYTES, origin=(0, 0), noc_x=(1,), noc_y=(2,), max_cores=1)
-# As wolfpine has them: between the columns 7 and 10, and on Wormhole between rows, too, lies what is no Tensix core.
+# What ttnn says of a Blackhole with all cores and of a Wormhole
+BLACKHOLE_BANKS = ((0, 0), (0, 8), (0, 2), (0, 5), (7, 0), (7, 8), (7, 2), (7, 5))
+WORMHOLE_BANKS = (
+    *((3, 8), (0, 0), (0, 4), (0, 5), (4, 0), (7, 8)),
+    *((4, 1), (4, 7), (4, 6), (4, 2), (4, 4), (4, 5)),
+)
 BLACKHOLE = Chip(
-    cost.BLACKHOLE, L1_BYTES, (0, 0), noc_x=(*range(1, 8), *range(10, 16)), noc_y=tuple(range(2, 12)), max_cores=130
+    costs=cost.BLACKHOLE,
+    l1_bytes=L1_BYTES,
+    origin=(0, 0),
+    noc_x=(*range(1, 8), *range(10, 16)),  # between lies what is no Tensix core
+    noc_y=tuple(range(2, 12)),
+    max_cores=130,
+    bank_cores=BLACKHOLE_BANKS,
 )
-WORMHOLE = Chip(
-    cost.WORMHOLE, L1_BYTES, (0, 0), noc_x=(1, 2, 3, 4, 6, 7, 8, 9), noc_y=(*range(1, 6), *range(7, 11)), max_cores=72
-)
-HARVESTED = Chip(
-    cost.BLACKHOLE, L1_BYTES, (0, 0), noc_x=(*range(1, 8), *range(10, 14)), noc_y=tuple(range(2, 12)), max_cores=110
-)
-"""Two columns fewer"""
+HARVESTED = replace(BLACKHOLE, noc_x=(*range(1, 8), *range(10, 14)), max_cores=110)  # two columns fewer
+ONE_CORE = replace(BLACKHOLE, noc_x=(1,), noc_y=(2,), max_cores=1)
+WORMHOLE = Chip(cost.WORMHOLE, L1_BYTES, (0, 0), tuple(range(18, 26)), tuple(range(18, 27)), 72, WORMHOLE_BANKS)

@@ -68,7 +68,7 @@ def test_same_bits(
     device: Any, platform: Platform, one_core: Callable[[str], torch.Tensor], form: str, rows: int, cores: str
 ) -> None:
     x, expected = _operands(form)[0], one_core(form)
-    # 3 to 7 goes over the gap between Blackhole's NoC columns 7 and 10, and Wormhole's 4 and 6.
+    # 3 to 7 goes over the gap between Blackhole's NoC columns 7 and 10.
     chosen = {"8 cores": 8, "10 cores with gaps": _cores((3, 1), (7, 2)), "grid": None}[cores]
     if cores == "grid" and platform.backend == "wolfpine":
         chosen = 12  # it simulates 3,000 cycles of one core a second
@@ -115,8 +115,8 @@ def test_a_cut_row_has_the_same_bits(
     (cut,) = seen
     check_contract(cut)
     assert len(cut.shares) == 2 * team_size
-    assert cut.exchanges("input")
-    assert cut.exchanges("gamma")
+    assert cut.rows_are_cut
+    assert cut.weight_part is not None
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,6 @@ def test_a_norm_keeps_to_its_cores(device: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(op, "make_plan", spy)
     norm = TtRMSNorm(64, epsilon=1e-6, device=device, cores=_cores((1, 2), (2, 3)))
     norm(torch.ones(9, 64, dtype=torch.bfloat16))
-    assert cores == [{(1, 2), (2, 2), (1, 3)}], "three groups of rows"
+    (used,) = cores
+    assert len(used) == 3, "three groups of rows"
+    assert used < {(1, 2), (2, 2), (1, 3), (2, 3)}

@@ -5,13 +5,12 @@
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import ttnn
 
 from micro_ops.layernorm import CbContractError, LayerNormArgumentError
-from micro_ops.layernorm.plan import Chip, Dtypes, Operand, Plan, Share, check_contract, make_plan
+from micro_ops.layernorm.plan import Chip, Dtypes, Plan, Share, check_contract, make_plan
 from micro_ops.layernorm.program import MAX_RECTANGLES, rectangles
 from tests.chips import BLACKHOLE, HARVESTED, L1_BYTES, ONE_CORE, WORMHOLE
 
@@ -89,19 +88,32 @@ def test_multicasts_reach_who_waits_for_them_and_nothing_else(chip: Chip, shape:
     plan = make_plan(shape, BFLOAT16, chip)
     cells = {(x, y) for x in chip.noc_x for y in chip.noc_y}
     for sender in plan.shares:
-        count = 0
-        for operand in get_args(Operand):
-            waiting = {chip.noc(share.core) for share in plan.shares if share.sender(operand) == sender.core}
+        of_rows = plan.row_receivers().get(sender.core, [])
+        assert of_rows == [share.core for share in plan.shares if share.input_from == sender.core]
+        for receivers in (of_rows, plan.weight_receivers(sender)):
+            places = set(map(chip.noc, receivers))
             sent_to = [
                 (x, y)
-                for r in rectangles(waiting)
+                for r in rectangles(places)
                 for x in range(r.first[0], r.last[0] + 1)
                 for y in range(r.first[1], r.last[1] + 1)
             ]
-            assert len(sent_to) == len(waiting)
-            assert set(sent_to) == waiting <= cells - {chip.noc(sender.core)}
-            count += len(rectangles(waiting))
-        assert count <= MAX_RECTANGLES
+            assert len(sent_to) == len(places) == len(receivers)
+            assert set(sent_to) == places <= cells - {chip.noc(sender.core)}
+            assert len(rectangles(places)) <= MAX_RECTANGLES
+
+
+@SPLITS
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_all_that_have_the_same_columns_get_each_part_of_gamma_and_beta(chip: Chip, shape: tuple[int, int]) -> None:
+    plan = make_plan(shape, BFLOAT16, chip)
+    for share in plan.shares:
+        senders = [other for other in plan.shares if other == share or share.core in plan.weight_receivers(other)]
+        parts = [part for sender in senders for part in sender.sends]
+        assert len(parts) == len(set(parts))
+        if plan.weight_part:
+            count = math.ceil(len(plan.steps_of(share)) / plan.weight_part)
+            assert set(parts) == {(name, part) for name in ("gamma", "beta") for part in range(count)}
 
 
 @pytest.mark.parametrize(
@@ -111,10 +123,12 @@ def test_multicasts_reach_who_waits_for_them_and_nothing_else(chip: Chip, shape:
         ((8, 7168), BLACKHOLE, 8 * 7),
         ((1, 7168), replace(BLACKHOLE, max_cores=3), 3),
         ((1, 128), BLACKHOLE, 1),  # nothing to cut
-        ((32, 7168), BLACKHOLE, 32 * 3),
+        ((16, 7168), BLACKHOLE, 16 * 6),
+        ((32, 7168), BLACKHOLE, 32),
         ((32, 1024), BLACKHOLE, 32),
-        ((1024, 7168), BLACKHOLE, 130),
-        ((1024, 7168), HARVESTED, 110),
+        ((1024, 7168), BLACKHOLE, 128),  # as many for each of eight banks
+        ((1030, 7168), BLACKHOLE, 130),  # ... would take more rounds
+        ((1024, 7168), HARVESTED, 104),
         ((1024, 7168), WORMHOLE, 72),
         ((1024, 7168), replace(BLACKHOLE, max_cores=8), 8),
     ],
@@ -129,6 +143,7 @@ def _wrong(plan: Plan, **changes: object) -> Plan:
     return replace(plan, shares=(*others, replace(last, **changes)))
 
 
+_SHARED = make_plan((32, 1024), BFLOAT16, BLACKHOLE)  # gamma and beta are sent
 WRONG = {
     "rows left out": (
         _wrong(make_plan((8, 128), BFLOAT16, BLACKHOLE), groups=range(0)),
@@ -148,19 +163,23 @@ WRONG = {
     ),
     "a sender that does not read": (
         _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), input_from=(5, 0)),
-        r"waits for input from \(5, 0\), which does not read it",
+        r"waits for rows from \(5, 0\), which does not read them",
     ),
     "a sender that is no core of the plan": (
         _wrong(make_plan((1, 7168), BFLOAT16, BLACKHOLE), input_from=(12, 9)),
-        r"waits for input from \(12, 9\), which does not read it",
+        r"waits for rows from \(12, 9\), which does not read them",
     ),
-    "a sender of other columns": (
-        _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), gamma_from=(0, 0)),
-        r"of gamma waits for \(0, 0\), which has range\(0, 1024\)",
+    "weights that nobody sends": (
+        replace(_SHARED, shares=tuple(replace(share, sends=()) for share in _SHARED.shares)),
+        r"each of 1 parts must be sent once, but these are: \[\]",
+    ),
+    "a part of gamma that two send": (
+        _wrong(_SHARED, sends=(("gamma", 0),)),
+        r"each of 1 parts must be sent once, but these are: \[\('gamma', 0\), \('beta', 0\), \('gamma', 0\)\]",
     ),
     "a sender of other rows": (
-        _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), input_from=(0, 0)),
-        r"waits for range\(1, 2, 2\) from \(0, 0\), which has range\(0, 2, 2\)",
+        _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), input_from=(0, 4)),
+        r"waits for range\(1, 2, 2\) from \(0, 4\), which has range\(0, 2, 2\)",
     ),
 }
 

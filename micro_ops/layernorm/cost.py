@@ -9,6 +9,8 @@ documentation, and of our kernels as they run there (docs/performance.md).
 import math
 from dataclasses import dataclass
 
+MAX_PARTS = 4  # in which the first group, gamma and beta reach a core
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -22,8 +24,9 @@ class Costs:
         multicast: from the bytes' arrival at one core to their arrival at those that it multicasts them to
         statistics: of a group, from the last of its sums to mean and 1 / std
         finish: from the last result in Dest to the acknowledgement of its write
-        sum_rate: elements a cycle that are added up
-        row_rate: elements a cycle that are normalized of a row alone
+        sum_rate: elements a cycle that the FPU adds up, bfloat16
+        float32_sum_rate: ... and the SFPU, float32
+        row_rates: elements a cycle that are normalized of a row alone: without weight, with one, with two
         group_rate: elements a cycle of rows four at once, their sums among them
     """
 
@@ -35,12 +38,13 @@ class Costs:
     statistics: float
     finish: float
     sum_rate: float
-    row_rate: float
+    float32_sum_rate: float
+    row_rates: tuple[float, float, float]
     group_rate: float
 
 
-BLACKHOLE = Costs(8, 47.0, 380, 460, 250, 130, 420, 22.0, 4.9, 5.6)
-WORMHOLE = Costs(12, 24.0, 420, 480, 270, 160, 440, 16.0, 3.6, 4.1)
+BLACKHOLE = Costs(8, 47.0, 380, 460, 250, 130, 420, 22.0, 5.9, (10.0, 7.0, 4.9), 5.6)
+WORMHOLE = Costs(12, 24.0, 420, 480, 270, 160, 440, 16.0, 4.4, (7.5, 5.2, 3.6), 4.1)
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ class Split:
 
     Attributes:
         row_bytes: of a row of the input, and of one of the output
-        weight_bytes: of gamma and beta
+        weights: how many of gamma and beta there are
+        weight_bytes: theirs
         group_rows: rows that a core does at once
+        row_stride: from one of them to the next
         teams: of cores, each of which has whole rows
         team_size: cores that share a row, each with some of its columns
     """
@@ -58,8 +64,10 @@ class Split:
     rows: int
     width: int
     row_bytes: int
+    weights: int
     weight_bytes: int
     group_rows: int
+    row_stride: int
     teams: int
     team_size: int
 
@@ -68,24 +76,27 @@ def estimate(costs: Costs, split: Split) -> float:
     """Cycles from the launch to its end.
 
     DRAM and the cores work side by side. So it is the longer of two: all that the busiest bank serves; or what it
-    serves until the last core has its first group, and then what that core does.
+    serves until the last core has its first group, and then what that core does. A row that is cut reaches the cores
+    part by part; and its columns are written all at once, so that most of them wait for the bank.
     """
     rounds = max(1, math.ceil(split.rows / split.group_rows / split.teams))  # groups of the busiest core
-    slow = split.row_bytes / split.width / 2  # float32 passes everything twice as long
+    is_float32 = split.row_bytes == 4 * split.width
+    slow = 2 if is_float32 else 1  # float32 passes everything twice as long
     reads = math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
     bank = 2 * reads + split.weight_bytes / costs.bank_rate / costs.banks
     rows = min(split.rows, split.group_rows)
-    sums = rows * slow * split.width / costs.sum_rate
+    sums = rows * split.width / (costs.float32_sum_rate if is_float32 else costs.sum_rate)
     if split.group_rows == 1:
-        results = slow * split.width / split.team_size / costs.row_rate
-        core = sums + costs.statistics + results + (rounds - 1) * (results + costs.statistics)
+        results = split.width / split.team_size / costs.row_rates[split.weights]
+        first = max(reads / rounds, sums)
+        core = first + costs.statistics + results + (rounds - 1) * (results + costs.statistics)
+        if split.team_size > 1:
+            core += costs.multicast + reads / MAX_PARTS + 0.75 * reads
     else:
-        core = sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
-    if split.team_size > 1:
-        core += costs.multicast
+        core = reads / rounds + sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
     if weights_are_multicast(costs, split):
         core += costs.multicast
-    return costs.launch + costs.read + max(reads / rounds + core, bank) + costs.finish
+    return costs.launch + costs.read + max(core, bank) + costs.finish
 
 
 def weights_are_multicast(costs: Costs, split: Split) -> bool:

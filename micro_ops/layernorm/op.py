@@ -19,6 +19,7 @@ from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 
 type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
 
+FIRST_CORE = ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))
 COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
 
 
@@ -133,7 +134,7 @@ class LayerNormSingleCore(LayerNorm):
     @staticmethod
     def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
         """`LayerNorm.op` without `cores`."""
-        return LayerNorm.op(*arguments, cores=1, **keywords)
+        return LayerNorm.op(*arguments, cores=FIRST_CORE, **keywords)
 
 
 class RMSNormSingleCore(RMSNorm):
@@ -142,7 +143,7 @@ class RMSNormSingleCore(RMSNorm):
     @staticmethod
     def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
         """`RMSNorm.op` without `cores`."""
-        return RMSNorm.op(*arguments, cores=1, **keywords)
+        return RMSNorm.op(*arguments, cores=FIRST_CORE, **keywords)
 
 
 def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
@@ -173,6 +174,9 @@ def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
         noc_x=tuple(_noc(device, x, start[1])[0] for x in range(start[0], end[0] + 1)),
         noc_y=tuple(_noc(device, start[0], y)[1] for y in range(start[1], end[1] + 1)),
         max_cores=max_cores,
+        bank_cores=tuple(
+            (core.x, core.y) for core in device.get_optimal_dram_bank_to_logical_worker_assignment(ttnn.NOC.NOC_1)
+        ),
     )
 
 

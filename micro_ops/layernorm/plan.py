@@ -7,6 +7,7 @@ operands' shapes, dtypes and layout, not what is computed of them. cost.py says 
 """
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -15,7 +16,7 @@ from typing import Literal, get_args
 import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, LayerNormArgumentError
-from micro_ops.layernorm.cost import Costs, Split, estimate, weights_are_multicast
+from micro_ops.layernorm.cost import MAX_PARTS, Costs, Split, estimate, weights_are_multicast
 
 # CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
 CB_INPUT = 0
@@ -32,7 +33,7 @@ RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds: four steps of two, or eight of one
 
 Core = tuple[int, int]  # logical x and y
-Operand = Literal["input", "gamma", "beta"]
+Weight = Literal["gamma", "beta"]
 
 
 class CbContractError(RuntimeError):
@@ -58,6 +59,7 @@ class Chip:
         origin: of a rectangle of cores, the one with the least x and y
         noc_x, noc_y: NoC coordinates of the rectangle's columns and rows; between them may lie what is no Tensix core
         max_cores: how many of them at most
+        bank_cores: of each DRAM bank, the core nearest to it on the way of writes, in the rectangle or not
     """
 
     costs: Costs
@@ -66,19 +68,47 @@ class Chip:
     noc_x: tuple[int, ...]
     noc_y: tuple[int, ...]
     max_cores: int
+    bank_cores: tuple[Core, ...]
 
     def noc(self, core: Core) -> tuple[int, int]:
         """The core's NoC coordinates."""
         return self.noc_x[core[0] - self.origin[0]], self.noc_y[core[1] - self.origin[1]]
 
-    def teams(self, size: int, count: int) -> list[tuple[Core, ...]]:
-        """`count` teams of `size` cores, or as many as there are: neighbours in a row, with nothing between that is no
-        core.
+    def teams(self, size: int, banks: Sequence[Collection[int]]) -> list[tuple[Core, ...]]:
+        """Teams of `size` cores, neighbours in a row with nothing between that is no core: one for each of `banks`, the
+        DRAM banks in which its rows lie, or as many as there are.
 
-        What comes from DRAM shares the NoC's links with all that goes to its column, what goes there with all that
-        comes from its row. So the teams make a square, as far as may be; and those in a row stand at the same columns
-        as those in another, so that equal places of teams make rectangles.
+        They fill a block of the grid, so that cores at equal places of teams make few rectangles to multicast to. What
+        is written shares the NoC's links along a core's row, and then along DRAM's column. So the block is high and
+        narrow, and a team stands as near as may be to the core that is nearest to one of its banks.
         """
+        starts, rows, columns = self._starts(size), len(self.noc_y), len(self.noc_x)
+        count = min(len(banks), self.team_count(size))
+        across = math.ceil(count / rows)
+        height = math.ceil(count / across)
+        homes = {x for x, _ in self.bank_cores}
+        nearest = sorted(starts, key=lambda x: min((x - home) % columns for home in homes))[:across]
+        top = self.origin[1] + (rows - height) // 2
+        if height == 1:
+            top = min(max(self.bank_cores[min(banks[0])][1], self.origin[1]), self.origin[1] + rows - 1)
+        free = [(x, y) for y in range(top, top + height) for x in sorted(nearest)]
+        teams_at = dict.fromkeys(range(len(self.bank_cores)), 0)
+        teams = []
+        for of_team in islice(banks, count):
+            bank = min(of_team, key=teams_at.__getitem__)
+            teams_at[bank] += 1
+            x, y = self.bank_cores[bank]
+            place = min(free, key=lambda place: ((place[1] - y) % rows, (place[0] - x) % columns))
+            free.remove(place)
+            teams.append(tuple((place[0] + member, place[1]) for member in range(size)))
+        return teams
+
+    def team_count(self, size: int) -> int:
+        """How many teams of `size` there are."""
+        return min(len(self._starts(size)) * len(self.noc_y), self.max_cores // size)
+
+    def _starts(self, size: int) -> list[int]:
+        """At which x a row's teams of `size` begin."""
         starts, x = [], 0
         while x + size <= len(self.noc_x):
             if self.noc_x[x + size - 1] - self.noc_x[x] == size - 1:
@@ -86,14 +116,7 @@ class Chip:
                 x += size
             else:
                 x += 1
-        count = min(count, len(starts) * len(self.noc_y), self.max_cores // size)
-        across = min(len(starts), max(1, math.ceil(math.sqrt(count / size)), math.ceil(count / len(self.noc_y))))
-        places = ((start, self.origin[1] + y) for y in range(len(self.noc_y)) for start in starts[:across])
-        return [tuple((start + member, y) for member in range(size)) for start, y in islice(places, count)]
-
-    def team_count(self, size: int) -> int:
-        """How many teams of `size` there are."""
-        return len(self.teams(size, self.max_cores))
+        return starts
 
 
 @dataclass(frozen=True)
@@ -118,26 +141,23 @@ class CircularBuffer:
 
 @dataclass(frozen=True)
 class Share:
-    """What one core does: `groups` of rows (group g has the rows from g * group_rows on), and of each row `columns`.
+    """What one core does: `groups` of rows (`Plan.rows_of`), and of each row `columns`.
 
     All of a row is added up by each core that has columns of it, so that what is added to what does not depend on the
     split.
 
     Attributes:
-        input_from, gamma_from, beta_from: the core that reads the operand from DRAM and multicasts it to this one; None
-            if this core reads it itself
+        input_from: the core that reads the rows from DRAM and multicasts them to this one; None if this core reads them
+            itself
+        sends: parts of gamma and beta that this core reads from DRAM and multicasts to all others with the same
+            columns; see `Plan.weight_part`
     """
 
     core: Core
     groups: range
     columns: range
     input_from: Core | None = None
-    gamma_from: Core | None = None
-    beta_from: Core | None = None
-
-    def sender(self, operand: Operand) -> Core | None:
-        core: Core | None = getattr(self, f"{operand}_from")
-        return core
+    sends: tuple[tuple[Weight, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,10 +169,13 @@ class Plan:
         width: W, elements of a row
         rows: product of the input's dimensions but the last
         group_rows: rows in Dest at once, 4 or 1
+        row_stride: from a row of a group to the next: 1, or the number of DRAM banks, so that its rows are in one bank
         piece: elements of a row in Dest at once, a multiple of HALF_FACE_ELEMENTS
         steps: pieces of a row; the last is padded with zeros
         shares: the cores, each with its rows and columns; every element is in one share
         cbs: the circular buffers of SPEC.md's table, of each core
+        weight_part: pieces of a part of gamma and beta, of which cores send each other at most MAX_PARTS; None if each
+            core reads all that it needs itself
     """
 
     reader: str
@@ -160,10 +183,12 @@ class Plan:
     width: int
     rows: int
     group_rows: int
+    row_stride: int
     piece: int
     steps: int
     shares: tuple[Share, ...]
     cbs: tuple[CircularBuffer, ...]
+    weight_part: int | None = None
 
     @property
     def l1_bytes(self) -> int:
@@ -172,20 +197,55 @@ class Plan:
 
     @property
     def groups(self) -> int:
-        return math.ceil(self.rows / self.group_rows)
+        return _group_count(self.rows, self.group_rows, self.row_stride)
 
-    def exchanges(self, operand: Operand) -> bool:
-        """Whether cores send the operand to one another."""
-        return any(share.sender(operand) for share in self.shares)
+    def first_row(self, group: int) -> int:
+        """Groups take `row_stride` times `group_rows` rows together, each every `row_stride`th of them."""
+        block, place = divmod(group, self.row_stride)
+        return block * self.row_stride * self.group_rows + place
+
+    def rows_of(self, group: int) -> range:
+        """Rows of a group: `group_rows`, or fewer at the end."""
+        first = self.first_row(group)
+        return range(first, min(first + self.group_rows * self.row_stride, self.rows), self.row_stride)
+
+    def has(self, cb: int) -> bool:
+        """Whether there is a CB of this index."""
+        return any(buffer.index == cb for buffer in self.cbs)
+
+    @property
+    def rows_are_cut(self) -> bool:
+        """Whether cores send rows to one another."""
+        return any(share.input_from for share in self.shares)
+
+    def row_receivers(self) -> dict[Core, list[Core]]:
+        """By sender, the cores that it sends its row to."""
+        receivers: dict[Core, list[Core]] = {}
+        for share in self.shares:
+            if share.input_from:
+                receivers.setdefault(share.input_from, []).append(share.core)
+        return receivers
+
+    def weight_receivers(self, sender: Share) -> list[Core]:
+        """The cores that `sender` sends its parts of gamma and beta to."""
+        if not sender.sends:
+            return []
+        return [share.core for share in self.shares if share.columns == sender.columns and share != sender]
 
     def row_count(self, share: Share) -> int:
-        """Rows of a share: its groups are whole, but for the last of all."""
-        missing = self.groups * self.group_rows - self.rows if self.groups - 1 in share.groups else 0
-        return len(share.groups) * self.group_rows - missing
+        """Rows of a share: its groups are whole, but for the last."""
+        if not share.groups:
+            return 0
+        return (len(share.groups) - 1) * self.group_rows + len(self.rows_of(share.groups[-1]))
 
     def steps_of(self, share: Share) -> range:
         """The steps of a row that make `share.columns`."""
         return range(share.columns.start // self.piece, math.ceil(share.columns.stop / self.piece))
+
+
+def _group_count(rows: int, group_rows: int, row_stride: int) -> int:
+    blocks, left = divmod(rows, row_stride * group_rows)
+    return blocks * row_stride + min(left, row_stride) if row_stride > 1 else math.ceil(rows / group_rows)
 
 
 @lru_cache(maxsize=256)
@@ -250,37 +310,55 @@ def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[C
 
 
 def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, team_size: int) -> Split:
+    most = chip.team_count(team_size)
+    row_stride, teams = 1, max(1, min(math.ceil(rows / group_rows), most))
+    # With a group's rows in one bank, and as many teams as make each keep to its bank: unless that takes more rounds
+    banks = len(chip.bank_cores)
+    groups = _group_count(rows, group_rows, banks)
+    in_turn = groups if groups <= most else most // banks * banks
+    if group_rows > 1 and in_turn and math.ceil(groups / in_turn) == math.ceil(math.ceil(rows / group_rows) / teams):
+        row_stride, teams = banks, in_turn
     return Split(
         rows=rows,
         width=width,
         row_bytes=width * ELEMENT_SIZES[dtypes.input],
+        weights=sum(dtype is not None for dtype in (dtypes.gamma, dtypes.beta)),
         weight_bytes=sum(width * ELEMENT_SIZES[dtype] for dtype in (dtypes.gamma, dtypes.beta) if dtype is not None),
         group_rows=group_rows,
-        teams=max(1, min(math.ceil(rows / group_rows), chip.team_count(team_size))),
+        row_stride=row_stride,
+        teams=teams,
         team_size=team_size,
     )
 
 
 def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
-    width, group_rows, count = split.width, split.group_rows, split.teams
+    width, group_rows, count, row_stride = split.width, split.group_rows, split.teams, split.row_stride
     piece = _piece(width, group_rows, split.team_size)
-    teams = chip.teams(split.team_size, count)
-    shared = weights_are_multicast(chip.costs, split)
-    shares_gamma, shares_beta = shared and dtypes.gamma is not None, shared and dtypes.beta is not None
+    groups = _group_count(split.rows, group_rows, row_stride)
+    banks = len(chip.bank_cores)
+    # Of a team's rows, where they are all in one bank: a row is a page, and page n is in bank n modulo banks.
+    in_one_bank = (group_rows == 1 or row_stride == banks) and (groups <= count or count % banks == 0)
+    teams = chip.teams(split.team_size, [{team % banks} if in_one_bank else range(banks) for team in range(count)])
+    weights = [name for name in get_args(Weight) if getattr(dtypes, name) is not None]
+    weight_part = None
+    if weights and weights_are_multicast(chip.costs, split):
+        pages = math.ceil(max(map(len, _cuts(width, split.team_size))) / WEIGHT_PAGE_ELEMENTS)
+        weight_part = math.ceil(pages / MAX_PARTS) * max(1, WEIGHT_PAGE_ELEMENTS // piece)
     shares = []
     for index, team in enumerate(teams):
-        for member, (core, columns) in enumerate(zip(team, _cuts(width, split.team_size), strict=True)):
-            # Two cores send, one gamma and one beta, so that each has half of what has to leave a core: the first and
-            # the last, without which the others make the fewest rectangles.
-            gamma_from, beta_from = teams[0][member], teams[-1][member]
+        for core, columns in zip(team, _cuts(width, split.team_size), strict=True):
+            sends: list[tuple[Weight, int]] = []
+            if weight_part:
+                parts = range(math.ceil(len(columns) / piece / weight_part))
+                all_parts = [(name, part) for name in weights for part in parts]
+                sends = [part for place, part in enumerate(all_parts) if place % count == index]
             shares.append(
                 Share(
                     core=core,
-                    groups=range(index, math.ceil(split.rows / group_rows), count),
+                    groups=range(index, groups, count),
                     columns=columns,
-                    input_from=team[0] if member > 0 else None,
-                    gamma_from=gamma_from if shares_gamma and core != gamma_from else None,
-                    beta_from=beta_from if shares_beta and core != beta_from else None,
+                    input_from=team[0] if core != team[0] else None,
+                    sends=tuple(sends),
                 )
             )
     return Plan(
@@ -289,10 +367,12 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
         width=width,
         rows=split.rows,
         group_rows=group_rows,
+        row_stride=row_stride,
         piece=piece,
         steps=math.ceil(width / piece),
         shares=tuple(shares),
         cbs=_cbs(width, dtypes, group_rows, split.team_size),
+        weight_part=weight_part,
     )
 
 
@@ -347,19 +427,22 @@ def _check_shares(plan: Plan) -> None:
 def _check_senders(plan: Plan) -> None:
     shares = {share.core: share for share in plan.shares}
     for share in plan.shares:
-        for operand in get_args(Operand):
-            core = share.sender(operand)
-            if core is None:
-                continue
-            source = shares.get(core)
-            if source is None or source.sender(operand) is not None:
-                raise CbContractError(f"core {share.core} waits for {operand} from {core}, which does not read it")
-            if operand != "input" and source.columns != share.columns:
-                raise CbContractError(
-                    f"core {share.core} with {share.columns} of {operand} waits for {core}, which has {source.columns}"
-                )
-            if operand == "input" and (source.groups != share.groups or len(share.groups) * plan.group_rows != 1):
-                raise CbContractError(
-                    f"core {share.core} waits for {share.groups} from {core}, which has {source.groups}:"
-                    " only a row alone may be sent, and to cores that have no other"
-                )
+        if share.input_from is None:
+            continue
+        source = shares.get(share.input_from)
+        if source is None or source.input_from is not None:
+            raise CbContractError(f"core {share.core} waits for rows from {share.input_from}, which does not read them")
+        if source.groups != share.groups or len(share.groups) * plan.group_rows != 1:
+            raise CbContractError(
+                f"core {share.core} waits for {share.groups} from {share.input_from}, which has {source.groups}:"
+                " only a row alone may be sent, and to cores that have no other"
+            )
+    for columns in {share.columns for share in plan.shares}:
+        sent = [part for share in plan.shares if share.columns == columns for part in share.sends]
+        steps = math.ceil(len(columns) / plan.piece)
+        parts = range(math.ceil(steps / plan.weight_part)) if plan.weight_part else range(0)
+        given = [name for name, index in (("gamma", CB_GAMMA), ("beta", CB_BETA)) if plan.has(index)]
+        if sorted(sent) != sorted((name, part) for name in given for part in parts):
+            raise CbContractError(f"of {columns}, each of {len(parts)} parts must be sent once, but these are: {sent}")
+        if len(parts) > MAX_PARTS:
+            raise CbContractError(f"gamma and beta must come in {MAX_PARTS} parts at most, but come in {len(parts)}")

@@ -6,13 +6,14 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
-from typing import Self, get_args
+from typing import NamedTuple, Self
 
 import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, Operands
+from micro_ops.layernorm.cost import MAX_PARTS
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -26,16 +27,19 @@ from micro_ops.layernorm.plan import (
     Chip,
     Core,
     Dtypes,
-    Operand,
     Plan,
     Share,
 )
 
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
-OPERANDS = get_args(Operand)  # an operand's place is the id of its semaphore
-MAX_RECTANGLES = 16  # that a core multicasts to, of all operands
-MAX_PARTS = 4  # in which the first group, gamma and beta reach a core
+MAX_RECTANGLES = 16  # that a core multicasts to
+# Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
+# of beta, has arrived
+INPUT_SEMAPHORE = 0
+COUNTS = 1
+GAMMA_SEMAPHORES = COUNTS + MAX_PARTS
+BETA_SEMAPHORES = GAMMA_SEMAPHORES + MAX_PARTS
 
 
 class Tap(StrEnum):
@@ -73,7 +77,7 @@ def create_program(
     return ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(plan, chip, operands.input, weights),
-            _create_writer_descriptor(plan, output, weights),
+            _create_writer_descriptor(plan, chip, output, weights),
             _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=_create_semaphores(plan),
@@ -82,10 +86,9 @@ def create_program(
 
 
 def _create_semaphores(plan: Plan) -> list[ttnn.SemaphoreDescriptor]:
-    """One an operand, for the parts that have arrived of it; then the numbers from 1 on, for a sender to send."""
-    if not any(plan.exchanges(operand) for operand in OPERANDS):
+    if not plan.rows_are_cut and plan.weight_part is None:
         return []
-    values = [0] * len(OPERANDS) + list(range(1, MAX_PARTS + 1))
+    values = [0, *range(1, MAX_PARTS + 1), *([0] * 2 * MAX_PARTS)]
     return [
         ttnn.SemaphoreDescriptor(id=index, core_ranges=_core_ranges(plan), initial_value=value)
         for index, value in enumerate(values)
@@ -97,8 +100,7 @@ def dtypes_of(operands: Operands) -> Dtypes:
     return Dtypes(operands.input.dtype, gamma, beta)
 
 
-@dataclass(frozen=True)
-class Rectangle:
+class Rectangle(NamedTuple):
     """Cores from `first` to `last`, both included and in NoC coordinates, with nothing between that is no core."""
 
     first: tuple[int, int]
@@ -133,18 +135,29 @@ def _core_ranges(plan: Plan) -> ttnn.CoreRangeSet:
     return ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(*r.first), ttnn.CoreCoord(*r.last)) for r in ranges])
 
 
-def _multicasts(plan: Plan, chip: Chip) -> dict[tuple[Core, Operand], list[tuple[int, int]]]:
-    """By sender and operand: the rectangles that it multicasts it to, each as two words: its corners, and how many
-    cores."""
-    receivers: dict[tuple[Core, Operand], list[tuple[int, int]]] = {}
-    for share in plan.shares:
-        for operand in OPERANDS:
-            if sender := share.sender(operand):
-                receivers.setdefault((sender, operand), []).append(chip.noc(share.core))
-    return {
-        key: [(r.first[0] | r.first[1] << 8 | r.last[0] << 16 | r.last[1] << 24, r.cores) for r in rectangles(places)]
-        for key, places in receivers.items()
-    }
+def _sends(plan: Plan, chip: Chip, share: Share) -> tuple[int, list[int]]:
+    """What a core sends of gamma and beta, as kernels/weights.h takes it; and where to, `_multicast_words`."""
+    if not share.sends:
+        return 0, []
+    words = _multicast_words(chip, ttnn.NOC.NOC_1, plan.weight_receivers(share))
+    return sum(1 << part + (8 if name == "beta" else 0) for name, part in share.sends) | len(words) // 2 << 16, words
+
+
+def _multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> list[int]:
+    """Two for each rectangle of receivers, as kernels/parts.h takes them: its corners, and how many cores.
+
+    Raises:
+        CbContractError: more rectangles than a kernel has room for
+    """
+    found = rectangles(map(chip.noc, receivers))
+    if len(found) > MAX_RECTANGLES:
+        raise CbContractError(f"a core must send to {MAX_RECTANGLES} rectangles at most, but has {len(found)}")
+    words = []
+    for rectangle in found:
+        # A NoC's routers go through a rectangle from its first to its last corner: right and down, or left and up.
+        (x, y), (last_x, last_y) = rectangle if noc == ttnn.NOC.NOC_0 else reversed(rectangle)
+        words += [x | y << 8 | last_x << 16 | last_y << 24, rectangle.cores]
+    return words
 
 
 def _create_cb_descriptors(plan: Plan) -> list[ttnn.CBDescriptor]:
@@ -176,7 +189,7 @@ def _create_kernel_descriptor(
     Args:
         runtime: a share's arguments, of the same names in the same order for each; the last may be a list
     """
-    compile_time = {**compile_time, "rows_are_cut": plan.exchanges("input")}
+    compile_time = {**compile_time, "rows_are_cut": plan.rows_are_cut}
     positions = {f"arg_{key}": position for position, key in enumerate(runtime(plan.shares[0]))}
     accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
     runtime_args = ttnn.RuntimeArgs()
@@ -199,23 +212,19 @@ def _create_reader_descriptor(
     plan: Plan, chip: Chip, input_tensor: ttnn.Tensor, weights: "_Weights"
 ) -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[input_tensor.dtype]
-    sent = _multicasts(plan, chip)
+    receivers = plan.row_receivers()
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
-        multicasts = [sent.get((share.core, name), []) for name in OPERANDS]
-        if (count := sum(map(len, multicasts))) > MAX_RECTANGLES:
-            raise CbContractError(f"{share.core} must send to {MAX_RECTANGLES} rectangles at most, but has {count}")
+        words = _multicast_words(chip, ttnn.NOC.NOC_0, receivers.get(share.core, []))
         return {
             **_place(plan, share),
+            **weights.runtime,
+            "sends": _sends(plan, chip, share)[0],
             "steps": plan.steps,
             "input_address": input_tensor.buffer_address(),
             "input_stick": plan.width * size,
-            **weights.runtime,
-            "exchange": sum(
-                (share.sender(name) is not None) << place | len(rectangles) << 8 * (1 + place)
-                for place, (name, rectangles) in enumerate(zip(OPERANDS, multicasts, strict=True))
-            ),
-            "rectangles": [word for rectangle in chain(*multicasts) for word in rectangle],
+            "exchange": (share.input_from is not None) | len(words) // 2 << 1,
+            "rectangles": words,
         }
 
     return _create_kernel_descriptor(
@@ -228,11 +237,10 @@ def _create_reader_descriptor(
             "input_piece": plan.piece * size,
             "input_size": size,
             "group_rows": plan.group_rows,
+            "row_stride": plan.row_stride,
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
-            **{f"{name}_semaphore": index for index, name in enumerate(OPERANDS)},
-            "counts": len(OPERANDS),
-            "max_rectangles": MAX_RECTANGLES,
+            "input_semaphore": INPUT_SEMAPHORE,
         },
         runtime=arguments,
         tensors=(input_tensor, *weights.tensors),
@@ -241,7 +249,7 @@ def _create_reader_descriptor(
 
 @dataclass(frozen=True)
 class _Weights:
-    """What reader and writer are told of gamma and beta, whichever of the two reads them (kernels/sticks.h)."""
+    """What reader and writer are told of gamma and beta (kernels/weights.h)."""
 
     tensors: tuple[ttnn.Tensor, ttnn.Tensor]
     compile_time: dict[str, int]
@@ -252,8 +260,6 @@ class _Weights:
         given = {"gamma": operands.gamma, "beta": operands.beta}
         tensors = {name: tensor or operands.input for name, tensor in given.items()}
         sizes = {name: ELEMENT_SIZES[tensor.dtype] for name, tensor in tensors.items()}
-        exchanges = plan.exchanges("gamma") or plan.exchanges("beta")
-        paged = {name: tensor is not None and tensor.shape[0] > 1 for name, tensor in given.items()}
         return cls(
             tensors=(tensors["gamma"], tensors["beta"]),
             compile_time={
@@ -261,16 +267,18 @@ class _Weights:
                 **{f"{name}_size": size for name, size in sizes.items()},
                 **{f"{name}_piece": plan.piece * size for name, size in sizes.items()},
                 **{f"{name}_page": WEIGHT_PAGE_ELEMENTS * size for name, size in sizes.items()},
-                **{f"{name}_is_paged": is_paged for name, is_paged in paged.items()},
-                "exchanges_weights": exchanges,
-                # The writer has time before the first result; but it starts later than the reader, and its reads would
-                # hold up the reader's if they all went to one bank.
-                "reader_reads_weights": exchanges or not any(paged.values()),
+                **{f"{name}_is_paged": tensor is not None and tensor.shape[0] > 1 for name, tensor in given.items()},
+                "weights_are_sent": plan.weight_part is not None,
+                "gamma_semaphores": GAMMA_SEMAPHORES,
+                "beta_semaphores": BETA_SEMAPHORES,
                 "max_parts": MAX_PARTS,
+                "max_rectangles": MAX_RECTANGLES,
+                "counts": COUNTS,
             },
             runtime={
                 **{f"{name}_address": tensor.buffer_address() for name, tensor in tensors.items()},
                 "weight_pages": max(len(plan.steps_of(share)) for share in plan.shares),
+                "weight_part_pages": plan.weight_part or 0,
             },
         )
 
@@ -319,13 +327,21 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
     )
 
 
-def _create_writer_descriptor(plan: Plan, output: ttnn.Tensor, weights: "_Weights") -> ttnn.KernelDescriptor:
+def _create_writer_descriptor(
+    plan: Plan, chip: Chip, output: ttnn.Tensor, weights: "_Weights"
+) -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[output.dtype]
-    common = {
-        "output_address": output.buffer_address(),
-        "output_stick": plan.width * size,
-        **weights.runtime,
-    }
+
+    def arguments(share: Share) -> dict[str, int | list[int]]:
+        return {
+            **_place(plan, share),
+            **weights.runtime,
+            "sends": _sends(plan, chip, share)[0],
+            "output_address": output.buffer_address(),
+            "output_stick": plan.width * size,
+            "rectangles": _sends(plan, chip, share)[1],
+        }
+
     return _create_kernel_descriptor(
         plan.writer,
         plan,
@@ -334,11 +350,12 @@ def _create_writer_descriptor(plan: Plan, output: ttnn.Tensor, weights: "_Weight
             **CB_ARGUMENTS,
             **weights.compile_time,
             "group_rows": plan.group_rows,
+            "row_stride": plan.row_stride,
             "piece_elements": plan.piece,
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
         },
-        runtime=lambda share: {**_place(plan, share), **common},
+        runtime=arguments,
         tensors=(output, *weights.tensors),
     )
 
@@ -348,7 +365,7 @@ def _place(plan: Plan, share: Share) -> dict[str, int]:
     groups = share.groups
     return {
         "rows": plan.row_count(share),
-        "first_row": groups.start * plan.group_rows,
+        "first_row": plan.first_row(groups.start),
         "group_stride": groups.step * plan.group_rows,  # from the first row of a group to that of the next
         **_own_steps(plan, share),
         "own_columns": len(share.columns),

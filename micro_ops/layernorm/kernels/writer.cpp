@@ -1,27 +1,27 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Writer (BRISC): row-major sticks from L1 to DRAM. Before that, gamma and beta into L1, since it has time: there is no
-// result yet. Where cores send gamma and beta to one another, the reader reads them.
+// Writer (BRISC): row-major sticks from L1 to DRAM. Before there is a result, its part in bringing gamma and beta
+// (weights.h).
 //
 // CB contract:
-//   pushes  cb_gamma, cb_beta  in pages of one piece (compute.cpp), `own_steps` once, not padded                  -> compute
+//   pushes  cb_gamma, cb_beta  as the reader, where the writer reads them                                         -> compute
 //   pops    cb_output          in pages of a tile's 1,024 elements: for each of this core's steps of a group of
 //                              rows, a piece of each row, one behind the other                                    <- compute
 //
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
 //
-// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta).
-#include "sticks.h"
+// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 1 of 16 (the number 1, to be sent) and
+// 5 to 12 (whether each part of gamma and of beta has arrived).
+#include "weights.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t output_piece = get_named_compile_time_arg_val("output_piece");  // bytes
 constexpr uint32_t tile_size = get_named_compile_time_arg_val("tile_size");        // bytes
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
+constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
-constexpr bool reads_weights = !reader_reads_weights && (has_gamma || has_beta);
-constexpr uint32_t weights_trid = 1;
 
 void kernel_main() {
     const uint32_t first_step = rows_are_cut ? RUNTIME_ARG(first_step) : 0;
@@ -34,22 +34,22 @@ void kernel_main() {
     if constexpr (has_beta) {
         assert_cb(cb_beta, RUNTIME_ARG(weight_pages), beta_piece);
     }
-    if constexpr (reads_weights) {
-        constexpr auto gamma_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
-        constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
-        const uint32_t part_pages = (own_steps + max_parts - 1) / max_parts;
-        read_weights<weights_trid>(
-            gamma_args, beta_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(beta_address), first_step, own_steps,
-            RUNTIME_ARG(own_columns), part_pages, true, true);
-        for_each_part(own_steps, part_pages, [&](uint32_t part, uint32_t pages) __attribute__((always_inline)) {
-            noc_async_read_barrier_with_trid(weights_trid + part);
-            if constexpr (has_gamma) {
-                cb_push_back(cb_gamma, pages);
+    if constexpr (weights_are_sent) {
+        const Sends sends{RUNTIME_ARG(sends)};
+        if (sends.word != 0) {
+            const uint32_t part_pages = RUNTIME_ARG(weight_part_pages);
+            const Receivers receivers(ARG_POSITION(rectangles), sends.rectangles());
+            const SentGamma gamma{own_steps, part_pages, sends.gamma_parts()};
+            const SentBeta beta{own_steps, part_pages, sends.beta_parts()};
+            for (uint32_t part = 0; part < max_parts; ++part) {
+                gamma.send(receivers, part);
+                beta.send(receivers, part);
             }
-            if constexpr (has_beta) {
-                cb_push_back(cb_beta, pages);
-            }
-        });
+        }
+    } else if constexpr (!reader_reads_weights) {
+        read_weights<output_args.next_compile_time_args_offset()>(
+            first_step, own_steps, RUNTIME_ARG(own_columns), part_of(own_steps), all_parts, all_parts);
+        push_weights(own_steps);
         noc_async_read_set_trid(0);
     }
 
@@ -71,7 +71,7 @@ void kernel_main() {
         ASSERT(get_local_cb_interface(cb_output).fifo_size % (tiles * tile_size) == 0);  // a step's tiles lie in a row
         uint64_t sticks[group_rows];
         for (uint32_t row = 0; row < count; ++row) {
-            sticks[row] = output.get_noc_addr(first + row, first_step * output_piece);
+            sticks[row] = output.get_noc_addr(first + row * row_stride, first_step * output_piece);
         }
         uint32_t left = output_size;
         for (uint32_t step = 0; step < own_steps; ++step) {
