@@ -199,7 +199,7 @@ def main(
     The model is a lower bound of what a chip takes, good for comparing kernels in the same run. Not in it: the host,
     dispatch, most of the packer, and of congestion receiving ports, L1 ports and banks, and virtual channels.
     """
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 180))
     cases = find_cases(pattern, arch)
     if not cases:
         _stop(f"no case matches {pattern!r}", ExitCode.BAD_ARGUMENTS)
