@@ -44,7 +44,8 @@ SPLITS = pytest.mark.parametrize(
         ((33, 300), 4, 384, 1),
         ((32, 512), 4, 512, 1),
         ((1, 512), 1, 512, 1),
-        ((1, 513), 1, 1024, 1),  # a single row's pieces are larger: it has Dest for itself
+        ((1, 513), 1, 512, 2),
+        ((1, 1025), 1, 1024, 2),  # a single long row's pieces are larger: it has Dest for itself
         ((256, 513), 4, 512, 2),
         ((1, 1, 7168), 1, 1024, 7),
         ((2, 3, 7168), 4, 512, 14),

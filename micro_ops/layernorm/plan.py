@@ -284,10 +284,10 @@ def least_l1_bytes(width: int, dtypes: Dtypes) -> int:
 
 
 def _piece(width: int, group_rows: int, team_size: int) -> int:
-    """A row that one core has for itself goes in large pieces, which are handed over half as often. Of a row that is
-    cut, small pieces are written earlier."""
+    """A long row that one core has for itself goes in large pieces, which are handed over half as often. Of a short
+    one, and of one that is cut, small pieces are written earlier."""
     half_faces = math.ceil(width / HALF_FACE_ELEMENTS)
-    return (8 if half_faces > 4 and group_rows == team_size == 1 else min(half_faces, 4)) * HALF_FACE_ELEMENTS
+    return (8 if half_faces > 8 and group_rows == team_size == 1 else min(half_faces, 4)) * HALF_FACE_ELEMENTS
 
 
 def _cuts(width: int, team_size: int) -> list[range]:
