@@ -20,8 +20,8 @@
 //                             of   group of 4 rows            left   a row alone               left
 //   Dest rows of a section   192   128 x, 32 gamma, 32 beta      0   64 x, 64 gamma, 64 beta      0
 //   Dest rows behind them    128   64 sums, 20 statistics       44   16 sums, 8 statistics      104
-//   replay slots              32   2 + 20 + 4                    6   the same: 8 half faces replay
-//                                  and 4 if gamma_on_fpu         2   the sequences of 4 twice
+//   replay slots              32   LayerNorm 2 + 20 + 4          6   the same: 8 half faces replay
+//                                  RMSNorm 2 + 16 + 4 + 4        6   the sequences of 4 twice
 //   LREGs, LayerNorm           8   8; 7 with one weight          0   8; 6 with one weight         0
 //   LREGs, RMSNorm             8   5                             3   5                            3
 //   LREGs, statistics          8   8 variance, 7 float32's sums, 5 1 / std (measured)             0

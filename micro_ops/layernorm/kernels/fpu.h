@@ -25,7 +25,7 @@ namespace layernorm {
 // there are four. The phase counts modulo 4.
 constexpr uint32_t next_half_face = ADDR_MOD_0;  // of SrcA and Dest
 constexpr uint32_t next_phase = ADDR_MOD_1;
-constexpr uint32_t next_sources = ADDR_MOD_2;  // the next half face of SrcA and SrcB; Dest stays
+constexpr uint32_t next_sources = ADDR_MOD_2;  // the next half face of SrcA and SrcB, in RMSNorm the next phase; Dest stays
 constexpr uint32_t next_product = ADDR_MOD_3;  // the next half face of SrcA, SrcB and Dest, and the next phase
 static_assert(next_product < 4, "budget of FPU address modes (compute.cpp): Wormhole has four");
 
@@ -33,7 +33,8 @@ inline void configure_fpu() {
     constexpr uint8_t rows = half_face_dest_rows;  // of SrcA, SrcB and Dest alike
     addr_mod_t{.srca = {.incr = rows}, .dest = {.incr = rows}}.set(next_half_face);
     addr_mod_t{.fidelity = {.incr = 1}}.set(next_phase);
-    addr_mod_t{.srca = {.incr = rows}, .srcb = {.incr = rows}}.set(next_sources);
+    addr_mod_t{.srca = {.incr = rows}, .srcb = {.incr = rows}, .fidelity = {.incr = subtract_mean ? 0 : 1}}.set(
+        next_sources);
     addr_mod_t{.srca = {.incr = rows}, .srcb = {.incr = rows}, .dest = {.incr = rows}, .fidelity = {.incr = 1}}.set(
         next_product);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_ABD_F);
@@ -60,7 +61,7 @@ struct Sequence {
 constexpr uint32_t replays = piece_half_faces > 4 ? 2 : 1;  // of the FPU's sequences, for a piece
 constexpr uint32_t replayed_half_faces = piece_half_faces / replays;
 constexpr Sequence unpack_sources{0, 2};
-constexpr Sequence add_half_faces{2, replayed_half_faces * 5};
+constexpr Sequence add_half_faces{2, replayed_half_faces * (subtract_mean ? 5 : 4)};
 constexpr Sequence copy_half_faces{add_half_faces.first + add_half_faces.length, replayed_half_faces};
 constexpr Sequence multiply_half_face{copy_half_faces.first + copy_half_faces.length, gamma_on_fpu ? 4 : 0};
 static_assert(multiply_half_face.first + multiply_half_face.length <= 32,
@@ -72,12 +73,15 @@ inline void record_sequences() {
         unpack_piece<SrcA, next_piece>();
         unpack_piece<SrcB, next_piece>();
     });
-    // The sources into a row's sums: 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone, so each
-    // half face begins and ends there: the ELWADD moves on to phase 1, and the multiplications come round to 0.
+    // The sources into a row's sums: LayerNorm's 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone,
+    // so LayerNorm's half faces begin and end there: the ELWADD moves on to phase 1, and the multiplications come round to
+    // 0. RMSNorm's begin and end in phase 1.
     add_half_faces.record([] {
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < replayed_half_faces; ++i) {
-            TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+            if constexpr (subtract_mean) {
+                TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+            }
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
             TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
@@ -112,7 +116,7 @@ public:
         ring_row = first_ring_row;
         pieces_left = rows * steps;
         pages_in_front = pages;
-        row = piece = 0;
+        row = piece = arrived = 0;
     }
 
     // Adds what is left, and hands the sums to the SFPU. Only then, even if they were complete earlier: the SFPU takes
@@ -126,16 +130,32 @@ public:
 
     // Adds `count` pieces at most, as far as they have arrived.
     void add_arrived(uint32_t count) {
-        const auto& interface = get_local_cb_interface(cb_input);
-        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_input)));
-        const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked) - pages_in_front;
-        // Fails if cb_input holds fewer pages than pages_in_front.
-        ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);
-        const uint32_t possible = arrived < pieces_left ? arrived : pieces_left;
+        arrived = pages_arrived();
+        const uint32_t ready = arrived - pages_in_front;
+        const uint32_t possible = ready < pieces_left ? ready : pieces_left;
         add_pieces(possible < count ? possible : count);
     }
 
 private:
+    // Pages of cb_input that hold pieces.
+    static uint32_t pages_arrived() {
+        const auto& interface = get_local_cb_interface(cb_input);
+        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_input)));
+        const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked);
+        ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);
+        return arrived;
+    }
+
+    // Unpacks the next piece into both sources when it is there. Looks only for what had not arrived when it last looked: a
+    // look takes longer than to have the FPU add a piece.
+    void unpack_next() {
+        ++pages_in_front;
+        while (arrived < pages_in_front) {
+            arrived = pages_arrived();
+        }
+        unpack_sources.replay();
+    }
+
     void add_pieces(uint32_t count) {
         if (count == 0) {
             return;
@@ -143,17 +163,20 @@ private:
         pieces_left -= count;
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Z, ring_row);
         set_counter(p_setadc::UNP_AB, p_setadc::SET_Y, row * steps + piece);
-        llk_wait_tiles(cb_input, ++pages_in_front);
-        unpack_sources.replay();
+        unpack_next();
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         set_dest_base(sums_dest_row + row * row_sums_dest_rows);
+        if (!subtract_mean && piece != 0) {
+            // Only an address mode moves the phase. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x
+            // would lie.
+            TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+        }
         for (; count > 0; --count) {
             if (piece == 0) {
                 start_row();
             }
             if (count > 1) {  // the next piece is unpacked while this one is added
-                llk_wait_tiles(cb_input, ++pages_in_front);
-                unpack_sources.replay();
+                unpack_next();
             }
             add_half_faces.replay(replays);
             done_with_sources();
@@ -162,24 +185,33 @@ private:
                 ++row;
             }
         }
+        if constexpr (!subtract_mean) {
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+        }
     }
 
     // Clears a row's sums, by x - x: the sources hold the row's first piece, and an ELWSUB without accumulation
-    // overwrites.
+    // overwrites. RMSNorm's, in phase 0 as each ELWSUB, moves on to phase 1.
     void start_row() {
         if (row == 0) {
             take<free_sums>();
         }
         set_dest_base(sums_dest_row + row * row_sums_dest_rows);
-        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, 0);
-        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
-        TTI_ELWSUB(
-            p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, half_face_dest_rows);
-        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
+        if constexpr (subtract_mean) {
+            TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, 0);
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
+            TTI_ELWSUB(
+                p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_sources, half_face_dest_rows);
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_AB);
+        } else {
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+            TTI_ELWSUB(
+                p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
+        }
     }
 
     uint32_t steps;
-    uint32_t ring_row = 0, pieces_left = 0, pages_in_front = 0, row = 0, piece = 0;
+    uint32_t ring_row = 0, pieces_left = 0, pages_in_front = 0, arrived = 0, row = 0, piece = 0;
 };
 
 }  // namespace layernorm

@@ -51,10 +51,14 @@ struct FirstGroup {
         if (rows_are_cut && receives) {
             noc_semaphore_wait_min(semaphore(input_semaphore), part + 1);
         } else {
-            noc_async_read_barrier_with_trid(input_trid + part);
+            const auto wait = [this]() __attribute__((always_inline)) {
+                noc_async_read_barrier_with_trid(input_trid + part);
+            };
             if constexpr (rows_are_cut) {
-                receivers.multicast(l1, count * input_piece, part + 1, input_semaphore);
+                receivers.multicast(l1, count * input_piece, part + 1, input_semaphore, wait);
                 l1 += count * input_piece;
+            } else {
+                wait();
             }
         }
         cb_push_back(cb_input, count);

@@ -83,9 +83,10 @@ inline void wait_for_weights(uint32_t pages) {
 }
 
 // Fills a section with a piece of each of a group's `rows`, which begin at `ring_row` of cb_input, and with gamma's and
-// beta's where they are used.
+// beta's where they are used. Not inlined: the compiler would make the constants of all its instructions before a group's
+// first step, 60 RISC-V instructions for which the SFPU waits once the sums are complete.
 template <bool weights>
-inline void fill_section(uint32_t section, uint32_t ring_row, uint32_t rows, uint32_t step) {
+__attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_row, uint32_t rows, uint32_t step) {
     take<free_sections>();
     set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
     set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);

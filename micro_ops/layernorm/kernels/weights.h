@@ -142,10 +142,12 @@ struct SentWeight {
     // Sends a part, if it is this core's to send, when it is in L1. The writer's pointer to the CB is at its start.
     __attribute__((always_inline)) void send(const Receivers& to, uint32_t sent) const {
         if (own_parts >> sent & 1) {
-            noc_semaphore_wait(semaphore(first_semaphore + sent), 1);
             const uint32_t first = sent * part_pages;
             const uint32_t count = pages - first < part_pages ? pages - first : part_pages;
-            to.multicast(get_write_ptr(cb) + first * piece, count * piece, 1, first_semaphore + sent);
+            const auto wait = [sent]() __attribute__((always_inline)) {
+                noc_semaphore_wait(semaphore(first_semaphore + sent), 1);
+            };
+            to.multicast(get_write_ptr(cb) + first * piece, count * piece, 1, first_semaphore + sent, wait);
         }
     }
 };
