@@ -165,6 +165,15 @@ def test_runtime_root_is_built_once_by_two_at_once(bare: Path) -> None:
     assert (first / "tt_metal/hw/inc/api/core_local_mem.h").is_file()
 
 
+def test_a_process_started_beside_an_open_device_chooses_as_its_parent(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents, root = str(find_platform()), runtime_root.ensure_runtime_root(bare)
+    monkeypatch.setenv("TT_METAL_RUNTIME_ROOT", str(root))
+    assert str(find_platform()) == parents
+    assert runtime_root.ensure_runtime_root(bare) == root
+
+
 @pytest.mark.usefixtures("bare")
 def test_one_platform_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_guard = subprocess.Popen[bytes](["true"])

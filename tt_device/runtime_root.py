@@ -21,7 +21,8 @@ from pathlib import Path
 from tt_device.errors import PlatformError
 
 TOOLCHAIN = Path(__file__).parent / "toolchain"
-STOCK = dict(re.findall(r"^(\w+)='(.*)'$", (TOOLCHAIN / "stock-gcc.env").read_text(), re.MULTILINE))
+STOCK_FILE = "stock-gcc.env"
+STOCK = dict(re.findall(r"^(\w+)='(.*)'$", (TOOLCHAIN / STOCK_FILE).read_text(), re.MULTILINE))
 SYSTEM_SFPI = Path(STOCK["SYSTEM_SFPI"])
 GXX = STOCK["GXX"]
 MIN_GXX = 12  # Debian 12's, the oldest that the stand-in was tried with
@@ -61,10 +62,15 @@ def find_compiler() -> Compiler:
 
 
 def base_root() -> Path:
-    """The runtime root that ttnn would use by itself: TT_METAL_RUNTIME_ROOT, else the installed package."""
+    """The runtime root that ttnn would use by itself: TT_METAL_RUNTIME_ROOT, else the installed package.
+
+    A process that was started by one with an open device finds a root there that was built here: its base counts.
+    """
     named = os.environ.get("TT_METAL_RUNTIME_ROOT")
     if named:
-        return Path(named).absolute()
+        root = Path(named).absolute()
+        built_here = (root / "runtime" / "sfpi" / STOCK_FILE).is_file()
+        return (root / "tt_metal").readlink().parent if built_here else root
     spec = importlib.util.find_spec("ttnn")
     if spec is None or spec.origin is None:
         raise PlatformError("ttnn is not installed: pip install ttnn")
