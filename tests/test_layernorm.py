@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from micro_ops.layernorm import LayerNormSingleCore, Tap, program
 from micro_ops.layernorm.arguments import Operands
-from micro_ops.layernorm.op import chip_of
+from micro_ops.layernorm.op import FIRST_CORE, chip_of
 from micro_ops.layernorm.plan import make_plan
 from model_comparison.metrics import compare
 from tests.child import children_page_faults
@@ -59,7 +59,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     gamma, beta = (upload(t, device) for t in random_weights(shape[-1]))
     y = allocate_like(x)
     operands = Operands(x, gamma, beta)
-    chip = chip_of(device, cores=1)
+    chip = chip_of(device, cores=FIRST_CORE)
     plan = make_plan(shape, program.dtypes_of(operands), chip)
     described = program.create_program(plan, chip, program.Variant(subtract_mean=True), operands, y, EPSILON)
     reader, writer, compute = described.kernels
