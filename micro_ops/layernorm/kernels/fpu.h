@@ -146,8 +146,8 @@ private:
         return arrived;
     }
 
-    // Unpacks the next piece into both sources when it is there. Looks only for what had not arrived when it last looked: a
-    // look takes longer than to have the FPU add a piece.
+    // Unpacks the next piece into both sources when it is there. Looks only for what had not arrived when it last looked:
+    // with a look a piece, this thread would be slower than the FPU.
     void unpack_next() {
         ++pages_in_front;
         while (arrived < pages_in_front) {
