@@ -105,3 +105,37 @@ def weights_are_multicast(costs: Costs, split: Split) -> bool:
     if split.teams == 1:
         return False
     return split.teams * split.weight_bytes / costs.bank_rate > 2 * costs.multicast
+
+
+def estimate_tiles(
+    costs: Costs,
+    *,
+    row_bytes: int,
+    tile_rows: int,
+    across: int,
+    own_rows: int,
+    own_tiles: int,
+    team_size: int,
+    quads: int,
+    weights: int,
+) -> float:
+    """Cycles of a launch over tiles.
+
+    Args:
+        row_bytes: of a row of tiles, bytes
+        tile_rows, across: rows of tiles, and tiles of one
+        own_rows, own_tiles: of them, the busiest core's
+        team_size: cores that share a row
+        quads: of a row of tiles
+        weights: how many of gamma and beta there are
+    """
+    reads = tile_rows * row_bytes / costs.bank_rate / costs.banks
+    tile = (90, 130, 175)[weights] * quads / 8
+    if team_size == 1:
+        statistics = quads * (costs.statistics + 11 * across)
+    else:
+        turns = math.ceil(quads / min(team_size, quads))
+        send = 22 * own_tiles * quads
+        statistics = send + 2 * costs.multicast + turns * (costs.statistics + 5 * across + 60)
+    core = own_rows * (statistics + own_tiles * tile) + reads
+    return costs.launch + costs.read + max(core, 2 * reads) + costs.finish

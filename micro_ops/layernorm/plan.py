@@ -17,6 +17,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, LayerNormArgumentError
 from micro_ops.layernorm.cost import MAX_PARTS, Costs, Split, estimate, weights_are_multicast
+from micro_ops.layernorm.placement import Core
 
 # CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
 CB_INPUT = 0
@@ -32,7 +33,6 @@ GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pus
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds: four steps of two, or eight of one
 
-Core = tuple[int, int]  # logical x and y
 Weight = Literal["gamma", "beta"]
 
 
@@ -73,6 +73,13 @@ class Chip:
     def noc(self, core: Core) -> tuple[int, int]:
         """The core's NoC coordinates."""
         return self.noc_x[core[0] - self.origin[0]], self.noc_y[core[1] - self.origin[1]]
+
+    def cores(self) -> list[Core]:
+        """Those that may be used, column by column."""
+        places = [
+            (self.origin[0] + x, self.origin[1] + y) for x in range(len(self.noc_x)) for y in range(len(self.noc_y))
+        ]
+        return places[: self.max_cores]
 
     def teams(self, size: int, banks: Sequence[Collection[int]]) -> list[tuple[Core, ...]]:
         """Teams of `size` cores, neighbours in a row with nothing between that is no core: one for each of `banks`, the

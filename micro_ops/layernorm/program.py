@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import ttnn
 
@@ -30,6 +30,7 @@ from micro_ops.layernorm.plan import (
     Plan,
     Share,
 )
+from micro_ops.layernorm.tile_plan import TilePlan
 
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
@@ -90,7 +91,7 @@ def _create_semaphores(plan: Plan) -> list[ttnn.SemaphoreDescriptor]:
         return []
     values = [0, *range(1, MAX_PARTS + 1), *([0] * 2 * MAX_PARTS)]
     return [
-        ttnn.SemaphoreDescriptor(id=index, core_ranges=_core_ranges(plan), initial_value=value)
+        ttnn.SemaphoreDescriptor(id=index, core_ranges=core_ranges(plan), initial_value=value)
         for index, value in enumerate(values)
     ]
 
@@ -130,20 +131,20 @@ def rectangles(places: Iterable[tuple[int, int]]) -> list[Rectangle]:
     return joined
 
 
-def _core_ranges(plan: Plan) -> ttnn.CoreRangeSet:
+def core_ranges(plan: Plan | TilePlan) -> ttnn.CoreRangeSet:
     ranges = rectangles(share.core for share in plan.shares)
     return ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(*r.first), ttnn.CoreCoord(*r.last)) for r in ranges])
 
 
 def _sends(plan: Plan, chip: Chip, share: Share) -> tuple[int, list[int]]:
-    """What a core sends of gamma and beta, as kernels/weights.h takes it; and where to, `_multicast_words`."""
+    """What a core sends of gamma and beta, as kernels/weights.h takes it; and where to, `multicast_words`."""
     if not share.sends:
         return 0, []
-    words = _multicast_words(chip, ttnn.NOC.NOC_1, plan.weight_receivers(share))
+    words = multicast_words(chip, ttnn.NOC.NOC_1, plan.weight_receivers(share))
     return sum(1 << part + (8 if name == "beta" else 0) for name, part in share.sends) | len(words) // 2 << 16, words
 
 
-def _multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> list[int]:
+def multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> list[int]:
     """Two for each rectangle of receivers, as kernels/parts.h takes them: its corners, and how many cores.
 
     Raises:
@@ -161,7 +162,7 @@ def _multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> li
 
 
 def _create_cb_descriptors(plan: Plan) -> list[ttnn.CBDescriptor]:
-    cores = _core_ranges(plan)
+    cores = core_ranges(plan)
     return [
         ttnn.CBDescriptor(
             total_size=cb.size,
@@ -174,13 +175,13 @@ def _create_cb_descriptors(plan: Plan) -> list[ttnn.CBDescriptor]:
     ]
 
 
-def _create_kernel_descriptor(
+def create_kernel_descriptor(
     name: str,
-    plan: Plan,
+    plan: Plan | TilePlan,
     config: ttnn.ReaderConfigDescriptor | ttnn.WriterConfigDescriptor | ttnn.ComputeConfigDescriptor,
     *,
     compile_time: Mapping[str, int],
-    runtime: Callable[[Share], Mapping[str, int | list[int]]],
+    runtime: Callable[[Any], Mapping[str, int | list[int]]],
     tensors: tuple[ttnn.Tensor, ...] = (),
     defines: Mapping[str, str] | None = None,
 ) -> ttnn.KernelDescriptor:
@@ -189,7 +190,6 @@ def _create_kernel_descriptor(
     Args:
         runtime: a share's arguments, of the same names in the same order for each; the last may be a list
     """
-    compile_time = {**compile_time, "rows_are_cut": plan.rows_are_cut}
     positions = {f"arg_{key}": position for position, key in enumerate(runtime(plan.shares[0]))}
     accessors = [arg for tensor in tensors for arg in ttnn.TensorAccessorArgs(tensor).get_compile_time_args()]
     runtime_args = ttnn.RuntimeArgs()
@@ -199,7 +199,7 @@ def _create_kernel_descriptor(
         runtime_args[x][y] = [*words, *last] if isinstance(last, list) else [*words, last]
     return ttnn.KernelDescriptor(
         kernel_source=str(KERNELS / f"{name}.cpp"),
-        core_ranges=_core_ranges(plan),
+        core_ranges=core_ranges(plan),
         compile_time_args=accessors,
         named_compile_time_args=list((dict(compile_time) | positions).items()),
         runtime_args=runtime_args,
@@ -215,7 +215,7 @@ def _create_reader_descriptor(
     receivers = plan.row_receivers()
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
-        words = _multicast_words(chip, ttnn.NOC.NOC_0, receivers.get(share.core, []))
+        words = multicast_words(chip, ttnn.NOC.NOC_0, receivers.get(share.core, []))
         return {
             **_place(plan, share),
             **weights.runtime,
@@ -227,13 +227,14 @@ def _create_reader_descriptor(
             "rectangles": words,
         }
 
-    return _create_kernel_descriptor(
+    return create_kernel_descriptor(
         plan.reader,
         plan,
         ttnn.ReaderConfigDescriptor(),
         compile_time={
             **CB_ARGUMENTS,
             **weights.compile_time,
+            "rows_are_cut": plan.rows_are_cut,
             "input_piece": plan.piece * size,
             "input_size": size,
             "group_rows": plan.group_rows,
@@ -284,47 +285,72 @@ class _Weights:
 
 
 def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, epsilon: float) -> ttnn.KernelDescriptor:
-    # dst_full_sync_en: Dest is one buffer of all 512 rows, which the kernels divide themselves (kernels/dest.h).
-    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True, dst_full_sync_en=True)
-    unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
-    for dtype, index in ((dtypes.input, CB_INPUT), (dtypes.gamma, CB_GAMMA), (dtypes.beta, CB_BETA)):
-        if dtype == ttnn.float32:
-            unpack_modes[index] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else it would pass SrcA, as TF32
-    config.unpack_to_dest_mode = unpack_modes
-    # What a sum is divided by for a mean: the FPU adds up x + x, the SFPU x.
-    divisor = plan.width if dtypes.input == ttnn.float32 else 2 * plan.width
-    rounds = variant.round_before_gamma and dtypes.input == ttnn.bfloat16  # float32 is rounded already
+    config = compute_config({CB_INPUT: dtypes.input, CB_GAMMA: dtypes.gamma, CB_BETA: dtypes.beta})
     common = {
         "steps": plan.steps,
         "ring_rows": RING_GROUPS * plan.group_rows,
-        "divisor_bits": _float32_bits(divisor),
-        "inverse_divisor_bits": _float32_bits(1 / divisor),
-        "epsilon_bits": _float32_bits(epsilon),
-        "lane_count_bits": _float32_bits(4 * (plan.width // HALF_FACE_ELEMENTS)),
-        "lane_count_remainder": plan.width % HALF_FACE_ELEMENTS,
+        **row_constants(plan.width, dtypes, epsilon),
         "last_piece_elements": plan.width - (plan.steps - 1) * plan.piece,
     }
-    return _create_kernel_descriptor(
+    return create_kernel_descriptor(
         "compute",
         plan,
         config,
         compile_time={
             **CB_ARGUMENTS,
-            "has_gamma": dtypes.gamma is not None,
-            "has_beta": dtypes.beta is not None,
-            "subtract_mean": variant.subtract_mean,
-            "round_before_gamma": rounds,
-            "input_float32": dtypes.input == ttnn.float32,
-            "gamma_float32": dtypes.gamma == ttnn.float32,
-            "beta_float32": dtypes.beta == ttnn.float32,
+            **arithmetic(variant, dtypes),
+            "by_tiles": False,
+            "rows_are_gathered": False,
+            "rows_are_cut": plan.rows_are_cut,
             "group_rows": plan.group_rows,
-            "half_face_elements": HALF_FACE_ELEMENTS,
-            "tile_elements": TILE_ELEMENTS,
             "piece_half_faces": plan.piece // HALF_FACE_ELEMENTS,
         },
         runtime=lambda share: {"rows": plan.row_count(share), **_own_steps(plan, share), **common},
         defines={"TAP": variant.tap.value},
     )
+
+
+def compute_config(unpacked: Mapping[int, ttnn.DataType | None]) -> ttnn.ComputeConfigDescriptor:
+    """
+    Args:
+        unpacked: dtypes by CB
+    """
+    # dst_full_sync_en: Dest is one buffer of all 512 rows, which the kernels divide themselves (kernels/dest.h).
+    config = ttnn.ComputeConfigDescriptor(fp32_dest_acc_en=True, dst_full_sync_en=True)
+    unpack_modes = [ttnn.UnpackToDestMode.Default] * 64  # ttnn wants one for each CB that there could be
+    for index, dtype in unpacked.items():
+        if dtype == ttnn.float32:
+            unpack_modes[index] = ttnn.UnpackToDestMode.UnpackToDestFp32  # else it would pass SrcA, as TF32
+    config.unpack_to_dest_mode = unpack_modes
+    return config
+
+
+def arithmetic(variant: Variant, dtypes: Dtypes) -> dict[str, int]:
+    """What kernels/variant.h is compiled for beside the layout, and what host and kernels agree on of Dest."""
+    return {
+        "has_gamma": dtypes.gamma is not None,
+        "has_beta": dtypes.beta is not None,
+        "subtract_mean": variant.subtract_mean,
+        "round_before_gamma": variant.round_before_gamma and dtypes.input == ttnn.bfloat16,  # float32 is rounded already
+        "input_float32": dtypes.input == ttnn.float32,
+        "gamma_float32": dtypes.gamma == ttnn.float32,
+        "beta_float32": dtypes.beta == ttnn.float32,
+        "half_face_elements": HALF_FACE_ELEMENTS,
+        "tile_elements": TILE_ELEMENTS,
+    }
+
+
+def row_constants(width: int, dtypes: Dtypes, epsilon: float) -> dict[str, int]:
+    """What the SFPU is told of rows of `width` elements (kernels/statistics.h)."""
+    # What a sum is divided by for a mean: the FPU adds up x + x, the SFPU x.
+    divisor = width if dtypes.input == ttnn.float32 else 2 * width
+    return {
+        "divisor_bits": float32_bits(divisor),
+        "inverse_divisor_bits": float32_bits(1 / divisor),
+        "epsilon_bits": float32_bits(epsilon),
+        "lane_count_bits": float32_bits(4 * (width // HALF_FACE_ELEMENTS)),
+        "lane_count_remainder": width % HALF_FACE_ELEMENTS,
+    }
 
 
 def _create_writer_descriptor(
@@ -342,13 +368,14 @@ def _create_writer_descriptor(
             "rectangles": _sends(plan, chip, share)[1],
         }
 
-    return _create_kernel_descriptor(
+    return create_kernel_descriptor(
         plan.writer,
         plan,
         ttnn.WriterConfigDescriptor(),
         compile_time={
             **CB_ARGUMENTS,
             **weights.compile_time,
+            "rows_are_cut": plan.rows_are_cut,
             "group_rows": plan.group_rows,
             "row_stride": plan.row_stride,
             "piece_elements": plan.piece,
@@ -377,5 +404,5 @@ def _own_steps(plan: Plan, share: Share) -> dict[str, int]:
     return {"first_step": steps.start, "own_steps": len(steps)}
 
 
-def _float32_bits(value: float) -> int:
+def float32_bits(value: float) -> int:
     return int(struct.unpack("<I", struct.pack("<f", value))[0])

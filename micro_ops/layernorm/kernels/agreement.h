@@ -14,10 +14,6 @@
 #define ARG_POSITION(name) std::integral_constant<uint32_t, get_named_compile_time_arg_val("arg_" #name)>::value
 #define RUNTIME_ARG(name) get_arg_val<uint32_t>(ARG_POSITION(name))
 
-// Whether a core has some of a row's columns alone. Else what it would be told of them is known: each runtime argument is
-// a read of L1, of 7 cycles.
-constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
-
 // Asserts cost nothing unless the device was opened with them (`kernel_asserts`).
 inline void assert_cb([[maybe_unused]] uint32_t cb, [[maybe_unused]] uint32_t pages, [[maybe_unused]] uint32_t page_bytes) {
     ASSERT(get_local_cb_interface(cb).fifo_page_size << cb_addr_shift == page_bytes);

@@ -37,35 +37,6 @@
 
 #include "api/compute/common.h"
 #include "api/compute/compute_kernel_hw_startup.h"
-#include "agreement.h"
-
-namespace layernorm {
-constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
-constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
-constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
-constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
-
-// What the kernel writes in place of the result, for tests: the same code as far as there. The host defines TAP.
-enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };
-constexpr Tap tap = Tap::TAP;
-constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
-constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
-constexpr bool uses_gamma = has_gamma && (tap == Tap::none || tap == Tap::scaled);
-constexpr bool uses_beta = has_beta && tap == Tap::none;
-constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
-static_assert(subtract_mean || !has_beta,
-              "an RMSNorm takes no beta: under SFPI x * (1 / std) + beta would become one SFPMAD");
-constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
-constexpr bool input_float32 = get_named_compile_time_arg_val("input_float32");
-constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
-constexpr bool beta_float32 = get_named_compile_time_arg_val("beta_float32");
-constexpr bool any_float32 = input_float32 || (uses_gamma && gamma_float32) || (uses_beta && beta_float32);
-constexpr bool any_bfloat16 = !input_float32 || (uses_gamma && !gamma_float32) || (uses_beta && !beta_float32);
-// x * gamma is exact on the FPU, and leaves the SFPU one product, that with 1 / std.
-constexpr bool gamma_on_fpu = uses_gamma && !subtract_mean && !round_before_gamma && !any_float32;
-constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
-}  // namespace layernorm
-
 #include "dest.h"
 #ifdef TRISC_UNPACK
 #include "unpack_thread.h"
@@ -79,6 +50,7 @@ constexpr bool gamma_on_sfpu = uses_gamma && !gamma_on_fpu;
 
 void kernel_main() {
     using namespace layernorm;
+    constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");  // as in parts.h
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t all_steps = RUNTIME_ARG(steps);
     const Steps steps{

@@ -12,6 +12,17 @@
 //   from Dest row 384 on      16 for each row of a group: its 128 partial sums of 2 x, then those of x^2
 //   behind them               statistics, SFPU vectors of 4 Dest rows x 8 columns (vectors.h)
 //
+// Of tiles, 4 rows that stand one below the other in a face are a *quad*, and its 4 rows of 16 columns a *block*. A
+// section holds a tile as it lies in memory; the partial sums are those of a quad:
+//
+//   Dest rows 0-127, 128-255  two sections: 64 rows of x, 8 of each of gamma's two blocks, 8 of each of beta's, all 8 alike
+//   256-319                   a quad's 128 partial sums of each of 4 rows: for each pair of blocks, 8 rows of 2 x, then of x^2
+//   320-345                   statistics while they are made (vectors.h)
+//   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
+//   448-479                   the same of the quads that this core adds up, to be packed, where cores share a row
+//
+// A row's partial sum e % 128 is made of the same elements in the same order as that of a stick.
+//
 // Four semaphores count what one thread hands to another:
 //
 //   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its sums
@@ -23,6 +34,7 @@
 #include <cstdint>
 
 #include "ckernel.h"
+#include "variant.h"
 
 namespace layernorm {
 
@@ -43,15 +55,18 @@ constexpr uint32_t tile_dest_rows = 64;
 static_assert(tile_dest_rows * 16 == get_named_compile_time_arg_val("tile_elements"), "plan.py has another tile");
 
 constexpr uint32_t sections = 2;
-constexpr uint32_t section_tiles = 3;
+constexpr uint32_t section_tiles = by_tiles ? 2 : 3;
 constexpr uint32_t section_dest_rows = section_tiles * tile_dest_rows;
-constexpr uint32_t gamma_dest_row = group_rows * piece_dest_rows;  // in a section
-constexpr uint32_t beta_dest_row = gamma_dest_row + piece_dest_rows;
-static_assert(beta_dest_row + piece_dest_rows <= section_dest_rows,
+constexpr uint32_t gamma_dest_row = by_tiles ? tile_dest_rows : group_rows * piece_dest_rows;  // in a section
+constexpr uint32_t weight_dest_rows = by_tiles ? 2 * half_face_dest_rows : piece_dest_rows;
+constexpr uint32_t beta_dest_row = gamma_dest_row + weight_dest_rows;
+static_assert(beta_dest_row + weight_dest_rows <= section_dest_rows,
               "budget of Dest rows (compute.cpp): a step of x, gamma and beta exceeds a section's 192");
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
 constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
+constexpr uint32_t quad_dest_rows = 4;
+constexpr uint32_t quads_dest_row = 384, own_quads_dest_row = 448;
 
 // float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
 // through the sections once for the mean, once for the squares of the deviations, and once for the result.

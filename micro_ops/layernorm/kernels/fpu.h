@@ -26,7 +26,8 @@ namespace layernorm {
 constexpr uint32_t next_half_face = ADDR_MOD_0;  // of SrcA and Dest
 constexpr uint32_t next_phase = ADDR_MOD_1;
 constexpr uint32_t next_sources = ADDR_MOD_2;  // the next half face of SrcA and SrcB, in RMSNorm the next phase; Dest stays
-constexpr uint32_t next_product = ADDR_MOD_3;  // the next half face of SrcA, SrcB and Dest, and the next phase
+// The next half face of SrcA and Dest and the next phase; of sticks the next one of SrcB, too
+constexpr uint32_t next_product = ADDR_MOD_3;
 static_assert(next_product < 4, "budget of FPU address modes (compute.cpp): Wormhole has four");
 
 inline void configure_fpu() {
@@ -35,8 +36,11 @@ inline void configure_fpu() {
     addr_mod_t{.fidelity = {.incr = 1}}.set(next_phase);
     addr_mod_t{.srca = {.incr = rows}, .srcb = {.incr = rows}, .fidelity = {.incr = subtract_mean ? 0 : 1}}.set(
         next_sources);
-    addr_mod_t{.srca = {.incr = rows}, .srcb = {.incr = rows}, .dest = {.incr = rows}, .fidelity = {.incr = 1}}.set(
-        next_product);
+    addr_mod_t{.srca = {.incr = rows},
+               .srcb = {.incr = by_tiles ? uint8_t(0) : rows},
+               .dest = {.incr = rows},
+               .fidelity = {.incr = 1}}
+        .set(next_product);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_ABD_F);
 }
 
@@ -56,6 +60,8 @@ struct Sequence {
             lltt::replay(first, length);
         }
     }
+    // The first `part` of `parts` of equal length.
+    void replay_part(uint32_t part, uint32_t parts) const { lltt::replay(first, length / parts * part); }
 };
 
 constexpr uint32_t replays = piece_half_faces > 4 ? 2 : 1;  // of the FPU's sequences, for a piece
@@ -70,22 +76,24 @@ static_assert(multiply_half_face.first + multiply_half_face.length <= 32,
 inline void record_sequences() {
     // The next piece of x into both sources
     unpack_sources.record([] {
-        unpack_piece<SrcA, next_piece>();
-        unpack_piece<SrcB, next_piece>();
+        unpack_piece<SrcA, by_tiles ? 2 * next_piece : next_piece>();
+        unpack_piece<SrcB, by_tiles ? 2 * next_piece : next_piece>();
     });
     // The sources into a row's sums: LayerNorm's 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone,
     // so LayerNorm's half faces begin and end there: the ELWADD moves on to phase 1, and the multiplications come round to
-    // 0. RMSNorm's begin and end in phase 1.
+    // 0. RMSNorm's begin and end in phase 1. Of sticks, a row's half faces have the same sums; of tiles, each pair of a
+    // quad's blocks has its own.
     add_half_faces.record([] {
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < replayed_half_faces; ++i) {
+            const uint32_t sums = by_tiles ? i * row_sums_dest_rows : 0, squares = sums + half_face_dest_rows;
             if constexpr (subtract_mean) {
-                TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+                TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, sums);
             }
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, half_face_dest_rows);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, half_face_dest_rows);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, squares);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, squares);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, squares);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_sources, squares);
         }
     });
     // SrcA into Dest. The FPU adds a SrcB of zeros, since its moves from SrcA do not write float32.
@@ -95,13 +103,15 @@ inline void record_sequences() {
             TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_half_face, 0);
         }
     });
-    // SrcA times SrcB added to Dest, in phases 1, 2, 3 and 0: it must start in phase 1, and ends there.
+    // SrcA times SrcB, of tiles times a row of it, added to Dest, in phases 1, 2, 3 and 0: it must start in phase 1, and
+    // ends there.
     if constexpr (gamma_on_fpu) {
         multiply_half_face.record([] {
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-            TTI_ELWMUL(p_elwise::CLR_NONE, 0, p_elwise::SRCB_NO_BCAST, next_product, 0);
+            constexpr uint32_t broadcast = by_tiles ? p_elwise::SRCB_BCAST_ROW : p_elwise::SRCB_NO_BCAST;
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, broadcast, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, broadcast, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, broadcast, next_phase, 0);
+            TTI_ELWMUL(p_elwise::CLR_NONE, 0, broadcast, next_product, 0);
         });
     }
 }

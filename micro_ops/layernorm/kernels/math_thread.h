@@ -30,7 +30,7 @@ sfpi_inline void normalize_steps(uint32_t steps, uint32_t& section, NormalizeSec
     }
 }
 
-inline void math_thread(uint32_t rows, Steps steps, const MathArguments& arguments) {
+inline void start_math(const MathArguments& arguments) {
     configure_sfpu();
     vConstFloatPrgm0 = scalar(arguments.inverse_divisor_bits);
     vConstFloatPrgm1 = scalar(arguments.divisor_bits);
@@ -47,7 +47,10 @@ inline void math_thread(uint32_t rows, Steps steps, const MathArguments& argumen
     t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(free_sums, 1, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(free_sections, sections, semaphore::SEMAPHORE_MAX_VALUE);
+}
 
+inline void math_thread(uint32_t rows, Steps steps, const MathArguments& arguments) {
+    start_math(arguments);
     uint32_t section = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
         make_statistics(steps.count, section, arguments.last_piece_elements);

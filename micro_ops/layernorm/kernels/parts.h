@@ -14,10 +14,16 @@
 
 #include "api/dataflow/dataflow_api.h"
 #include "agreement.h"
+#include "receivers.h"
 
+// Whether a core has some of a row's columns alone. Else what it would be told of them is known: each runtime argument is
+// a read of L1, of 7 cycles.
+constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
 constexpr uint32_t max_parts = get_named_compile_time_arg_val("max_parts");
-constexpr uint32_t max_rectangles = get_named_compile_time_arg_val("max_rectangles");
 constexpr uint32_t counts = get_named_compile_time_arg_val("counts");  // the first of the semaphores that hold 1, 2, ...
+
+// Where a number from 1 on lies, to be sent.
+__attribute__((always_inline)) inline uint32_t number(uint32_t value) { return get_semaphore(counts + value - 1); }
 
 // Pages of a part, of as many parts as there may be.
 __attribute__((always_inline)) inline uint32_t part_of(uint32_t pages) {
@@ -46,81 +52,5 @@ struct Stick {
         source += part_size;
         address += part_size;
         left -= part_size;
-    }
-};
-
-__attribute__((always_inline)) inline volatile tt_l1_ptr uint32_t* semaphore(uint32_t id) {
-    return reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_semaphore(id));
-}
-
-// Cores that this one sends to: rectangles with nothing else in them. Multicasts are made in the command buffer's registers,
-// one of them while DRAM still delivers its data: two calls of dataflow_api.h would take the RISC-V core longer than a part
-// takes DRAM.
-class Receivers {
-    struct Rectangle {
-        uint32_t coordinates;  // of a multicast's receivers, as the NoC's register holds them
-        uint32_t cores;
-    };
-    Rectangle rectangles[max_rectangles];
-    const Rectangle* end;
-
-    __attribute__((always_inline)) static void set(uint32_t reg, uint32_t value) {
-        NOC_CMD_BUF_WRITE_REG(noc_index, write_cmd_buf, reg, value);
-    }
-
-    // Makes a multicast to `to` ready, once the one before has left the registers.
-    __attribute__((always_inline)) static void prepare(
-        const Rectangle& to, uint32_t source, uint32_t destination, uint32_t size) {
-        while (!noc_cmd_buf_ready(noc_index, write_cmd_buf)) {
-        }
-        set(NOC_TARG_ADDR_LO, source);
-        set(NOC_RET_ADDR_LO, destination);
-        set(NOC_AT_LEN_BE, size);
-        set(NOC_RET_ADDR_COORDINATE, to.coordinates);
-    }
-
-    __attribute__((always_inline)) static void send(const Rectangle& to) {
-        set(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
-        noc_nonposted_writes_num_issued[noc_index] += 1;
-        noc_nonposted_writes_acked[noc_index] += to.cores;
-    }
-
-   public:
-    // From two runtime arguments a rectangle, from the `argument`th on.
-    __attribute__((always_inline)) Receivers(uint32_t argument, uint32_t count) : end(rectangles + count) {
-        for (Rectangle* r = rectangles; r != end; ++r) {
-            const uint32_t corners = get_arg_val<uint32_t>(argument++);
-            const uint64_t address =
-                get_noc_multicast_addr(corners & 0xff, corners >> 8 & 0xff, corners >> 16 & 0xff, corners >> 24, 0);
-            r->coordinates = static_cast<uint32_t>(address >> NOC_ADDR_COORD_SHIFT) & NOC_COORDINATE_MASK;
-            r->cores = get_arg_val<uint32_t>(argument++);
-        }
-        noc_write_init_state<write_cmd_buf, CQ_NOC_Mkp>(noc_index, NOC_MULTICAST_WRITE_VC);
-    }
-
-    // Writes `size` bytes from `data` on to the same place of each core, and then `count` to semaphore `id` there; when
-    // `wait` returns, which it does when the data is in L1.
-    template <class Wait>
-    __attribute__((always_inline)) void multicast(
-        uint32_t data, uint32_t size, uint32_t count, uint32_t id, Wait wait) const {
-        const uint32_t number = get_semaphore(counts + count - 1), semaphore = get_semaphore(id);
-        for (; size > NOC_MAX_BURST_SIZE; data += NOC_MAX_BURST_SIZE, size -= NOC_MAX_BURST_SIZE) {
-            wait();
-            for (const Rectangle* r = rectangles; r != end; ++r) {
-                prepare(*r, data, data, NOC_MAX_BURST_SIZE);
-                send(*r);
-            }
-        }
-        prepare(*rectangles, data, data, size);
-        wait();
-        for (const Rectangle* r = rectangles;;) {
-            send(*r);
-            prepare(*r, number, semaphore, sizeof(uint32_t));
-            send(*r);
-            if (++r == end) {
-                return;
-            }
-            prepare(*r, data, data, size);
-        }
     }
 };

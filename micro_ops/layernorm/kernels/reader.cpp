@@ -55,7 +55,7 @@ struct FirstGroup {
                 noc_async_read_barrier_with_trid(input_trid + part);
             };
             if constexpr (rows_are_cut) {
-                receivers.multicast(l1, count * input_piece, part + 1, input_semaphore, wait);
+                receivers.multicast(l1, l1, count * input_piece, number(part + 1), input_semaphore, wait);
                 l1 += count * input_piece;
             } else {
                 wait();

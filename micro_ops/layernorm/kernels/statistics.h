@@ -45,8 +45,8 @@ sfpi_inline vFloat make_variance() {
     vFloat pivot = convert<vFloat16b>(mean, RoundMode::Nearest);
     store_rows(scale_vector(0), pivot);
     vFloat total = row_totals([](uint32_t row) __attribute__((always_inline)) {
-        vFloat p = dst_reg[scale_vector(row)];
-        vFloat excess = p * vFloat(dst_reg[lane_count_vector]) - vFloat(dst_reg[sum_vector(row)]);
+        vFloat p = dst_reg[scale_vector(by_tiles ? 0 : row)];
+        vFloat excess = p * vFloat(dst_reg[lane_count_vector(row)]) - vFloat(dst_reg[sum_vector(row)]);
         return p * excess + load_sum(square_sum_vector(row));
     });
     vFloat mean_again = dst_reg[mean_vector];
@@ -146,8 +146,16 @@ sfpi_inline void store_scale(vFloat squares) {
     }
 }
 
-// Stores 1 / std and -mean / std of bfloat16 rows. A constant row gets zeros, because x * (1 / std) - mean * (1 / std)
-// would leave the rounding of the second product.
+// 1 / std of bfloat16 rows. A constant row gets zero, because x * (1 / std) - mean * (1 / std) would leave the rounding of
+// the second product.
+sfpi_inline vFloat inverse_std(vFloat variance) {
+    vFloat scale = inverse_sqrt(variance + epsilon);
+    v_if(variance == 0.0f) { scale = 0.0f; }
+    v_endif;
+    return scale;
+}
+
+// Stores 1 / std and -mean / std of bfloat16 rows.
 sfpi_inline void store_scale_and_shift(vFloat variance) {
     if constexpr (tap == Tap::mean) {
         store_rows(scale_vector(0), dst_reg[mean_vector]);
@@ -156,9 +164,7 @@ sfpi_inline void store_scale_and_shift(vFloat variance) {
     } else if constexpr (tap == Tap::inverse_std) {
         store_rows(scale_vector(0), inverse_sqrt(variance + epsilon));
     } else {
-        vFloat scale = inverse_sqrt(variance + epsilon);
-        v_if(variance == 0.0f) { scale = 0.0f; }
-        v_endif;
+        vFloat scale = inverse_std(variance);
         dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
         store_rows(scale_vector(0), scale);
         store_rows(shift_vector(0), dst_reg[mean_vector]);
@@ -167,16 +173,20 @@ sfpi_inline void store_scale_and_shift(vFloat variance) {
 
 // Stores how many of a row's W elements each lane's sum has: element e is in partial sum e % 128, and a lane has four.
 inline void store_lane_counts(const MathArguments& arguments) {
-    vFloat count = scalar(arguments.lane_count_bits);
     const int remainder = arguments.lane_count_remainder;
-    if (remainder != 0) {
+    constexpr int blocks = by_tiles ? 4 : 1;
 #pragma GCC unroll 4
-        for (int v = 0; v < int(half_face_vectors); ++v) {
-            v_if(vInt(remainder - first_element(v)) - vConstTileId > 0) { count = count + 1.0f; }
-            v_endif;
+    for (int block = 0; block < blocks; ++block) {
+        vFloat count = scalar(arguments.lane_count_bits);
+        if (remainder != 0) {
+#pragma GCC unroll 4
+            for (int v = 0; v < int(half_face_vectors); ++v) {
+                v_if(vInt(remainder - first_element(v) - 16 * block) - lane_element() > 0) { count = count + 1.0f; }
+                v_endif;
+            }
         }
+        dst_reg[lane_count_vector(block)] = count;
     }
-    dst_reg[lane_count_vector] = count;
 }
 
 // Makes the statistics of a group's rows, and in float32 first their sums, of which the unpack thread sends all steps

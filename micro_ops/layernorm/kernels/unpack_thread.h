@@ -63,16 +63,6 @@ inline void multiply_pieces(uint32_t dest_row, uint32_t rows, uint32_t step) {
     set_base<SrcB>(input_base);
 }
 
-// The semaphore says how many sections are free, not which, so they must be freed in the order in which they were filled.
-// The SFPU frees those of a group's first passes, the packer those of its last: a group's first pass may begin only when
-// the packer has freed both.
-inline void wait_for_all_sections() {
-    take<free_sections>();
-    take<free_sections>();
-    give<free_sections, p_stall::NONE>();
-    give<free_sections, p_stall::NONE>();
-}
-
 inline void wait_for_weights(uint32_t pages) {
     if constexpr (uses_gamma) {
         llk_wait_tiles(cb_gamma, pages);
@@ -170,16 +160,7 @@ inline void unpack_thread(uint32_t rows, Steps steps, uint32_t ring_rows) {
         count = next_count;
         ring_row = next_ring_row;
     }
-    // The next kernel must find the semaphores as this one did: at zero, and MATH_PACK and PACK_DONE with the firmware's
-    // maximum. When the packer has freed the last section, all else that was given has been taken.
-    take<free_sections>();
-    take<free_sections>();
-    take<free_sums>();
-    t6_semaphore_init(normalized, 0, firmware_semaphore_max);
-    t6_semaphore_init(free_sections, 0, firmware_semaphore_max);
-    if constexpr (any_float32) {
-        leave_unpack_to_dest();
-    }
+    leave();
 }
 
 }  // namespace layernorm

@@ -16,6 +16,7 @@ constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
 // General purpose registers that hold the unpackers' base address of each operand; no LLK function called here writes
 // them
 constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
+constexpr uint32_t rows_base = p_gpr_unpack::TILE_OFFSET, statistics_base = p_gpr_unpack::L1_BUFFER_ADDR;
 
 // Addresses count 16 bytes. The unpackers skip a tile header of one such unit; a CB's pages have none, so the base is one
 // unit in front of the data; and as many pieces more as a row has in front of the CB's first, so that counter Y counts a
@@ -95,9 +96,32 @@ inline void leave_unpack_to_dest() {
 template <bool float32>
 inline void select_operand(uint32_t gpr, uint32_t cb) {
     set_base<SrcA>(gpr);
-    if constexpr (any_float32 && any_bfloat16) {
+    if constexpr (unpacks_float32 && any_bfloat16) {
         llk_unpack_reconfig_data_format_srca<DST_ACCUM_MODE, p_dim_stride_target::IGNORE>(cb);
         unpack_to<float32>();
+    }
+}
+
+// The semaphore says how many sections are free, not which, so they must be freed in the order in which they were filled.
+// The SFPU frees those of a group's first passes, the packer those of its last: a group's first pass may begin only when
+// the packer has freed both.
+inline void wait_for_all_sections() {
+    take<free_sections>();
+    take<free_sections>();
+    give<free_sections, p_stall::NONE>();
+    give<free_sections, p_stall::NONE>();
+}
+
+// The next kernel must find the semaphores as this one did: at zero, and MATH_PACK and PACK_DONE with the firmware's maximum.
+// When the packer has freed the last section, all else that was given has been taken.
+inline void leave() {
+    take<free_sections>();
+    take<free_sections>();
+    take<free_sums>();
+    t6_semaphore_init(normalized, 0, firmware_semaphore_max);
+    t6_semaphore_init(free_sections, 0, firmware_semaphore_max);
+    if constexpr (unpacks_float32) {
+        leave_unpack_to_dest();
     }
 }
 

@@ -22,7 +22,11 @@ constexpr uint32_t half_face_vectors = vector_of(half_face_dest_rows);
 constexpr uint32_t piece_vectors = piece_half_faces * half_face_vectors;
 constexpr uint32_t gamma_vector = vector_of(gamma_dest_row), beta_vector = vector_of(beta_dest_row);
 
-constexpr uint32_t sum_vector(uint32_t row) { return vector_of(sums_dest_row + row * row_sums_dest_rows); }
+// Of tiles, a quad's block of columns in place of a row: its 4 rows of 16 columns (dest.h).
+constexpr uint32_t sum_vector(uint32_t row) {
+    return by_tiles ? vector_of(sums_dest_row + row / 2 * row_sums_dest_rows + row % 2 * 4)
+                    : vector_of(sums_dest_row + row * row_sums_dest_rows);
+}
 constexpr uint32_t square_sum_vector(uint32_t row) { return sum_vector(row) + half_face_vectors; }
 
 // Behind the sums. Those of a row have its value in all lanes.
@@ -34,16 +38,30 @@ constexpr uint32_t shift_vector(uint32_t row) { return statistics_vector + group
 constexpr uint32_t row_mean_vector(uint32_t row) { return shift_vector(row); }
 // A group's means, that of row r in the lanes 8 r to 8 r + 7; at last its shifts, before they are spread.
 constexpr uint32_t mean_vector = statistics_vector + 2 * group_rows;
-constexpr uint32_t lane_count_vector = mean_vector + 1;  // how many elements of a row each lane's sum has
-static_assert(lane_count_vector < vector_of(dest_rows), "budget of Dest rows (compute.cpp): statistics end beyond row 511");
+// How many elements of a row each lane's sum has. A quad's four partial sums have each their own.
+constexpr uint32_t lane_count_vector(uint32_t row) { return mean_vector + 1 + (by_tiles ? row : 0); }
+static_assert(lane_count_vector(group_rows - 1) < vector_of(by_tiles ? quads_dest_row : dest_rows),
+              "budget of Dest rows (compute.cpp): statistics end beyond row 511");
+
+// 1 / std of a quad's rows, row r in the lanes 8 r to 8 r + 7; behind it what is added to x * (1 / std), or the mean.
+constexpr uint32_t quad_scale_vector(uint32_t quad) { return vector_of(quads_dest_row + quad * quad_dest_rows); }
+constexpr uint32_t quad_shift_vector(uint32_t quad) { return quad_scale_vector(quad) + 1; }
 
 // The three programmable constant registers. A mean is a sum / divisor: W, or 2 W where the sums are of 2 x.
 constexpr auto inverse_divisor = vConstFloatPrgm0;
 constexpr auto divisor = vConstFloatPrgm1;
 constexpr auto epsilon = vConstFloatPrgm2;
 
-// The element of a row's piece in lane 0 of vector v; lane l has the element 2 * l behind it.
+// The element of a row's piece in lane 0 of vector v, and how many elements behind it is that in each lane. A quad's rows
+// of lanes have the same elements of four rows.
 constexpr int first_element(uint32_t v) { return v / 2 * 64 + v % 2; }
+sfpi_inline vInt lane_element() {
+    if constexpr (by_tiles) {
+        return vConstTileId & 15;
+    } else {
+        return vConstTileId;
+    }
+}
 
 sfpi_inline vFloat scalar(uint32_t bits) { return as<vFloat>(vUInt(bits)); }
 
@@ -55,10 +73,12 @@ sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
     return otherwise;
 }
 
-// The sum of a half face's four vectors.
+// The sum of the four vectors that hold the partial sums e and e + 64 of even and odd columns: a half face's four; of
+// tiles, two of a block and two of the block that stands two pairs of blocks behind it.
+constexpr uint32_t vectors_to_sum_64 = by_tiles ? 2 * vector_of(row_sums_dest_rows) : 2;
 sfpi_inline vFloat load_sum(uint32_t vector) {
     vFloat a = vFloat(dst_reg[vector]) + vFloat(dst_reg[vector + 1]);
-    vFloat b = vFloat(dst_reg[vector + 2]) + vFloat(dst_reg[vector + 3]);
+    vFloat b = vFloat(dst_reg[vector + vectors_to_sum_64]) + vFloat(dst_reg[vector + vectors_to_sum_64 + 1]);
     return a + b;
 }
 
@@ -69,8 +89,12 @@ sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 // commutes, so each rotation adds the same pairs in every lane, and a row's lanes agree to the bit.
 //
 // subvec_transp is SFPTRANSP, which permutes LREG4-7 as it does LREG0-3: no other vector may be live across this call.
+//
+// A quad's rows are rows of lanes already: a, b, c and d are its blocks.
 sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
-    subvec_transp(a, b, c, d);
+    if constexpr (!by_tiles) {
+        subvec_transp(a, b, c, d);
+    }
     vFloat eighths = (a + b) + (c + d);
     vFloat quarters = eighths + rotate(rotate(rotate(rotate(eighths))));
     vFloat halves = quarters + rotate(rotate(quarters));
@@ -98,7 +122,7 @@ sfpi_inline vFloat row_totals(PartialSums partial_sums) {
 // Writes each row's value, of the lanes 8 r to 8 r + 7, to all lanes of a vector of its own, at `vector` and following.
 // SFPTRANSP also permutes LREG4-7: no other vector may be live across this call.
 sfpi_inline void store_rows(uint32_t vector, vFloat value) {
-    if constexpr (group_rows == 1) {
+    if constexpr (group_rows == 1 || by_tiles) {
         dst_reg[vector] = value;
     } else {
         vFloat a = value, b = value, c = value, d = value;

@@ -147,7 +147,8 @@ struct SentWeight {
             const auto wait = [sent]() __attribute__((always_inline)) {
                 noc_semaphore_wait(semaphore(first_semaphore + sent), 1);
             };
-            to.multicast(get_write_ptr(cb) + first * piece, count * piece, 1, first_semaphore + sent, wait);
+            const uint32_t at = get_write_ptr(cb) + first * piece;
+            to.multicast(at, at, count * piece, number(1), first_semaphore + sent, wait);
         }
     }
 };

@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The pack thread of tiles: rounds each normalized tile, and frees its section. Where cores share a row, it packs the
+// statistics of the quads that this core has added up first.
+#pragma once
+
+#include "tiles.h"
+
+namespace layernorm {
+
+constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
+
+// Puts the statistics of this core's quads into cb_own_statistics: all 64 Dest rows from theirs on, in float32.
+inline void pack_own_statistics() {
+    cb_reserve_back(cb_own_statistics, 1);
+    take<normalized>();
+    pack_reconfig_data_format(cb_own_statistics);
+    pack_tile(own_quads_dest_row / tile_dest_rows, cb_own_statistics);
+    cb_push_back(cb_own_statistics, 1);
+    pack_reconfig_data_format(cb_output);
+}
+
+inline void tile_pack_thread(const Tiles& tiles) {
+    // In float32 the sections in which a quad is added up go from the unpack thread to the SFPU and back. Sections take
+    // turns, so after an odd number of those the first normalized section is the other one.
+    uint32_t section = 0;
+    for (uint32_t row = 0; row < tiles.rows; ++row) {
+        for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
+            if ((passes - 1) * chunks(tiles) % 2 != 0) {
+                section = other_section(section);
+            }
+            if constexpr (rows_are_gathered) {
+                pack_own_statistics();
+            }
+        }
+        for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+            cb_reserve_back(cb_output, 1);
+            take<normalized>();
+            pack_tile(section / tile_dest_rows, cb_output);
+            give<free_sections, p_stall::PACK>();
+            cb_push_back(cb_output, 1);
+            section = other_section(section);
+        }
+        if constexpr (output_is_sharded) {  // a shard's pages in front of its next row
+            const uint32_t pages = tiles.row_pages - tiles.own;
+            cb_reserve_back(cb_output, pages);
+            cb_push_back(cb_output, pages);
+        }
+    }
+}
+
+}  // namespace layernorm

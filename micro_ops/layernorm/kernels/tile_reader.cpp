@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Reader (NCRISC) of tiles: from DRAM or L1 into cb_input, unless they are a shard, over which it lies; gamma and beta; and
+// where cores share rows, the quads' blocks (quads.h).
+//
+// CB contract, in pages of tile_compute.cpp:
+//   pushes  cb_input           for each row of tiles, this core's; a shard's all at once                        -> compute
+//   pushes  cb_gamma, cb_beta  those of this core's columns, once                                               -> compute
+//   pushes  cb_rows            each of this core's quads, once all cores have sent their blocks of it           -> compute
+//   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
+//
+// What pads a row's last tile is made zero before it is added up: in the copy that cb_input or cb_rows holds.
+//
+// Other cores write to cb_rows and cb_statistics only if this core is done with what they held: it sends a row's blocks when
+// it has popped the statistics of the row before, and without these there are none of the next row.
+//
+// Budget: transaction ids 1 and 2 of 15 (x, gamma and beta); program semaphores 0 to 15 of 16 (of each of this core's
+// quads, how many cores' blocks have arrived; of each quad, of how many rows its statistics have).
+#include "quads.h"
+
+constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
+constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
+constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
+constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
+constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
+constexpr uint32_t gamma_size = get_named_compile_time_arg_val("gamma_size");  // of an element, bytes
+constexpr uint32_t beta_size = get_named_compile_time_arg_val("beta_size");
+// How gamma and beta lie: elements of a page, 0 for tiles; and pages in front of the first element.
+constexpr uint32_t gamma_page = get_named_compile_time_arg_val("gamma_page");
+constexpr uint32_t beta_page = get_named_compile_time_arg_val("beta_page");
+constexpr uint32_t gamma_first_page = get_named_compile_time_arg_val("gamma_first_page");
+constexpr uint32_t beta_first_page = get_named_compile_time_arg_val("beta_first_page");
+
+constexpr uint32_t input_trid = 1, weight_trid = 2;
+constexpr uint32_t tile_columns = 32;
+
+// Reads a weight's columns from `column` on. Of tiles, the first row of each face, in 64 bytes, as DRAM's alignment wants:
+// bfloat16 has another row behind it.
+template <uint32_t size, uint32_t page_elements, uint32_t first_page, class Pages>
+__attribute__((always_inline)) inline void read_weight(
+    const Pages& pages, uint32_t l1, uint32_t column, uint32_t columns) {
+    if constexpr (page_elements == 0) {
+        constexpr uint32_t row = 64, face = 256 * size;
+        for (uint32_t done = 0; done < columns; done += tile_columns) {
+            const uint64_t tile = pages.get_noc_addr((column + done) / tile_columns);
+            noc_async_read(tile, l1, row);
+            noc_async_read(tile + face, l1 + row, row);
+            l1 += 2 * row;
+        }
+    } else {
+        uint32_t page = first_page + column / page_elements, at = column % page_elements;
+        for (uint32_t left = columns; left > 0;) {
+            const uint32_t in_page = page_elements - at, count = left < in_page ? left : in_page;
+            noc_async_read(pages.get_noc_addr(page, at * size), l1, count * size);
+            l1 += count * size;
+            left -= count;
+            ++page;
+            at = 0;
+        }
+    }
+}
+
+// Zeros in the columns from `column` on of `rows` rows of 16 elements.
+template <class Element>
+inline void zero_columns(uint32_t address, uint32_t rows, uint32_t column) {
+    volatile tt_l1_ptr Element* row = reinterpret_cast<volatile tt_l1_ptr Element*>(address);
+    for (; rows > 0; --rows, row += 16) {
+        for (uint32_t at = column; at < 16; ++at) {
+            row[at] = 0;
+        }
+    }
+}
+
+// Makes the columns of a tile from `columns` on zero, of pairs of runs of `rows` rows, one of each of its halves.
+inline void zero_padding(uint32_t address, uint32_t pairs, uint32_t rows, uint32_t columns) {
+    using Element = std::conditional_t<input_size == 4, uint32_t, uint16_t>;
+    const uint32_t run = rows * 16 * input_size;
+    for (; pairs > 0; --pairs, address += 2 * run) {
+        zero_columns<Element>(address, rows, columns);
+        zero_columns<Element>(address + run, rows, columns < 16 ? 0 : columns - 16);
+    }
+}
+
+void kernel_main() {
+    const uint32_t tile_rows = RUNTIME_ARG(tile_rows);
+    const uint32_t own_tiles = RUNTIME_ARG(own_tiles);
+    const uint32_t first_tile = RUNTIME_ARG(first_tile);
+    const uint32_t across = RUNTIME_ARG(tiles_across);
+    const uint32_t quads = RUNTIME_ARG(quads);
+    const uint32_t last_quads = RUNTIME_ARG(last_quads);
+    const uint32_t last_columns = RUNTIME_ARG(last_columns);  // of a row's last tile
+    const uint32_t own_columns = RUNTIME_ARG(own_columns);
+    constexpr auto input_args = TensorAccessorArgs<0>();
+    constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
+    constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
+    const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), tile_size);
+    const bool has_last_tile = last_columns != tile_columns && first_tile + own_tiles == across;
+
+    const auto read_row = [&](uint32_t row) __attribute__((always_inline)) {
+        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile, l1 = get_write_ptr(cb_input);
+        noc_async_read_set_trid(input_trid);
+        for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page, l1 += tile_size) {
+            noc_async_read(input.get_noc_addr(page), l1, tile_size);
+        }
+    };
+    if constexpr (input_is_sharded) {
+        cb_push_back(cb_input, tile_rows * row_pages);
+    } else {
+        cb_reserve_back(cb_input, row_pages);
+        read_row(0);
+    }
+    if constexpr (has_gamma || has_beta) {
+        noc_async_read_set_trid(weight_trid);
+        if constexpr (has_gamma) {
+            const auto pages = TensorAccessor(gamma_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(gamma_page_size));
+            read_weight<gamma_size, gamma_page, gamma_first_page>(
+                pages, get_write_ptr(cb_gamma), first_tile * tile_columns, own_columns);
+        }
+        if constexpr (has_beta) {
+            const auto pages = TensorAccessor(beta_args, RUNTIME_ARG(beta_address), RUNTIME_ARG(beta_page_size));
+            read_weight<beta_size, beta_page, beta_first_page>(
+                pages, get_write_ptr(cb_beta), first_tile * tile_columns, own_columns);
+        }
+    }
+    const auto push_weights = [&]() __attribute__((always_inline)) {
+        if constexpr (has_gamma || has_beta) {
+            noc_async_read_barrier_with_trid(weight_trid);
+        }
+        if constexpr (has_gamma) {
+            cb_push_back(cb_gamma, own_tiles);
+        }
+        if constexpr (has_beta) {
+            cb_push_back(cb_beta, own_tiles);
+        }
+    };
+
+    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates)};
+    const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
+    const uint32_t ring = get_read_ptr(cb_input), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
+    uint32_t tiles = ring;  // of the row
+    for (uint32_t row = 0; row < tile_rows; ++row) {
+        const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
+        if constexpr (!input_is_sharded) {
+            if (row != 0) {
+                cb_reserve_back(cb_input, row_pages);
+                read_row(row);
+            }
+            noc_async_read_barrier_with_trid(input_trid);
+            if (has_last_tile && !rows_are_gathered) {
+                zero_padding(tiles + (own_tiles - 1) * tile_size, tile_quads / face_quads, 16, last_columns);
+            }
+            cb_push_back(cb_input, row_pages);
+        }
+        if constexpr (rows_are_gathered) {
+            if (row != 0) {
+                cb_reserve_back(cb_statistics, 1);
+            }
+            blocks.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
+        }
+        if (row == 0) {
+            push_weights();
+        }
+        if constexpr (rows_are_gathered) {
+            const uint32_t pages = blocks.chunks();
+            uint32_t rows = get_write_ptr(cb_rows), turn = 0;
+            for (uint32_t quad = first_quad; quad < row_quads; quad += blocks.adders, ++turn) {
+                noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
+                if (last_columns != tile_columns) {
+                    zero_padding(rows + (across - 1) * 2 * block_size, 1, 4, last_columns);
+                }
+                cb_push_back(cb_rows, pages);
+                rows += pages * chunk_size;
+            }
+            for (uint32_t quad = 0; quad < row_quads; ++quad) {
+                noc_semaphore_wait_min(semaphore(statistics_semaphores + quad), row + 1);
+            }
+            cb_push_back(cb_statistics, 1);
+        }
+        tiles += row_pages * tile_size;
+        tiles = tiles == ring_end ? ring : tiles;
+    }
+    noc_async_read_set_trid(0);
+    noc_async_write_barrier();
+    noc_async_atomic_barrier();
+}

@@ -1,0 +1,364 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The unpack thread of tiles: adds up the quads that this core has to, and brings tile after tile into Dest.
+//
+// It issues the FPU's instructions, too, as for sticks (unpack_thread.h).
+#pragma once
+
+#include "fpu.h"
+#include "tiles.h"
+#include "unpacker.h"
+
+namespace layernorm {
+
+// Of gamma and beta, from a block of 16 columns to the next, in elements.
+constexpr uint32_t gamma_block = get_named_compile_time_arg_val("gamma_block");
+constexpr uint32_t beta_block = get_named_compile_time_arg_val("beta_block");
+
+// Steps of counter Y, which counts faces of L1.
+constexpr uint32_t next_face = next_piece, next_tile = (tile_faces - 1) * next_piece;
+static_assert(tile_faces - 1 <= 3, "UNPACR adds up to 3 to a counter");
+
+// Sets both unpackers up so that counter Y counts faces in L1. Where they write to, unpacker 0's Y counts rows of SrcA or
+// Dest, as the LLK sets it, and unpacker 1's Z four rows of SrcB.
+inline void configure_tile_unpack() {
+    volatile uint32_t tt_reg_ptr* cfg = get_cfg_pointer();
+    constexpr uint32_t low_half = 0xffff;
+    cfg[THCON_SEC0_REG5_Tile_x_dim_cntx0_ADDR32] = face_elements | face_elements << 16;
+    cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] =
+        (cfg[THCON_SEC1_REG0_TileDescriptor_ADDR32] & low_half) | face_elements << 16;
+    cfg[UNP1_ADDR_CTRL_ZW_REG_1_Zstride_ADDR32] = quad_dest_rows * 16 * sizeof(uint16_t);  // each kernel sets it anew
+}
+
+// What the next UNPACR of `unpackers` takes of L1, in elements from the base, and the row that it writes to.
+inline void set_source(uint32_t unpackers, uint32_t element, uint32_t count) {
+    const uint32_t x = element % face_elements;
+    TT_SETADCXX(unpackers, x + count - 1, x);
+    set_counter(unpackers, p_setadc::SET_Y, element / face_elements);
+}
+inline void set_target(uint32_t row) { TT_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, row); }
+inline void set_srcb_quad(uint32_t quad) { TT_SETADC(p_setadc::UNP_B, p_setadc::CH_1, p_setadc::SET_Z, quad); }
+
+// ---- Sums of a quad
+
+// A quad's blocks in tile `i` of a chunk, one below the other in the sources: a half face.
+template <uint32_t i>
+inline void unpack_blocks(uint32_t tiles) {
+    if (i < tiles) {
+        TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, i * half_face_dest_rows);
+        TTI_SETADC(p_setadc::UNP_B, p_setadc::CH_1, p_setadc::SET_Z, 2 * i);
+        unpack_piece<SrcA, next_face, false>();
+        unpack_piece<SrcB, next_face, false>();
+        TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, i * half_face_dest_rows + quad_dest_rows);
+        TTI_SETADC(p_setadc::UNP_B, p_setadc::CH_1, p_setadc::SET_Z, 2 * i + 1);
+        if (i + 1 == tiles) {
+            unpack_piece<SrcA, next_tile>();
+            unpack_piece<SrcB, next_tile>();
+        } else {
+            unpack_piece<SrcA, next_tile, false>();
+            unpack_piece<SrcB, next_tile, false>();
+        }
+    }
+}
+
+// Brings a chunk of a quad into both sources.
+inline void unpack_chunk(uint32_t tiles) {
+    if constexpr (rows_are_gathered) {
+        unpack_sources.replay();
+    } else {
+        unpack_blocks<0>(tiles);
+        unpack_blocks<1>(tiles);
+        unpack_blocks<2>(tiles);
+        unpack_blocks<3>(tiles);
+    }
+}
+
+// Clears a quad's sums, by x - x of a half face that the sources hold: an ELWSUB without accumulation overwrites.
+inline void clear_sums() {
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < chunk_tiles; ++i) {
+        if constexpr (subtract_mean) {
+            TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase,
+                       i * row_sums_dest_rows);
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+        }
+        TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase,
+                   i * row_sums_dest_rows + half_face_dest_rows);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+    }
+}
+
+// Adds what the sources hold, and gives them back.
+inline void add_chunk(uint32_t tiles) {
+    if constexpr (!subtract_mean) {
+        // Only an address mode moves the phase. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x would
+        // lie.
+        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+    }
+    if (tiles == chunk_tiles) {
+        add_half_faces.replay();
+    } else {
+        add_half_faces.replay_part(tiles, chunk_tiles);
+    }
+    if constexpr (!subtract_mean) {
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+    }
+    done_with_sources();
+}
+
+// Points the unpackers at a quad: in its tiles, from `tile` of cb_input on, or at `page` of cb_rows.
+template <uint32_t unpackers>
+inline void select_quad(uint32_t quad, uint32_t tile, uint32_t page) {
+    if constexpr (rows_are_gathered) {
+        set_source(unpackers, page * chunk_tiles * 2 * block_elements, chunk_tiles * 2 * block_elements);
+        set_target(0);
+        set_srcb_quad(0);
+    } else {
+        const uint32_t face = tile * tile_faces + quad / face_quads * 2;
+        set_source(unpackers, face * face_elements + quad % face_quads * block_elements, block_elements);
+    }
+}
+
+inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page) {
+    set_base<SrcB>(rows_are_gathered ? rows_base : input_base);
+    select_quad<p_setadc::UNP_AB>(quad, tile, page);
+    take<free_sums>();
+    set_dest_base(sums_dest_row);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    const uint32_t count = chunks(tiles);
+    unpack_chunk(tiles_of_chunk(tiles, 0));
+    clear_sums();
+    for (uint32_t i = 0; i < count; ++i) {
+        if (i + 1 < count) {  // the next chunk is unpacked while this one is added
+            unpack_chunk(tiles_of_chunk(tiles, i + 1));
+        }
+        add_chunk(tiles_of_chunk(tiles, i));
+    }
+    give<filled, p_stall::MATH>();
+}
+
+// ---- float32: the SFPU adds up, chunk by chunk in a section, a quad's blocks one below the other
+
+template <uint32_t i>
+inline void unpack_blocks_to_dest(uint32_t section, uint32_t tiles) {
+    if (i < tiles) {
+        set_target(section + i * half_face_dest_rows);
+        unpack_piece<SrcA, next_face, false>();
+        set_target(section + i * half_face_dest_rows + quad_dest_rows);
+        unpack_piece<SrcA, next_tile, false>();
+    }
+}
+
+inline void send_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page, uint32_t& section) {
+    const uint32_t count = chunks(tiles);
+    for (uint32_t pass = 0; pass + 1 < passes; ++pass) {
+        select_quad<p_setadc::UNP_A>(quad, tile, page);
+        for (uint32_t i = 0; i < count; ++i) {
+            take<free_sections>();
+            if constexpr (rows_are_gathered) {
+                set_target(section);
+                unpack_piece<SrcA, 2 * next_piece, false>();
+            } else {
+                const uint32_t of_chunk = tiles_of_chunk(tiles, i);
+                unpack_blocks_to_dest<0>(section, of_chunk);
+                unpack_blocks_to_dest<1>(section, of_chunk);
+                unpack_blocks_to_dest<2>(section, of_chunk);
+                unpack_blocks_to_dest<3>(section, of_chunk);
+            }
+            give<filled, p_stall::UNPACK0>();
+            section = other_section(section);
+        }
+    }
+}
+
+// ---- Results
+
+// The sources' half faces to Dest: each has a source of zeros beside it.
+inline void copy_tile() {
+    copy_half_faces.replay(tile_half_faces / piece_half_faces);
+    done_with_sources();
+}
+
+// Brings a weight's two blocks of columns of `tile` into rows 0 and 8 behind `row` of SrcB.
+template <uint32_t block, bool valid>
+inline void unpack_weight(uint32_t base, uint32_t tile, uint32_t row) {
+    set_base<SrcB>(base);
+    set_source(p_setadc::UNP_B, 2 * tile * block, 16);
+    set_srcb_quad(row / quad_dest_rows);
+    unpack_piece<SrcB, stay, false>();
+    set_source(p_setadc::UNP_B, (2 * tile + 1) * block, 16);
+    set_srcb_quad((row + half_face_dest_rows) / quad_dest_rows);
+    unpack_piece<SrcB, stay, valid>();
+}
+
+// The sum of SrcA, zeros, and a row of SrcB to all 8 rows of a half face of Dest.
+template <uint32_t srcb_row, uint32_t dest_row>
+inline void copy_weight_block() {
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, srcb_row % 16, 0, p_setrwc::SET_B);
+    if constexpr (srcb_row >= 16) {
+        TTI_INCRWC(0, 0, 8, 0);
+        TTI_INCRWC(0, 0, 8, 0);
+    }
+    TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_BCAST_ROW, next_phase, dest_row);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+}
+
+// float32: each of a weight's two blocks to four rows of Dest, by as many UNPACRs.
+template <uint32_t block>
+inline void unpack_weight_to_dest(uint32_t base, uint32_t cb, uint32_t tile, uint32_t dest_row) {
+    select_operand<true>(base, cb);
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; ++half) {
+        set_source(p_setadc::UNP_A, (2 * tile + half) * block, 16);
+        for (uint32_t row = 0; row < quad_dest_rows; ++row) {
+            set_target(dest_row + half * half_face_dest_rows + row);
+            unpack_piece<SrcA, stay, false>();
+        }
+    }
+}
+
+// Fills a section with tile `at` of cb_input, and with gamma's and beta's two blocks for it, this core's `tile`th.
+__attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t tile) {
+    constexpr bool gamma_copied = gamma_on_sfpu && !gamma_float32, beta_copied = uses_beta && !beta_float32;
+    take<free_sections>();
+    set_source(p_setadc::UNP_A, at * tile_faces * face_elements, tile_faces * face_elements);
+    set_dest_base(section);
+    TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+    if constexpr (input_float32) {
+        set_target(section);
+        unpack_piece<SrcA, stay, false>();
+    } else if constexpr (gamma_on_fpu) {
+        unpack_zeros<SrcA>();
+        unpack_zeros<SrcB>();
+        copy_tile();
+        set_target(0);
+        unpack_piece<SrcA, stay>();
+        unpack_weight<gamma_block, true>(gamma_base, tile, 0);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+        // Moves the phase from 0 to 1, and writes where a gamma for the SFPU would lie, which nobody reads.
+        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, gamma_dest_row);
+        for (uint32_t pair = 0; pair < tile_faces / 2; ++pair) {
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_B);
+            multiply_half_face.replay(2);
+            TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, half_face_dest_rows, 0, p_setrwc::SET_B);
+            multiply_half_face.replay(2);
+        }
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+        done_with_sources();
+    } else {
+        set_target(0);
+        unpack_piece<SrcA, stay>();
+        unpack_zeros<SrcB>();
+        copy_tile();
+    }
+    if constexpr (gamma_copied || beta_copied) {
+        unpack_zeros<SrcA>();
+        if constexpr (gamma_copied) {
+            unpack_weight<gamma_block, !beta_copied>(gamma_base, tile, 0);
+        }
+        if constexpr (beta_copied) {
+            unpack_weight<beta_block, true>(beta_base, tile, 16);
+        }
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+        if constexpr (gamma_copied) {
+            copy_weight_block<0, gamma_dest_row>();
+            copy_weight_block<8, gamma_dest_row + half_face_dest_rows>();
+        }
+        if constexpr (beta_copied) {
+            copy_weight_block<16, beta_dest_row>();
+            copy_weight_block<24, beta_dest_row + half_face_dest_rows>();
+        }
+        done_with_sources();
+    }
+    if constexpr (gamma_on_sfpu && gamma_float32) {
+        unpack_weight_to_dest<gamma_block>(gamma_base, cb_gamma, tile, section + gamma_dest_row);
+    }
+    if constexpr (uses_beta && beta_float32) {
+        unpack_weight_to_dest<beta_block>(beta_base, cb_beta, tile, section + beta_dest_row);
+    }
+    give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
+    if constexpr ((gamma_on_sfpu && gamma_float32) || (uses_beta && beta_float32)) {
+        select_operand<input_float32>(input_base, cb_input);
+    }
+}
+
+// The statistics of all quads of a row of tiles, which the cores that share it have sent to one another.
+inline void unpack_statistics() {
+    llk_wait_tiles(cb_statistics, 1);
+    wait_for_all_sections();  // what the SFPU reads of those of the row before, it has read
+    select_operand<true>(statistics_base, cb_statistics);
+    set_source(p_setadc::UNP_A, 0, tile_quads * block_elements);
+    set_target(quads_dest_row);
+    unpack_piece<SrcA, stay, false>();
+    give<filled, p_stall::UNPACK0>();
+    llk_pop_tiles(cb_statistics, 1);
+}
+
+// ring_tiles: that cb_input holds
+inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
+    configure_tile_unpack();
+    configure_fpu();
+    record_sequences();
+    remember_base(input_base, cb_input, 0);
+    if constexpr (uses_gamma) {
+        remember_base(gamma_base, cb_gamma, 0);
+    }
+    if constexpr (uses_beta) {
+        remember_base(beta_base, cb_beta, 0);
+    }
+    if constexpr (rows_are_gathered) {
+        remember_base(rows_base, cb_rows, 0);
+        remember_base(statistics_base, cb_statistics, 0);
+    }
+    unpack_to<input_float32>();
+
+    const uint32_t rows_pages = chunks(tiles);
+    uint32_t section = 0, ring_tile = 0;
+    for (uint32_t row = 0; row < tiles.rows; ++row) {
+        if constexpr (!rows_are_gathered) {
+            llk_wait_tiles(cb_input, tiles.row_pages);
+        }
+        select_operand<input_float32>(rows_are_gathered ? rows_base : input_base, cb_input);
+        if constexpr (input_float32) {
+            wait_for_all_sections();
+        }
+        uint32_t page = 0;
+        for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
+            if constexpr (rows_are_gathered) {
+                llk_wait_tiles(cb_rows, rows_pages);
+            }
+            if constexpr (input_float32) {
+                send_quad(tiles, quad, ring_tile, page, section);
+            } else {
+                add_quad(tiles, quad, ring_tile, page);
+            }
+            if constexpr (rows_are_gathered) {
+                llk_pop_tiles(cb_rows, rows_pages);
+                page += rows_pages;
+            }
+        }
+        if constexpr (rows_are_gathered) {
+            unpack_statistics();
+            llk_wait_tiles(cb_input, tiles.row_pages);
+            select_operand<input_float32>(input_base, cb_input);
+        }
+        for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+            if (row == 0) {
+                if constexpr (uses_gamma) {
+                    llk_wait_tiles(cb_gamma, tile + 1);
+                }
+                if constexpr (uses_beta) {
+                    llk_wait_tiles(cb_beta, tile + 1);
+                }
+            }
+            fill_tile(section, ring_tile + tile, tile);
+            section = other_section(section);
+        }
+        llk_pop_tiles(cb_input, tiles.row_pages);
+        ring_tile = ring_tile + tiles.row_pages == ring_tiles ? 0 : ring_tile + tiles.row_pages;
+    }
+    leave();
+}
+
+}  // namespace layernorm

@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard. Where cores share rows, it sends
+// quads' blocks, too (quads.h), and the statistics of this core's quads to all.
+//
+// CB contract, in pages of tile_compute.cpp:
+//   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
+//   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
+//
+// Budget: program semaphores 8 to 15 of 16 (of each quad, of how many rows its statistics have arrived).
+#include "quads.h"
+
+constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
+constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
+constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
+constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
+
+constexpr uint32_t quad_statistics_size = 4 * 16 * sizeof(float);  // a quad's rows of Dest
+constexpr uint32_t own_statistics_size = 64 * 16 * sizeof(float);
+
+// Sends the statistics of a quad in `row`. cb_own_statistics' page ends with rows of Dest that nobody needs: the number of
+// rows is put there, to be sent behind them.
+inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t row) {
+    cb_wait_front(cb_own_statistics, 1);
+    const uint32_t page = get_read_ptr(cb_own_statistics), number = page + own_statistics_size - 16;
+    const uint32_t from = page + quad * quad_statistics_size;
+    const uint32_t to = get_write_ptr(cb_statistics) + quad * quad_statistics_size;
+    *reinterpret_cast<volatile tt_l1_ptr uint32_t*>(number) = row + 1;
+    if (receivers.count() != 0) {
+        receivers.prepare_command_buffer();
+        receivers.multicast(from, to, quad_statistics_size, number, statistics_semaphores + quad, [] {});
+    }
+    noc_async_write(from, get_noc_addr(to), quad_statistics_size);
+    noc_async_write_barrier();
+    *semaphore(statistics_semaphores + quad) = row + 1;
+    cb_pop_front(cb_own_statistics, 1);
+}
+
+void kernel_main() {
+    const uint32_t tile_rows = RUNTIME_ARG(tile_rows);
+    const uint32_t own_tiles = RUNTIME_ARG(own_tiles);
+    const uint32_t first_tile = RUNTIME_ARG(first_tile);
+    const uint32_t across = RUNTIME_ARG(tiles_across);
+    const uint32_t quads = RUNTIME_ARG(quads);
+    const uint32_t last_quads = RUNTIME_ARG(last_quads);
+    constexpr auto output_args = TensorAccessorArgs<0>();
+    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
+
+    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates)};
+    if constexpr (writer_sends_quads) {
+        blocks.send(get_read_ptr(cb_input), 1, 2, tile_rows == 1 ? last_quads : quads);
+    }
+    const Receivers receivers(ARG_POSITION(coordinates) + blocks.adders, RUNTIME_ARG(rectangles));
+    const uint32_t first_quad = RUNTIME_ARG(first_quad);
+    for (uint32_t row = 0; row < tile_rows; ++row) {
+        if constexpr (rows_are_gathered) {
+            const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
+            for (uint32_t quad = first_quad; quad < row_quads; quad += blocks.adders) {
+                send_statistics(receivers, quad, row);
+            }
+        }
+        if constexpr (!output_is_sharded) {
+            uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
+            for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
+                cb_wait_front(cb_output, 1);
+                noc_async_write(get_read_ptr(cb_output), output.get_noc_addr(page), tile_size);
+                noc_async_writes_flushed();
+                cb_pop_front(cb_output, 1);
+            }
+        }
+    }
+    noc_async_write_barrier();
+    noc_async_atomic_barrier();
+}

@@ -1,0 +1,41 @@
+// SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What the three threads know of rows that come as tiles. dest.h says what a quad and a block are.
+#pragma once
+
+#include "dest.h"
+
+namespace layernorm {
+
+constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
+constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
+constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
+
+constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  // 8, or 4 where a tile has 16 rows
+constexpr uint32_t tile_faces = tile_quads / 2;
+constexpr uint32_t tile_half_faces = 2 * tile_faces;
+constexpr uint32_t face_quads = 4;
+constexpr uint32_t face_elements = 256, block_elements = 64;
+constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
+static_assert(chunk_tiles == 4, "a quad's 128 partial sums are those of 4 tiles");
+static_assert(tap == Tap::none, "taps are of sticks");
+
+// What a core does of `rows` rows of tiles, all of which have `across` tiles, of which it normalizes `own`.
+struct Tiles {
+    uint32_t rows, across, own;
+    uint32_t row_pages;                // of cb_input and a cb_output over shards, from a row to the next
+    uint32_t quads, last_quads;        // of a row of tiles, and of the last one
+    uint32_t first_quad, quad_stride;  // this core adds up the quads first_quad, first_quad + quad_stride, ...
+    uint32_t quads_of(uint32_t row) const { return row + 1 == rows ? last_quads : quads; }
+};
+
+// Tiles in chunk `index` of a quad.
+inline uint32_t tiles_of_chunk(const Tiles& tiles, uint32_t index) {
+    const uint32_t left = tiles.across - index * chunk_tiles;
+    return left < chunk_tiles ? left : chunk_tiles;
+}
+
+inline uint32_t chunks(const Tiles& tiles) { return (tiles.across + chunk_tiles - 1) / chunk_tiles; }
+
+}  // namespace layernorm

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a tensor lies: sticks or tiles, DRAM or L1, interleaved over banks or in shards on cores."""
+
+import math
+from dataclasses import dataclass
+
+import ttnn
+
+TILE_WIDTH = 32
+Core = tuple[int, int]  # logical x and y
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A sharded tensor's, as a matrix of the product of all its dimensions but the last.
+
+    Attributes:
+        cores: of each shard, those side by side one after another
+        height, width: of a shard, elements
+        across: how many lie side by side
+    """
+
+    cores: tuple[Core, ...]
+    height: int
+    width: int
+    across: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """
+    Attributes:
+        tile_height: rows of a tile, 32 columns wide; None for sticks
+        in_l1: else in DRAM
+        shards: None if its pages are interleaved over banks
+    """
+
+    tile_height: int | None
+    in_l1: bool
+    shards: Shards | None = None
+
+    def __str__(self) -> str:
+        layout = "ROW_MAJOR" if self.tile_height is None else f"TILE ({self.tile_height}, {TILE_WIDTH})"
+        memory = "L1" if self.in_l1 else "DRAM"
+        if self.shards is None:
+            return f"{layout}, interleaved in {memory}"
+        shards = self.shards
+        return f"{layout}, in {memory} in {len(shards.cores)} shards of {shards.height} x {shards.width}"
+
+
+IN_DRAM = Placement(tile_height=None, in_l1=False)
+
+
+def placement_of(tensor: ttnn.Tensor) -> Placement | None:
+    """Of a tensor on a device; None if it is sharded by no two-dimensional spec."""
+    tile_height = tensor.tile.tile_shape[0] if tensor.layout == ttnn.TILE_LAYOUT else None
+    memory = tensor.memory_config()
+    in_l1 = memory.buffer_type == ttnn.BufferType.L1
+    if not memory.is_sharded():
+        return Placement(tile_height, in_l1)
+    if memory.shard_spec is None:
+        return None
+    padded = tuple(tensor.padded_shape)
+    return Placement(tile_height, in_l1, _shards(memory, math.prod(padded[:-1]), padded[-1]))
+
+
+def _shards(memory: ttnn.MemoryConfig, rows: int, columns: int) -> Shards:
+    spec = memory.shard_spec
+    height, width = spec.shape
+    down, across = math.ceil(rows / height), math.ceil(columns / width)
+    row_wise = spec.orientation == ttnn.ShardOrientation.ROW_MAJOR
+    if memory.memory_layout == ttnn.TensorMemoryLayout.BLOCK_SHARDED:
+        # The grid is a rectangle: shards side by side stand side by side, or by columns one below the other.
+        box = spec.grid.bounding_box()
+        places = [(x, y) if row_wise else (y, x) for y in range(down) for x in range(across)]
+        cores = [(box.start.x + x, box.start.y + y) for x, y in places]
+    else:
+        ordered = ttnn.corerange_to_cores(spec.grid, None, row_wise)
+        cores = [(core.x, core.y) for core in ordered[: down * across]]
+    return Shards(tuple(cores), height, width, across)

@@ -1,0 +1,295 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a launch over tiles is laid out: which core has which tiles, and which cores share rows.
+
+As plan.py's, these plans are values, made without a device. Rows go by rows of tiles. The tiles of a shard stay on its
+core; interleaved ones are dealt out. Cores that share a row of tiles are a team: each normalizes its tiles, and some add
+up the rows, four (a *quad*) at a time, of which the others send them copies.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import ttnn
+
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError
+from micro_ops.layernorm.cost import Costs, estimate_tiles
+from micro_ops.layernorm.placement import TILE_WIDTH, Core, Placement, Shards
+from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_NAMES, CB_OUTPUT, CbContractError, Chip, Dtypes
+
+CB_ROWS = 4
+CB_OWN_STATISTICS = 5
+CB_STATISTICS = 6
+TILE_CB_NAMES = {
+    **CB_NAMES,
+    CB_ROWS: "CB_ROWS",
+    CB_OWN_STATISTICS: "CB_OWN_STATISTICS",
+    CB_STATISTICS: "CB_STATISTICS",
+}
+QUAD_ROWS = 4  # that are added up together (kernels/dest.h)
+CHUNK_TILES = 4  # of a quad in Dest's sums: 128 columns, as of a stick
+STATISTICS_BYTES = 64  # of a row: 16 columns of float32, as Dest has them
+OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest
+RING_ROWS = 2  # of tiles that CB_INPUT holds where they are not a shard, if L1 has room
+OUTPUT_TILES = 8  # that CB_OUTPUT holds where it lies over no shard
+MAX_CB_PAGES = 2**16 - 1  # as wide as the CBs' counters are
+
+
+@dataclass(frozen=True)
+class TileBuffer:
+    """One CB, the same on every core of the plan.
+
+    Attributes:
+        page_size: bytes
+        over: the tensor over whose shards it lies, "input" or "output"; None if it has memory of its own
+    """
+
+    index: int
+    pages: int
+    page_size: int
+    dtype: ttnn.DataType
+    over: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of L1."""
+        return self.pages * self.page_size
+
+
+@dataclass(frozen=True)
+class TileShare:
+    """What one core does: of `tile_rows` the tiles `tiles`.
+
+    Attributes:
+        team: cores that share these rows, itself among them, in the order of their tiles
+    """
+
+    core: Core
+    tile_rows: range
+    tiles: range
+    team: tuple[Core, ...]
+
+    @property
+    def member(self) -> int:
+        """Its place in the team."""
+        return self.team.index(self.core)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """
+    Attributes:
+        width: W, elements of a row
+        tile_height: rows of a tile
+        tile_rows: rows of tiles
+        quads, last_quads: quads with rows that are no padding, of a row of tiles and of the last one
+        gathered: whether rows are added up from copies in one piece: where cores share rows, or where a shard's padding
+            must not be added
+        input_is_sharded, output_is_sharded: whether CB_INPUT, CB_OUTPUT lie over shards
+        row_pages: from one row of tiles to the next in CB_INPUT, and in a CB_OUTPUT over shards; a core may have fewer
+    """
+
+    width: int
+    tile_height: int
+    tile_rows: int
+    quads: int
+    last_quads: int
+    gathered: bool
+    input_is_sharded: bool
+    output_is_sharded: bool
+    row_pages: int
+    shares: tuple[TileShare, ...]
+    cbs: tuple[TileBuffer, ...]
+
+    @property
+    def tiles_across(self) -> int:
+        return math.ceil(self.width / TILE_WIDTH)
+
+    @property
+    def l1_bytes(self) -> int:
+        """What the CBs take of a core's L1 beside shards."""
+        return sum(cb.size for cb in self.cbs if cb.over is None)
+
+    @property
+    def tile_quads(self) -> int:
+        return self.tile_height // QUAD_ROWS
+
+    def adders(self, share: TileShare) -> tuple[Core, ...]:
+        """Those of a share's team that add rows up: quad q is that of the (q % their number)th."""
+        return share.team[: min(len(share.team), self.quads)]
+
+    def cb(self, index: int) -> TileBuffer:
+        return next(cb for cb in self.cbs if cb.index == index)
+
+
+def make_tile_plan(
+    shape: Sequence[int], dtypes: Dtypes, chip: Chip, source: Placement, target: Placement, tiled_weights: bool
+) -> TilePlan:
+    """
+    Args:
+        shape: (..., H, W), without padding
+        source, target: of the input and the output; where both are sharded, by the same shards
+        tiled_weights: gamma or beta come as tiles
+    Raises:
+        LayerNormArgumentError: L1 has no room
+    """
+    assert source.tile_height
+    height = source.tile_height
+    matrix_rows = shape[-2] if len(shape) > 1 else 1
+    tile_rows = math.prod(shape[:-2]) * math.ceil(matrix_rows / height)
+    quads = last_quads = min(height, matrix_rows + -matrix_rows % QUAD_ROWS) // QUAD_ROWS
+    if math.prod(shape[:-2]) == 1 and matrix_rows % height:
+        last_quads = math.ceil(matrix_rows % height / QUAD_ROWS)
+    across = math.ceil(shape[-1] / TILE_WIDTH)
+    shards = source.shards or target.shards
+    if shards is not None:
+        ways = [_sharded_shares(shards, tile_rows, across, height)]
+    else:
+        ways = [_dealt_shares(chip, tile_rows, across, size) for size in _team_sizes(chip, tile_rows, across)]
+    plans = []
+    for shares in ways:
+        for ring_rows in (RING_ROWS, 1):
+            team_size = max(len(share.team) for share in shares)
+            gathered = team_size > 1 or (source.shards is not None and shape[-1] % TILE_WIDTH != 0)
+            plan = TilePlan(
+                width=shape[-1],
+                tile_height=height,
+                tile_rows=tile_rows,
+                quads=quads,
+                last_quads=last_quads,
+                gathered=gathered,
+                input_is_sharded=source.shards is not None,
+                output_is_sharded=target.shards is not None,
+                row_pages=shards.width // TILE_WIDTH if shards else max(len(share.tiles) for share in shares),
+                shares=shares,
+                cbs=(),
+            )
+            plans.append(_with_buffers(plan, dtypes, ring_rows, shards, tiled_weights))
+    fitting = [plan for plan in plans if plan.l1_bytes <= chip.l1_bytes]
+    if not fitting:
+        raise LayerNormArgumentError(
+            f"tiles of rows of {shape[-1]} elements need {min(plan.l1_bytes for plan in plans)} bytes of L1, but a core"
+            f" has {chip.l1_bytes} left"
+        )
+    return min(fitting, key=lambda plan: _estimate(chip.costs, plan, dtypes))
+
+
+def _estimate(costs: Costs, plan: TilePlan, dtypes: Dtypes) -> tuple[float, int]:
+    busiest = max(plan.shares, key=lambda share: len(share.tile_rows) * len(share.tiles))
+    weights = sum(dtype is not None for dtype in (dtypes.gamma, dtypes.beta))
+    cycles = estimate_tiles(
+        costs,
+        row_bytes=plan.tiles_across * plan.tile_height * TILE_WIDTH * ELEMENT_SIZES[dtypes.input],
+        tile_rows=plan.tile_rows,
+        across=plan.tiles_across,
+        own_rows=len(busiest.tile_rows),
+        own_tiles=len(busiest.tiles),
+        team_size=len(busiest.team),
+        quads=plan.quads,
+        weights=weights,
+    )
+    return cycles, -plan.cb(CB_INPUT).pages  # of two rings the larger
+
+
+def _sharded_shares(shards: Shards, tile_rows: int, across: int, height: int) -> tuple[TileShare, ...]:
+    rows, columns = shards.height // height, shards.width // TILE_WIDTH
+    shares = []
+    for first in range(0, len(shards.cores), shards.across):
+        team = shards.cores[first : first + shards.across]
+        top = first // shards.across * rows
+        for member, core in enumerate(team):
+            left = member * columns
+            shares.append(
+                TileShare(
+                    core, range(top, min(top + rows, tile_rows)), range(left, min(left + columns, across)), team
+                )
+            )
+    return tuple(shares)
+
+
+def _team_sizes(chip: Chip, tile_rows: int, across: int) -> list[int]:
+    return list(range(1, max(1, min(chip.max_cores // max(1, min(tile_rows, chip.max_cores)), across)) + 1))
+
+
+def _dealt_shares(chip: Chip, tile_rows: int, across: int, team_size: int) -> tuple[TileShare, ...]:
+    """Rows over teams, as evenly as can be; the cores of a team stand one below the other."""
+    cores = chip.cores()
+    count = max(1, min(tile_rows, len(cores) // team_size))
+    row_edges = [tile_rows * team // count for team in range(count + 1)]
+    tile_edges = [across * member // team_size for member in range(team_size + 1)]
+    shares = []
+    for number, (top, bottom) in enumerate(pairwise(row_edges)):
+        team = tuple(cores[number * team_size : (number + 1) * team_size])
+        shares += [
+            TileShare(core, range(top, bottom), range(left, right), team)
+            for core, (left, right) in zip(team, pairwise(tile_edges), strict=True)
+        ]
+    return tuple(shares)
+
+
+def _with_buffers(
+    plan: TilePlan, dtypes: Dtypes, ring_rows: int, shards: Shards | None, tiled_weights: bool
+) -> TilePlan:
+    size = ELEMENT_SIZES[dtypes.input]
+    tile_size = plan.tile_height * TILE_WIDTH * size
+    own = max(len(share.tiles) for share in plan.shares)
+    rows = max(len(share.tile_rows) for share in plan.shares)
+    of_shard = 0 if shards is None else shards.height // plan.tile_height * (shards.width // TILE_WIDTH)
+    cbs = [
+        TileBuffer(CB_INPUT, of_shard, tile_size, dtypes.input, "input")
+        if plan.input_is_sharded
+        else TileBuffer(CB_INPUT, plan.row_pages * max(1, min(ring_rows, rows)), tile_size, dtypes.input)
+    ]
+    for index, dtype in ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta)):
+        if dtype is not None:
+            # Of a tile, its first row's two runs of 16 columns, 64 bytes each
+            page = 128 if tiled_weights else TILE_WIDTH * ELEMENT_SIZES[dtype]
+            cbs.append(TileBuffer(index, own, page, dtype))
+    cbs.append(
+        TileBuffer(CB_OUTPUT, of_shard, tile_size, dtypes.input, "output")
+        if plan.output_is_sharded
+        else TileBuffer(CB_OUTPUT, OUTPUT_TILES, tile_size, dtypes.input)
+    )
+    if plan.gathered:
+        team_size = max(len(share.team) for share in plan.shares)
+        turns = math.ceil(plan.quads / min(team_size, plan.quads))
+        chunk = CHUNK_TILES * QUAD_ROWS * TILE_WIDTH * size
+        cbs += [
+            TileBuffer(CB_ROWS, turns * math.ceil(plan.tiles_across / CHUNK_TILES), chunk, dtypes.input),
+            TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32),
+            TileBuffer(CB_STATISTICS, 1, plan.tile_height * STATISTICS_BYTES, ttnn.float32),
+        ]
+    values = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+    return TilePlan(**{**values, "cbs": tuple(cbs)})
+
+
+def check_tile_contract(plan: TilePlan) -> None:
+    """Whether the plan keeps the contracts on top of the kernels.
+
+    Raises:
+        CbContractError: a wait that would never end, or tiles that no core would do, or two
+    """
+    done = sorted((row, tile) for share in plan.shares for row in share.tile_rows for tile in share.tiles)
+    if done != [(row, tile) for row in range(plan.tile_rows) for tile in range(plan.tiles_across)]:
+        raise CbContractError(
+            f"each of {plan.tile_rows} x {plan.tiles_across} tiles must be in one share, but these have {len(done)}"
+        )
+    teams = {share.team: share.tile_rows for share in plan.shares}
+    for share in plan.shares:
+        members = [other.core for other in plan.shares if other.team == share.team]
+        if sorted(members) != sorted(share.team) or share.tile_rows != teams[share.team]:
+            raise CbContractError(f"core {share.core} waits for rows of {share.team}, which does not send them all")
+        if len(share.team) > 1 and not plan.gathered:
+            raise CbContractError(f"the rows of {share.team} must be gathered, since no core has all of them")
+    for cb in plan.cbs:
+        if not 0 < cb.pages <= MAX_CB_PAGES:
+            raise CbContractError(
+                f"{TILE_CB_NAMES[cb.index]} must hold 1 to {MAX_CB_PAGES} pages, but holds {cb.pages}"
+            )
+    own = max(len(share.tiles) for share in plan.shares)
+    if plan.row_pages < own or plan.cb(CB_INPUT).pages % plan.row_pages:
+        raise CbContractError(
+            f"CB_INPUT must hold whole rows of {own} tiles, but holds {plan.cb(CB_INPUT).pages} in rows of {plan.row_pages}"
+        )

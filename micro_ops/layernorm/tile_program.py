@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""A tile plan's program: as program.py, of tile_plan.py's plans."""
+
+import ttnn
+
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, Operands
+from micro_ops.layernorm.placement import TILE_WIDTH
+from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, Chip
+from micro_ops.layernorm.program import (
+    MAX_RECTANGLES,
+    Variant,
+    arithmetic,
+    compute_config,
+    core_ranges,
+    create_kernel_descriptor,
+    dtypes_of,
+    multicast_words,
+    row_constants,
+)
+from micro_ops.layernorm.tile_plan import CB_STATISTICS, CHUNK_TILES, QUAD_ROWS, TILE_CB_NAMES, TilePlan, TileShare
+
+CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
+SEMAPHORES = 16
+# Of each of a core's quads, how many cores have sent their blocks; of each quad, of how many rows its statistics are there
+ROWS_SEMAPHORES = 0
+STATISTICS_SEMAPHORES = 8
+
+
+def create_tile_program(
+    plan: TilePlan, chip: Chip, variant: Variant, operands: Operands, output: ttnn.Tensor, epsilon: float
+) -> ttnn.ProgramDescriptor:
+    """The program that runs `plan`.
+
+    Args:
+        chip: all of it: shards may lie on any core
+    """
+    cores = core_ranges(plan)
+    semaphores = [ttnn.SemaphoreDescriptor(id=index, core_ranges=cores, initial_value=0) for index in range(SEMAPHORES)]
+    return ttnn.ProgramDescriptor(
+        kernels=[
+            _create_reader_descriptor(plan, chip, operands),
+            _create_writer_descriptor(plan, chip, operands, output),
+            _create_compute_descriptor(plan, variant, operands, epsilon),
+        ],
+        semaphores=semaphores if plan.gathered else [],
+        cbs=_create_cb_descriptors(plan, operands.input, output),
+    )
+
+
+def _create_cb_descriptors(
+    plan: TilePlan, input_tensor: ttnn.Tensor, output: ttnn.Tensor
+) -> list[ttnn.CBDescriptor]:
+    cores = core_ranges(plan)
+    descriptors = []
+    for cb in plan.cbs:
+        if cb.over:
+            tensor = {"input": input_tensor, "output": output}[cb.over]
+            descriptors.append(ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensor, core_ranges=cores))
+        else:
+            page = ttnn.CBFormatDescriptor(buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size)
+            descriptors.append(ttnn.CBDescriptor(total_size=cb.size, core_ranges=cores, format_descriptors=[page]))
+    return descriptors
+
+
+def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
+    """Compile-time arguments of kernels/quads.h."""
+    return {
+        **CB_ARGUMENTS,
+        "rows_are_gathered": plan.gathered,
+        "input_is_sharded": plan.input_is_sharded,
+        "input_size": input_size,
+        "tile_quads": plan.tile_quads,
+        "row_pages": plan.row_pages,
+        "rows_semaphores": ROWS_SEMAPHORES,
+        "statistics_semaphores": STATISTICS_SEMAPHORES,
+        "max_rectangles": MAX_RECTANGLES,
+    }
+
+
+def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
+    """Which tiles are a core's, and which quads it adds up."""
+    adders = plan.adders(share)
+    return {
+        "tile_rows": len(share.tile_rows),
+        "first_tile_row": share.tile_rows.start,
+        "tiles_across": plan.tiles_across,
+        "own_tiles": len(share.tiles),
+        "first_tile": share.tiles.start,
+        "quads": plan.quads,
+        "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
+        "first_quad": share.member if share.member < len(adders) else plan.tile_quads,
+        "adders": len(adders),
+        "members": len(share.team),
+        "last_columns": plan.width - (plan.tiles_across - 1) * TILE_WIDTH,
+    }
+
+
+def _coordinates(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
+    return [x | y << 8 for x, y in map(chip.noc, plan.adders(share))] if plan.gathered else []
+
+
+def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) -> ttnn.KernelDescriptor:
+    size = ELEMENT_SIZES[operands.input.dtype]
+    given = {"gamma": operands.gamma, "beta": operands.beta}
+    tensors = {name: operands.input if tensor is None else tensor for name, tensor in given.items()}
+    weights: dict[str, int] = {}
+    addresses: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        page, first = _pages(tensor, plan.width)
+        element = ELEMENT_SIZES[tensor.dtype]
+        weights |= {
+            f"has_{name}": given[name] is not None,
+            f"{name}_size": element,
+            f"{name}_page": page,
+            f"{name}_first_page": first,
+        }
+        addresses |= {
+            f"{name}_address": tensor.buffer_address(),
+            f"{name}_page_size": page * element or QUAD_ROWS * 8 * TILE_WIDTH * element,
+        }
+
+    def arguments(share: TileShare) -> dict[str, int | list[int]]:
+        columns = range(share.tiles.start * TILE_WIDTH, min(share.tiles.stop * TILE_WIDTH, plan.width))
+        return {
+            **_place(plan, share),
+            **addresses,
+            "own_columns": len(columns),
+            "input_address": operands.input.buffer_address(),
+            "ring_tiles": plan.cb(CB_INPUT).pages,
+            "coordinates": _coordinates(plan, chip, share),
+        }
+
+    return create_kernel_descriptor(
+        "tile_reader",
+        plan,
+        ttnn.ReaderConfigDescriptor(),
+        compile_time={**_layout(plan, size), **weights},
+        runtime=arguments,
+        tensors=(operands.input, tensors["gamma"], tensors["beta"]),
+    )
+
+
+def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
+    """How a weight lies: elements of a page, 0 for tiles, and how many pages are in front of the first element."""
+    if weight.layout == ttnn.TILE_LAYOUT:
+        return 0, 0
+    pages, page = weight.shape[-2] if len(weight.shape) > 1 else 1, weight.shape[-1]
+    return page, int(pages > 1 and pages * page > width and page != TILE_WIDTH)
+
+
+def _create_writer_descriptor(
+    plan: TilePlan, chip: Chip, operands: Operands, output: ttnn.Tensor
+) -> ttnn.KernelDescriptor:
+    def arguments(share: TileShare) -> dict[str, int | list[int]]:
+        others = [core for core in share.team if core != share.core]
+        sends = plan.gathered and share.member < len(plan.adders(share))
+        words = multicast_words(chip, ttnn.NOC.NOC_1, others) if sends else []
+        return {
+            **_place(plan, share),
+            "output_address": output.buffer_address(),
+            "rectangles": len(words) // 2,
+            "coordinates": [*_coordinates(plan, chip, share), *words],
+        }
+
+    return create_kernel_descriptor(
+        "tile_writer",
+        plan,
+        ttnn.WriterConfigDescriptor(),
+        compile_time={
+            **_layout(plan, ELEMENT_SIZES[output.dtype]),
+            "output_is_sharded": plan.output_is_sharded,
+        },
+        runtime=arguments,
+        tensors=(output,),
+    )
+
+
+def _create_compute_descriptor(
+    plan: TilePlan, variant: Variant, operands: Operands, epsilon: float
+) -> ttnn.KernelDescriptor:
+    dtypes = dtypes_of(operands)
+    of_weights = {"gamma": operands.gamma, "beta": operands.beta}
+    blocks = {
+        # Of tiles, the reader leaves 64 bytes from a block of columns to the next.
+        f"{name}_block": 64 // ELEMENT_SIZES[tensor.dtype] if tensor and tensor.layout == ttnn.TILE_LAYOUT else 16
+        for name, tensor in of_weights.items()
+    }
+    constants = {
+        "row_pages": plan.row_pages,
+        "ring_tiles": plan.cb(CB_INPUT).pages,
+        **row_constants(plan.width, dtypes, epsilon),
+    }
+    return create_kernel_descriptor(
+        "tile_compute",
+        plan,
+        compute_config(
+            {CB_INPUT: dtypes.input, CB_GAMMA: dtypes.gamma, CB_BETA: dtypes.beta, CB_STATISTICS: ttnn.float32}
+        ),
+        compile_time={
+            **CB_ARGUMENTS,
+            **arithmetic(variant, dtypes),
+            **blocks,
+            "by_tiles": True,
+            "rows_are_gathered": plan.gathered,
+            "rows_are_cut": False,
+            "output_is_sharded": plan.output_is_sharded,
+            "group_rows": QUAD_ROWS,
+            "piece_half_faces": CHUNK_TILES,
+            "tile_quads": plan.tile_quads,
+        },
+        runtime=lambda share: {**_place(plan, share), **constants},
+        defines={"TAP": variant.tap.value},
+    )
