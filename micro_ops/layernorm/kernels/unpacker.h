@@ -89,6 +89,8 @@ inline void leave_unpack_to_dest() {
     cfg_reg_rmw_tensix<THCON_SEC0_REG0_TileDescriptor_ADDR32, 0, 0x0f>(to_underlying(DataFormat::Float32));
     cfg_reg_rmw_tensix<THCON_SEC0_REG2_Out_data_format_RMW>(to_underlying(DataFormat::Tf32));
     TTI_SETADCXX(p_setadc::UNP_A, FACE_C_DIM - 1, 0);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, 0);  // as float32, the last element of a CB may lie behind L1
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
     unpack_piece<SrcA, stay, false>();
 }
 
