@@ -40,23 +40,38 @@ struct Quads {
     uint32_t chunks() const { return (across + chunk_tiles - 1) / chunk_tiles; }
 
     // Sends the quads first, first + step, ... of `count`, of the tiles that begin at `tiles`.
-    void send(uint32_t tiles, uint32_t first, uint32_t step, uint32_t count) const {
-        const uint32_t rows = get_write_ptr(cb_rows);
+    __attribute__((noinline)) void send(uint32_t tiles, uint32_t first, uint32_t step, uint32_t count) const {
+        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * block_size, quad_size = chunks() * chunk_size;
+        wait_for_registers();
+        noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
+        set_register(NOC_AT_LEN_BE, block_size);
         for (uint32_t quad = first; quad < count; quad += step) {
-            const uint32_t place = quad % adders, turn = quad / adders;
+            uint32_t place = quad, turn = 0;
+            for (; place >= adders; place -= adders) {
+                ++turn;
+            }
             const uint32_t core = get_arg_val<uint32_t>(coordinates + place);
-            const uint32_t x = core & 0xff, y = core >> 8;
+            const uint64_t there = get_noc_addr(core & 0xff, core >> 8, get_semaphore(rows_semaphores + turn));
             uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * block_size;
-            uint32_t to = rows + turn * chunks() * chunk_size + first_tile * 2 * block_size;
-            noc_async_write_one_packet_set_state(get_noc_addr(x, y, to), block_size);
+            uint32_t to = rows + turn * quad_size;
+            wait_for_registers();
+            set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(there));
             for (uint32_t tile = 0; tile < own; ++tile) {
-                noc_async_write_one_packet_with_state(from, to);
-                noc_async_write_one_packet_with_state(from + face_size, to + block_size);
+                wait_for_registers();
+                set_register(NOC_TARG_ADDR_LO, from);
+                set_register(NOC_RET_ADDR_LO, to);
+                set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+                wait_for_registers();
+                set_register(NOC_TARG_ADDR_LO, from + face_size);
+                set_register(NOC_RET_ADDR_LO, to + block_size);
+                set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
                 from += tile_size;
                 to += 2 * block_size;
             }
+            noc_nonposted_writes_num_issued[noc_index] += 2 * own;
+            noc_nonposted_writes_acked[noc_index] += 2 * own;
             noc_async_writes_flushed();
-            noc_semaphore_inc(get_noc_addr(x, y, get_semaphore(rows_semaphores + turn)), 1);
+            noc_semaphore_inc(there, 1);
         }
     }
 };

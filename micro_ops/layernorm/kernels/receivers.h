@@ -14,9 +14,21 @@ __attribute__((always_inline)) inline volatile tt_l1_ptr uint32_t* semaphore(uin
     return reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_semaphore(id));
 }
 
-// Cores that this one sends to: rectangles with nothing else in them. Multicasts are made in the command buffer's registers,
-// one of them while DRAM still delivers its data: two calls of dataflow_api.h would take the RISC-V core longer than a part
-// takes DRAM.
+// The registers of the command buffer by which writes go, for many that differ little: calls of dataflow_api.h, which set
+// them all, would take the RISC-V core longer than the NoC takes the data.
+__attribute__((always_inline)) inline void set_register(uint32_t reg, uint32_t value) {
+    NOC_CMD_BUF_WRITE_REG(noc_index, write_cmd_buf, reg, value);
+}
+__attribute__((always_inline)) inline void wait_for_registers() {
+    while (!noc_cmd_buf_ready(noc_index, write_cmd_buf)) {
+    }
+}
+__attribute__((always_inline)) inline uint32_t coordinate_register(uint64_t noc_address) {
+    return static_cast<uint32_t>(noc_address >> NOC_ADDR_COORD_SHIFT) & NOC_COORDINATE_MASK;
+}
+
+// Cores that this one sends to: rectangles with nothing else in them. A multicast is made ready while DRAM still delivers
+// its data.
 class Receivers {
     struct Rectangle {
         uint32_t coordinates;  // of a multicast's receivers, as the NoC's register holds them
@@ -25,23 +37,18 @@ class Receivers {
     Rectangle rectangles[max_rectangles];
     const Rectangle* end;
 
-    __attribute__((always_inline)) static void set(uint32_t reg, uint32_t value) {
-        NOC_CMD_BUF_WRITE_REG(noc_index, write_cmd_buf, reg, value);
-    }
-
     // Makes a multicast to `to` ready, once the one before has left the registers.
     __attribute__((always_inline)) static void prepare(
         const Rectangle& to, uint32_t source, uint32_t destination, uint32_t size) {
-        while (!noc_cmd_buf_ready(noc_index, write_cmd_buf)) {
-        }
-        set(NOC_TARG_ADDR_LO, source);
-        set(NOC_RET_ADDR_LO, destination);
-        set(NOC_AT_LEN_BE, size);
-        set(NOC_RET_ADDR_COORDINATE, to.coordinates);
+        wait_for_registers();
+        set_register(NOC_TARG_ADDR_LO, source);
+        set_register(NOC_RET_ADDR_LO, destination);
+        set_register(NOC_AT_LEN_BE, size);
+        set_register(NOC_RET_ADDR_COORDINATE, to.coordinates);
     }
 
     __attribute__((always_inline)) static void send(const Rectangle& to) {
-        set(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+        set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
         noc_nonposted_writes_num_issued[noc_index] += 1;
         noc_nonposted_writes_acked[noc_index] += to.cores;
     }
@@ -55,7 +62,7 @@ class Receivers {
             const uint32_t corners = get_arg_val<uint32_t>(argument++);
             const uint64_t address =
                 get_noc_multicast_addr(corners & 0xff, corners >> 8 & 0xff, corners >> 16 & 0xff, corners >> 24, 0);
-            r->coordinates = static_cast<uint32_t>(address >> NOC_ADDR_COORD_SHIFT) & NOC_COORDINATE_MASK;
+            r->coordinates = coordinate_register(address);
             r->cores = get_arg_val<uint32_t>(argument++);
         }
         prepare_command_buffer();

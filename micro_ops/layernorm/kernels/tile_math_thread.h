@@ -114,6 +114,17 @@ sfpi_inline void make_quad_statistics(const Tiles& tiles, uint32_t quad, uint32_
     }
 }
 
+// Puts the statistics of a quad that this core has added up with those that have come from others.
+inline void keep_own_statistics(uint32_t quad) {
+    constexpr uint32_t own = vector_of(own_quads_dest_row - quads_dest_row);
+    set_dest_base(quad * quad_dest_rows);
+    dst_reg[quad_scale_vector(0)] = vFloat(dst_reg[own + quad_scale_vector(0)]);
+    if constexpr (subtract_mean) {
+        dst_reg[quad_shift_vector(0)] = vFloat(dst_reg[own + quad_shift_vector(0)]);
+    }
+    set_dest_base(0);
+}
+
 // ---- Results
 
 // The four quads of a face, whose even and odd columns share gammas and betas.
@@ -173,11 +184,20 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
             make_quad_statistics(tiles, quad, section, last_columns);
         }
         set_dest_base(0);
+        // Where rows are gathered, the first sections are filled before the statistics have come (tile_unpack_thread.h).
+        const uint32_t ahead = rows_are_gathered ? tiles_ahead(tiles) : 0;
         if constexpr (rows_are_gathered) {
-            take<filled>();  // all quads' statistics
+            for (uint32_t i = 0; i < ahead + 1; ++i) {
+                take<filled>();
+            }
+            for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
+                keep_own_statistics(quad);
+            }
         }
         for (uint32_t tile = 0; tile < tiles.own; ++tile) {
-            take<filled>();
+            if (tile >= ahead) {
+                take<filled>();
+            }
             if (section == 0) {
                 normalize_section<0>(quads);
             } else {

@@ -283,16 +283,17 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
     }
 }
 
-// The statistics of all quads of a row of tiles, which the cores that share it have sent to one another.
+// The statistics of all quads of a row of tiles, which the cores that share it have sent to one another. The first tiles are
+// in their sections then, so the SFPU is done with the statistics of the row before.
 inline void unpack_statistics() {
     llk_wait_tiles(cb_statistics, 1);
-    wait_for_all_sections();  // what the SFPU reads of those of the row before, it has read
     select_operand<true>(statistics_base, cb_statistics);
     set_source(p_setadc::UNP_A, 0, tile_quads * block_elements);
     set_target(quads_dest_row);
     unpack_piece<SrcA, stay, false>();
     give<filled, p_stall::UNPACK0>();
     llk_pop_tiles(cb_statistics, 1);
+    select_operand<input_float32>(input_base, cb_input);
 }
 
 // ring_tiles: that cb_input holds
@@ -339,11 +340,13 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
             }
         }
         if constexpr (rows_are_gathered) {
-            unpack_statistics();
             llk_wait_tiles(cb_input, tiles.row_pages);
             select_operand<input_float32>(input_base, cb_input);
         }
         for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+            if (rows_are_gathered && tile == sections) {
+                unpack_statistics();
+            }
             if (row == 0) {
                 if constexpr (uses_gamma) {
                     llk_wait_tiles(cb_gamma, tile + 1);
@@ -354,6 +357,9 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
             }
             fill_tile(section, ring_tile + tile, tile);
             section = other_section(section);
+        }
+        if (rows_are_gathered && tiles.own <= sections) {
+            unpack_statistics();
         }
         llk_pop_tiles(cb_input, tiles.row_pages);
         ring_tile = ring_tile + tiles.row_pages == ring_tiles ? 0 : ring_tile + tiles.row_pages;

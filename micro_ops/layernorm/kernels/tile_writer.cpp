@@ -19,21 +19,19 @@ constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sha
 constexpr uint32_t quad_statistics_size = 4 * 16 * sizeof(float);  // a quad's rows of Dest
 constexpr uint32_t own_statistics_size = 64 * 16 * sizeof(float);
 
-// Sends the statistics of a quad in `row`. cb_own_statistics' page ends with rows of Dest that nobody needs: the number of
-// rows is put there, to be sent behind them.
+// Sends the statistics of a quad in `row` to the other cores: this one has them in Dest. cb_own_statistics' page ends with
+// rows of Dest that nobody needs: the number of rows is put there, to be sent behind them.
 inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t row) {
     cb_wait_front(cb_own_statistics, 1);
     const uint32_t page = get_read_ptr(cb_own_statistics), number = page + own_statistics_size - 16;
-    const uint32_t from = page + quad * quad_statistics_size;
-    const uint32_t to = get_write_ptr(cb_statistics) + quad * quad_statistics_size;
+    const uint32_t at = quad * quad_statistics_size;
     *reinterpret_cast<volatile tt_l1_ptr uint32_t*>(number) = row + 1;
-    if (receivers.count() != 0) {
-        receivers.prepare_command_buffer();
-        receivers.multicast(from, to, quad_statistics_size, number, statistics_semaphores + quad, [] {});
-    }
-    noc_async_write(from, get_noc_addr(to), quad_statistics_size);
-    noc_async_write_barrier();
     *semaphore(statistics_semaphores + quad) = row + 1;
+    if (receivers.count() != 0) {
+        receivers.multicast(
+            page + at, get_write_ptr(cb_statistics) + at, quad_statistics_size, number, statistics_semaphores + quad, [] {});
+    }
+    noc_async_writes_flushed();
     cb_pop_front(cb_own_statistics, 1);
 }
 
@@ -56,6 +54,7 @@ void kernel_main() {
     for (uint32_t row = 0; row < tile_rows; ++row) {
         if constexpr (rows_are_gathered) {
             const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
+            receivers.prepare_command_buffer();
             for (uint32_t quad = first_quad; quad < row_quads; quad += blocks.adders) {
                 send_statistics(receivers, quad, row);
             }

@@ -30,6 +30,9 @@ struct Tiles {
     uint32_t quads_of(uint32_t row) const { return row + 1 == rows ? last_quads : quads; }
 };
 
+// Tiles of a row that are brought into sections before its statistics have come.
+inline uint32_t tiles_ahead(const Tiles& tiles) { return tiles.own < sections ? tiles.own : sections; }
+
 // Tiles in chunk `index` of a quad.
 inline uint32_t tiles_of_chunk(const Tiles& tiles, uint32_t index) {
     const uint32_t left = tiles.across - index * chunk_tiles;
