@@ -44,6 +44,12 @@ def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
         yield device
 
 
+@pytest.fixture(scope="session")
+def cores(platform: Platform) -> int | None:
+    """What a whole block's norms may take: wolfpine simulates 3,000 cycles of one core a second."""
+    return 8 if platform.backend == "wolfpine" else None
+
+
 @pytest.fixture
 def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
     """Start a `Run` in an empty folder; whatever happens, it does not outlive the test."""

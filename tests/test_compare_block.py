@@ -72,11 +72,17 @@ def block(folders: dict[str, Path]) -> Block:
     ],
 )
 def test_all_norms_hold_on_the_device(
-    device: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, model: str, layer: int, isolated: bool
+    device: Any,
+    cores: int | None,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    layer: int,
+    isolated: bool,
 ) -> None:
     block = Block(Checkpoint(folders[model]), layer)
     calls = count_forwards(block.layer, monkeypatch)
-    result = judge(collect(block, device, isolated=isolated))
+    result = judge(collect(block, device, isolated=isolated, cores=cores))
     assert result.holds, result
     assert result.launches == dict.fromkeys(NORMS[model], 1)
     assert calls == dict.fromkeys(NORMS[model], 1), "the reference runs each original once, the device's run none"
@@ -212,12 +218,14 @@ def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.Monke
     assert result.verdicts[0].holds == fault.endswith("none"), result.verdicts[0]
 
 
-def test_names_the_norm_that_is_wrong(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_the_norm_that_is_wrong(
+    device: Any, cores: int | None, block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What follows from its output is off, too, but right for its own input."""
     inject(monkeypatch, "input_layernorm", lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.05)))
     failed = [
         (verdict.name, verdict.reference)
-        for verdict in judge(collect(block, device)).verdicts
+        for verdict in judge(collect(block, device, cores=cores)).verdicts
         if verdict.holds is False
     ]
     assert [name for name, reference in failed if reference == "float64"] == ["input_layernorm"]
