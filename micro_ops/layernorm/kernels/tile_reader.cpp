@@ -110,19 +110,21 @@ void kernel_main() {
         cb_reserve_back(cb_input, row_pages);
         read_row(0);
     }
-    if constexpr (has_gamma || has_beta) {
-        noc_async_read_set_trid(weight_trid);
-        if constexpr (has_gamma) {
-            const auto pages = TensorAccessor(gamma_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(gamma_page_size));
-            read_weight<gamma_size, gamma_page, gamma_first_page>(
-                pages, get_write_ptr(cb_gamma), first_tile * tile_columns, own_columns);
+    const auto issue_weights = [&]() __attribute__((always_inline)) {
+        if constexpr (has_gamma || has_beta) {
+            noc_async_read_set_trid(weight_trid);
+            if constexpr (has_gamma) {
+                const auto pages = TensorAccessor(gamma_args, RUNTIME_ARG(gamma_address), RUNTIME_ARG(gamma_page_size));
+                read_weight<gamma_size, gamma_page, gamma_first_page>(
+                    pages, get_write_ptr(cb_gamma), first_tile * tile_columns, own_columns);
+            }
+            if constexpr (has_beta) {
+                const auto pages = TensorAccessor(beta_args, RUNTIME_ARG(beta_address), RUNTIME_ARG(beta_page_size));
+                read_weight<beta_size, beta_page, beta_first_page>(
+                    pages, get_write_ptr(cb_beta), first_tile * tile_columns, own_columns);
+            }
         }
-        if constexpr (has_beta) {
-            const auto pages = TensorAccessor(beta_args, RUNTIME_ARG(beta_address), RUNTIME_ARG(beta_page_size));
-            read_weight<beta_size, beta_page, beta_first_page>(
-                pages, get_write_ptr(cb_beta), first_tile * tile_columns, own_columns);
-        }
-    }
+    };
     const auto push_weights = [&]() __attribute__((always_inline)) {
         if constexpr (has_gamma || has_beta) {
             noc_async_read_barrier_with_trid(weight_trid);
@@ -135,6 +137,11 @@ void kernel_main() {
         }
     };
 
+    // Where blocks are sent at once, others wait for them; for gamma and beta, nobody does yet.
+    constexpr bool sends_first = rows_are_gathered && input_is_sharded;
+    if constexpr (!sends_first) {
+        issue_weights();
+    }
     const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates)};
     const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
     const uint32_t ring = get_read_ptr(cb_input), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
@@ -158,8 +165,10 @@ void kernel_main() {
             }
             blocks.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
         }
-        if (row == 0) {
-            push_weights();
+        if constexpr (sends_first) {
+            if (row == 0) {
+                issue_weights();
+            }
         }
         if constexpr (rows_are_gathered) {
             const uint32_t pages = blocks.chunks();
@@ -172,6 +181,11 @@ void kernel_main() {
                 cb_push_back(cb_rows, pages);
                 rows += pages * chunk_size;
             }
+        }
+        if (row == 0) {
+            push_weights();
+        }
+        if constexpr (rows_are_gathered) {
             for (uint32_t quad = 0; quad < row_quads; ++quad) {
                 noc_semaphore_wait_min(semaphore(statistics_semaphores + quad), row + 1);
             }

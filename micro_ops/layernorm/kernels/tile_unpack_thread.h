@@ -286,10 +286,10 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
 // The statistics of all quads of a row of tiles, which the cores that share it have sent to one another. The first tiles are
 // in their sections then, so the SFPU is done with the statistics of the row before.
 inline void unpack_statistics() {
-    llk_wait_tiles(cb_statistics, 1);
     select_operand<true>(statistics_base, cb_statistics);
     set_source(p_setadc::UNP_A, 0, tile_quads * block_elements);
     set_target(quads_dest_row);
+    llk_wait_tiles(cb_statistics, 1);
     unpack_piece<SrcA, stay, false>();
     give<filled, p_stall::UNPACK0>();
     llk_pop_tiles(cb_statistics, 1);

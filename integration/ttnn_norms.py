@@ -1,0 +1,248 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""The norms with ttnn's own signatures, for a graph that is written in ttnn.
+
+>>> from integration.ttnn_norms import rms_norm  # in the place of: from ttnn import rms_norm
+>>> with replace_ttnn_norms() as replaced:  # or without a change to the graph  # doctest: +SKIP
+...     model(x)
+...     print(replaced)
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, NamedTuple, Self
+
+import ttnn
+from rich.table import Table
+
+from integration.text import as_text, new_table
+from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+
+type ProgramConfig = ttnn.LayerNormDefaultProgramConfig | ttnn.LayerNormShardedMultiCoreProgramConfig
+
+
+def rms_norm(
+    input_tensor: ttnn.Tensor,
+    *,
+    epsilon: float = 1e-12,
+    weight: ttnn.Tensor | None = None,
+    bias: ttnn.Tensor | None = None,
+    residual_input_tensor: ttnn.Tensor | None = None,
+    memory_config: ttnn.MemoryConfig | None = None,
+    program_config: ProgramConfig | None = None,
+    compute_kernel_config: ttnn.WormholeComputeKernelConfig | None = None,  # noqa: ARG001
+) -> ttnn.Tensor:
+    """`RMSNorm.op` as `ttnn.rms_norm` is called. It rounds once, after gamma, as that does.
+
+    Args:
+        input_tensor, weight, epsilon, memory_config: as `RMSNorm.op`'s input_tensor, gamma_tensor, epsilon,
+            memory_config
+        bias, residual_input_tensor: None
+        program_config: as `layer_norm`'s
+        compute_kernel_config: ignored: all on the way is float32
+    Raises:
+        LayerNormArgumentError: as `layer_norm`; or a bias
+    """
+    if bias is not None:
+        raise LayerNormArgumentError(
+            "bias must be None: the kernels add none to an RMSNorm; use ttnn.add(rms_norm(...), bias)"
+        )
+    _refuse_residual(residual_input_tensor)
+    return RMSNorm.op(
+        input_tensor,
+        weight,
+        epsilon=epsilon,
+        cores=_cores(program_config, input_tensor),
+        memory_config=memory_config,
+    )
+
+
+def layer_norm(
+    input_tensor: ttnn.Tensor,
+    *,
+    epsilon: float = 1e-12,
+    weight: ttnn.Tensor | None = None,
+    bias: ttnn.Tensor | None = None,
+    residual_input_tensor: ttnn.Tensor | None = None,
+    memory_config: ttnn.MemoryConfig | None = None,
+    program_config: ProgramConfig | None = None,
+    compute_kernel_config: ttnn.WormholeComputeKernelConfig | None = None,  # noqa: ARG001
+    recip_tensor: ttnn.Tensor | None = None,  # noqa: ARG001
+) -> ttnn.Tensor:
+    """`LayerNorm.op` as `ttnn.layer_norm` is called.
+
+    Args:
+        input_tensor, weight, bias, epsilon, memory_config: as `LayerNorm.op`'s input_tensor, gamma_tensor, beta_tensor,
+            epsilon, memory_config
+        residual_input_tensor: None
+        program_config: of all that it holds, the grid is taken: the norm of an interleaved tensor has no cores but
+            those of `compute_with_storage_grid_size`. The norm of a sharded one runs where its shards are.
+        compute_kernel_config, recip_tensor: ignored: all on the way is float32, by the kernels' own way
+    Raises:
+        LayerNormArgumentError: what `LayerNorm.op` does not take, a residual, or a program config that asks for the
+            result in the input's place
+    """
+    _refuse_residual(residual_input_tensor)
+    return LayerNorm.op(
+        input_tensor,
+        weight,
+        bias,
+        epsilon=epsilon,
+        cores=_cores(program_config, input_tensor),
+        memory_config=memory_config,
+    )
+
+
+def _refuse_residual(residual_input_tensor: ttnn.Tensor | None) -> None:
+    if residual_input_tensor is not None:
+        raise LayerNormArgumentError(
+            "residual_input_tensor must be None: the kernels add none yet; use"
+            " ttnn.add(input_tensor, residual_input_tensor) before the norm"
+        )
+
+
+def _cores(program_config: ProgramConfig | None, input_tensor: ttnn.Tensor) -> ttnn.CoreRange | None:
+    if program_config is None or isinstance(program_config, ttnn.LayerNormDefaultProgramConfig):
+        return None
+    if not isinstance(program_config, ttnn.LayerNormShardedMultiCoreProgramConfig):
+        raise LayerNormArgumentError(
+            "program_config must be a LayerNormDefaultProgramConfig or a LayerNormShardedMultiCoreProgramConfig,"
+            f" but is {type(program_config).__name__}"
+        )
+    if program_config.inplace:
+        raise LayerNormArgumentError(
+            "program_config.inplace must be False: the result has memory of its own, and the input stays as it is"
+        )
+    if isinstance(input_tensor, ttnn.Tensor) and input_tensor.is_sharded():
+        return None
+    grid = program_config.compute_with_storage_grid_size
+    return ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(grid.x - 1, grid.y - 1))
+
+
+# --- In ttnn's place ---
+
+
+class CallSite(NamedTuple):
+    """A line that calls a norm of ttnn's.
+
+    Attributes:
+        norm: "rms_norm" or "layer_norm"
+    """
+
+    file: str
+    line: int
+    norm: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass
+class Calls:
+    """Of one call site.
+
+    Attributes:
+        launches: how many the kernels served
+        fallbacks: how many ttnn's own op served
+        unserved: how many the kernels could not serve, by the reason
+    """
+
+    launches: int = 0
+    fallbacks: int = 0
+    unserved: Counter[str] = field(default_factory=Counter)
+
+
+class TtnnReplacement:
+    """`rms_norm` and `layer_norm` stand in ttnn's place until `restore()`, or the end of the `with` block. Prints as a
+    table.
+
+    Attributes:
+        sites: the calls of each line that has called a norm
+        fallback: whether ttnn's own op serves what the kernels can't
+    """
+
+    sites: dict[CallSite, Calls]
+
+    def __init__(self, fallback: bool) -> None:
+        self.sites = {}
+        self.fallback = fallback
+        if not _active:
+            for norm in (rms_norm, layer_norm):
+                _own[norm.__name__] = own = getattr(ttnn, norm.__name__)
+                setattr(ttnn, norm.__name__, _stand_in(norm, own))
+        _active.append(self)
+
+    def restore(self) -> None:
+        """Puts ttnn's own norms back, unless other replacements are in effect. Does nothing the second time."""
+        if self in _active:
+            _active.remove(self)
+            if not _active:
+                for name, own in _own.items():
+                    setattr(ttnn, name, own)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def __rich__(self) -> Table:
+        table = new_table("call site", "norm", "launches", "fallbacks", "not served")
+        for site, calls in self.sites.items():
+            unserved = [f"{count} x {reason}" for reason, count in calls.unserved.items()]
+            table.add_row(str(site), site.norm, str(calls.launches), str(calls.fallbacks), "\n".join(unserved))
+        return table
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    def call(self, norm: Callable[[], ttnn.Tensor], own: Callable[[], ttnn.Tensor], site: CallSite) -> ttnn.Tensor:
+        """Runs `norm`, or `own` where the kernels can't serve the call and that is wanted, and counts it.
+
+        Raises:
+            LayerNormArgumentError: the kernels can't serve it, and there is no fallback
+        """
+        try:
+            y = norm()
+        except LayerNormArgumentError as error:
+            calls = self.sites.setdefault(site, Calls())
+            calls.unserved[str(error)] += 1
+            if not self.fallback:
+                raise
+            y = own()
+            calls.fallbacks += 1
+        else:
+            self.sites.setdefault(site, Calls()).launches += 1
+        return y
+
+
+_active: list[TtnnReplacement] = []  # the last one counts the calls
+_own: dict[str, Callable[..., ttnn.Tensor]] = {}  # by name, what was in ttnn before the first of them
+
+
+def replace_ttnn_norms(*, fallback: bool = False) -> TtnnReplacement:
+    """Puts `rms_norm` and `layer_norm` in the place of `ttnn.rms_norm` and `ttnn.layer_norm`, for a graph that is not to
+    be edited.
+
+    A module that has done `from ttnn import rms_norm` before keeps ttnn's own. Of nested replacements the innermost
+    serves and counts a call.
+
+    Args:
+        fallback: ttnn's own op serves a call that the kernels can't, and it is counted, where else it raises
+    """
+    return TtnnReplacement(fallback)
+
+
+def _stand_in(norm: Callable[..., ttnn.Tensor], own: Callable[..., ttnn.Tensor]) -> Callable[..., ttnn.Tensor]:
+    @wraps(norm)
+    def stand_in(*args: Any, **kwargs: Any) -> ttnn.Tensor:
+        if not _active:  # a module has imported it by name, and kept it
+            return own(*args, **kwargs)
+        frame = sys._getframe(1)
+        site = CallSite(frame.f_code.co_filename, frame.f_lineno, norm.__name__)
+        return _active[-1].call(lambda: norm(*args, **kwargs), lambda: own(*args, **kwargs), site)
+
+    return stand_in
