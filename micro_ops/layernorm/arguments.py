@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
+from micro_ops.layernorm.placement import TILE_WIDTH, Placement, placement_of
+
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes, of the dtypes that an operand may have
 FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).tiny,
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
+TILE_HEIGHT = 32
 MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
 WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
@@ -46,26 +49,41 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     Raises:
         LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
     """
-    optional = {"gamma": operands.gamma, "beta": operands.beta, "output": output}
-    tensors = {"input": operands.input, **{name: tensor for name, tensor in optional.items() if tensor is not None}}
-    for name, tensor in tensors.items():
-        _validate_tensor(name, tensor, operands.input)
+    _validate_tensor("input", operands.input, operands.input)
+    source = _placement("input", operands.input)
+    _validate_source(source)
     shape = tuple(operands.input.shape)
     validate_shape(shape)
-    for name in tensors.keys() & {"gamma", "beta"}:
-        paged = paged_shape(shape[-1])
-        taken = {paged: f"paged_shape(W) = {paged}"} | {(1, shape[-1]): "(1, W)"}
-        if tuple(tensors[name].shape) not in taken:
-            raise LayerNormArgumentError(
-                f"{name} must have shape {' or '.join(taken.values())}, but"
-                f" {name}.shape={tuple(tensors[name].shape)} and input.shape={shape}"
-            )
+    for name, weight in (("gamma", operands.gamma), ("beta", operands.beta)):
+        if weight is not None:
+            _validate_tensor(name, weight, operands.input)
+            _validate_weight(name, weight, shape, source)
     if output is not None:
-        _validate_output(output, tensors)
+        _validate_tensor("output", output, operands.input)
+        _validate_output(output, operands)
+        validate_target(_placement("output", output), source)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
+
+
+def validate_target(target: Placement, source: Placement) -> None:
+    """Of the output, where the input lies as `source`.
+
+    Raises:
+        LayerNormArgumentError: the result would have to leave its core for another's L1, or to change its layout
+    """
+    if target.tile_height != source.tile_height:
+        raise LayerNormArgumentError(f"output must have the input's layout, {source}, but is {target}")
+    if target.shards and not target.in_l1:
+        raise LayerNormArgumentError(f"output must be interleaved, or sharded in L1, but is {target}")
+    if target.shards and source.shards and target.shards != source.shards:
+        raise LayerNormArgumentError(
+            f"output must be interleaved, or have the input's shards, {source}, but is {target}"
+        )
+    if target.shards and target.tile_height is None and target.shards.across > 1:
+        raise LayerNormArgumentError(f"output must have whole rows in each shard, but is {target}")
 
 
 def validate_shape(shape: tuple[int, ...]) -> None:
@@ -87,25 +105,66 @@ def _validate_tensor(name: str, tensor: ttnn.Tensor, input_tensor: ttnn.Tensor) 
         raise LayerNormArgumentError(f"{name} must be on the device, but is in {tensor.storage_type()}")
     if not tensor.is_allocated():
         raise LayerNormArgumentError(f"{name} must be allocated, but its buffer has been freed")
-    if tensor.layout != ttnn.ROW_MAJOR_LAYOUT:
-        raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, but is {tensor.layout}")
+    if tensor.dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b):
+        raise LayerNormArgumentError(
+            f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}: ttnn.typecast({name}, ttnn.bfloat16) converts it"
+        )
     if tensor.dtype not in ELEMENT_SIZES:
         raise LayerNormArgumentError(f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}")
-    if tensor.memory_config() != ttnn.DRAM_MEMORY_CONFIG:
-        raise LayerNormArgumentError(f"{name} must be interleaved in DRAM, but is {tensor.memory_config()}")
     if tensor.device() != input_tensor.device():
         raise LayerNormArgumentError(
             f"{name} must be on the input's device {input_tensor.device()}, but is on {tensor.device()}"
         )
 
 
-def _validate_output(output: ttnn.Tensor, tensors: dict[str, ttnn.Tensor]) -> None:
-    shape, dtype = tuple(tensors["input"].shape), tensors["input"].dtype
+def _placement(name: str, tensor: ttnn.Tensor) -> Placement:
+    placement = placement_of(tensor)
+    if placement is None:
+        raise LayerNormArgumentError(
+            f"{name} must be interleaved, or sharded by height, width or block, but is {tensor.memory_config()}"
+        )
+    return placement
+
+
+def _validate_source(source: Placement) -> None:
+    if source.shards and not source.in_l1:
+        raise LayerNormArgumentError(f"input must be interleaved, or sharded in L1, but is {source}")
+    if source.tile_height not in (None, TILE_HEIGHT):
+        raise LayerNormArgumentError(f"input's tiles must be {TILE_HEIGHT} x {TILE_WIDTH}, but it is {source}")
+    if source.tile_height is None and source.shards and source.shards.across > 1:
+        raise LayerNormArgumentError(
+            f"input must have whole rows in each shard where it is ROW_MAJOR, but is {source}:"
+            " ttnn.to_layout(input, ttnn.TILE_LAYOUT) makes tiles of it"
+        )
+
+
+def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], source: Placement) -> None:
+    if weight.memory_config().is_sharded():
+        raise LayerNormArgumentError(f"{name} must be interleaved, but is {weight.memory_config()}")
+    width = shape[-1]
+    *leading, rows, columns = (1, 1, *weight.shape)
+    taken = {"(1, W)": (1, width), f"paged_shape(W) = {paged_shape(width)}": paged_shape(width)}
+    if source.tile_height and width % TILE_WIDTH == 0:
+        taken["(W / 32, 32)"] = (width // TILE_WIDTH, TILE_WIDTH)
+    if weight.layout == ttnn.TILE_LAYOUT:
+        if not source.tile_height:
+            raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, as the input's, but is {weight.layout}")
+        if tuple(weight.tile.tile_shape) != (TILE_HEIGHT, TILE_WIDTH):
+            raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32, but are {weight.tile.tile_shape}")
+        taken = {"(1, W)": (1, width)}
+    if any(size != 1 for size in leading) or (rows, columns) not in taken.values():
+        raise LayerNormArgumentError(
+            f"{name} must have shape {' or '.join(taken)}, but {name}.shape={tuple(weight.shape)} and input.shape={shape}"
+        )
+
+
+def _validate_output(output: ttnn.Tensor, operands: Operands) -> None:
+    shape, dtype = tuple(operands.input.shape), operands.input.dtype
     if (tuple(output.shape), output.dtype) != (shape, dtype):
         raise LayerNormArgumentError(
             f"output must have the input's shape {shape} and dtype {dtype},"
             f" but has {tuple(output.shape)} and {output.dtype}"
         )
-    for name, tensor in tensors.items():
-        if name != "output" and tensor.buffer_address() == output.buffer_address() and math.prod(shape) > 0:
+    for name, tensor in (("gamma", operands.gamma), ("beta", operands.beta)):
+        if tensor is not None and tensor.buffer_address() == output.buffer_address() and math.prod(shape) > 0:
             raise LayerNormArgumentError(f"output must not be {name}: both start at {output.buffer_address():#x}")

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNorm and RMSNorm: row-major sticks in DRAM in, row-major sticks in DRAM out, on all cores of a chip or on some.
+"""LayerNorm and RMSNorm of sticks and of tiles, in DRAM and in L1, on all cores of a chip or on some.
 
-arguments.py refuses what can't be served, plan.py lays the launch out, program.py describes it to ttnn, kernels/ has
-what runs. reference.py has the arithmetic without the machine; SPEC.md the data flow, the circular buffers (CBs), the
-numerics and the limits.
+arguments.py refuses what can't be served, plan.py and tile_plan.py lay the launch out, program.py and tile_program.py
+describe it to ttnn, kernels/ has what runs. reference.py has the arithmetic without the machine; SPEC.md the data flow,
+the circular buffers (CBs), the numerics and the limits.
 """
 
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 import torch
 import ttnn
 
-from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate
+from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate, validate_target
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
+from micro_ops.layernorm.placement import Shards, placement_of
 from micro_ops.layernorm.plan import Chip, check_contract, make_plan
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
+from micro_ops.layernorm.tile_plan import check_tile_contract, make_tile_plan
+from micro_ops.layernorm.tile_program import create_tile_program
 
 type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
 
@@ -58,27 +61,33 @@ class LayerNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         tap: Tap = Tap.NONE,
     ) -> ttnn.Tensor:
         """Runs the kernels and returns the output. With no rows it runs nothing.
 
-        A row's result has the same bits whatever the other rows are, wherever it stands, and on whichever cores.
+        A row's result has the same bits whatever the other rows are, wherever it stands, on whichever cores, and in
+        whichever layout.
 
         Args:
-            input_tensor: (..., W), rank 1 to 4, row-major bfloat16 or float32, interleaved in DRAM
-            gamma_tensor, beta_tensor: (1, W), or faster if W is more than 1,024: `arguments.paged_shape`(W); row-major
-                bfloat16 or float32, interleaved in DRAM, each optional
-            output_tensor: the input's shape and dtype, likewise; overwritten. None allocates one.
+            input_tensor: (..., W), rank 1 to 4, bfloat16 or float32. Row-major: interleaved in DRAM or L1, or
+                height-sharded in L1. TILE of 32 x 32: interleaved, or height-, width- or block-sharded in L1. What pads
+                a tile may be anything.
+            gamma_tensor, beta_tensor: bfloat16 or float32, interleaved, each optional. (1, W) row-major, or faster if W is
+                more than 1,024: `arguments.paged_shape`(W). Beside tiles also (W / 32, 32) row-major, or (1, W) TILE.
+            output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with the
+                input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
+            memory_config: of the output that is allocated; None takes the input's
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
-                make it faster (cost.py).
-            tap: an intermediate to write in place of the result, for tests
+                make it faster (cost.py). A shard stays on its core, which must be among them.
+            tap: an intermediate to write in place of the result, for tests, of rows as sticks
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor)
-        return _launch(operands, output_tensor, epsilon, Variant(subtract_mean=True, tap=tap), cores)
+        return _launch(operands, output_tensor, memory_config, epsilon, Variant(subtract_mean=True, tap=tap), cores)
 
 
 class RMSNorm:
@@ -113,6 +122,7 @@ class RMSNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
     ) -> ttnn.Tensor:
@@ -125,7 +135,7 @@ class RMSNorm:
         """
         operands = Operands(input_tensor, gamma_tensor, None)
         variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, epsilon, variant, cores)
+        return _launch(operands, output_tensor, memory_config, epsilon, variant, cores)
 
 
 class LayerNormSingleCore(LayerNorm):
@@ -169,7 +179,7 @@ def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
         max_cores = min(cores, max_cores)
     return Chip(
         costs=COSTS[device.arch()],
-        l1_bytes=ttnn.get_max_worker_l1_unreserved_size(),
+        l1_bytes=_free_l1(device),
         origin=start,
         noc_x=tuple(_noc(device, x, start[1])[0] for x in range(start[0], end[0] + 1)),
         noc_y=tuple(_noc(device, start[0], y)[1] for y in range(start[1], end[1] + 1)),
@@ -185,27 +195,65 @@ def _noc(device: ttnn.Device, x: int, y: int) -> tuple[int, int]:
     return core.x, core.y
 
 
+def _free_l1(device: ttnn.Device) -> int:
+    """Bytes of a core's L1 below all tensors that are there, which CBs may take."""
+    blocks = ttnn.get_memory_view(device, ttnn.BufferType.L1).block_table
+    lowest = next((block for block in blocks if int(block["address"]) == 0), None)
+    return int(lowest["size"]) if lowest and lowest["allocated"] == "no" else 0
+
+
 def _launch(
     operands: Operands,
     output_tensor: ttnn.Tensor | None,
+    memory_config: ttnn.MemoryConfig | None,
     epsilon: float,
     variant: Variant,
     cores: Cores,
 ) -> ttnn.Tensor:
     validate(operands, output_tensor, epsilon)
-    chip = chip_of(operands.input.device(), cores)
-    plan = make_plan(tuple(operands.input.shape), dtypes_of(operands), chip)
-    check_contract(plan)
-    if output_tensor is None:
-        output_tensor = ttnn.allocate_tensor_on_device(
-            operands.input.shape,
-            operands.input.dtype,
-            ttnn.ROW_MAJOR_LAYOUT,
-            operands.input.device(),
-            ttnn.DRAM_MEMORY_CONFIG,
+    x = operands.input
+    source = placement_of(x)
+    target = placement_of(x, memory_config or (x if output_tensor is None else output_tensor).memory_config())
+    assert source is not None
+    if target is None:
+        raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
+    validate_target(target, source)
+    if output_tensor is not None and target != placement_of(output_tensor):
+        raise LayerNormArgumentError(
+            f"memory_config must be the output's, {output_tensor.memory_config()}, but is {memory_config}"
         )
-    if plan.rows == 0:
+    chip = chip_of(x.device(), cores)
+    _check_shards(chip, source.shards or target.shards, cores)
+    if source.tile_height is None:
+        plan = make_plan(tuple(x.shape), dtypes_of(operands), chip)
+        check_contract(plan)
+    else:
+        assert variant.tap == Tap.NONE, "taps are of sticks"
+        tiled_weights = any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta))
+        tile_plan = make_tile_plan(tuple(x.shape), dtypes_of(operands), chip, source, target, tiled_weights)
+        check_tile_contract(tile_plan)
+    if output_tensor is None:
+        memory = memory_config or x.memory_config()
+        output_tensor = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+    if 0 in tuple(x.shape):
         return output_tensor
-    tensors = (operands.input, operands.gamma, operands.beta, output_tensor)
-    program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
+    if source.tile_height is None:
+        program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
+    else:
+        whole_chip = chip_of(x.device())
+        program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, epsilon)
+    tensors = (x, operands.gamma, operands.beta, output_tensor)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
+
+
+def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:
+    """
+    Raises:
+        LayerNormArgumentError: shards on cores that are not to be taken
+    """
+    if shards is None or cores is None:
+        return
+    if isinstance(cores, int) and len(shards.cores) > cores:
+        raise LayerNormArgumentError(f"cores must be as many as have shards, {len(shards.cores)}, but is {cores}")
+    if isinstance(cores, ttnn.CoreRange) and not set(shards.cores) <= set(chip.cores()):
+        raise LayerNormArgumentError(f"cores must be those that have shards, {shards.cores}, but is {cores}")

@@ -49,13 +49,10 @@ class Placement:
         return f"{layout}, in {memory} in {len(shards.cores)} shards of {shards.height} x {shards.width}"
 
 
-IN_DRAM = Placement(tile_height=None, in_l1=False)
-
-
-def placement_of(tensor: ttnn.Tensor) -> Placement | None:
-    """Of a tensor on a device; None if it is sharded by no two-dimensional spec."""
+def placement_of(tensor: ttnn.Tensor, memory: ttnn.MemoryConfig | None = None) -> Placement | None:
+    """Of a tensor on a device, or of one like it in other memory; None if it is sharded by no two-dimensional spec."""
     tile_height = tensor.tile.tile_shape[0] if tensor.layout == ttnn.TILE_LAYOUT else None
-    memory = tensor.memory_config()
+    memory = memory or tensor.memory_config()
     in_l1 = memory.buffer_type == ttnn.BufferType.L1
     if not memory.is_sharded():
         return Placement(tile_height, in_l1)

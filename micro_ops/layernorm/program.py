@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plan's program: the descriptors of its CBs and kernels, with their compile-time and runtime arguments."""
 
+import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -268,7 +269,10 @@ class _Weights:
                 **{f"{name}_size": size for name, size in sizes.items()},
                 **{f"{name}_piece": plan.piece * size for name, size in sizes.items()},
                 **{f"{name}_page": WEIGHT_PAGE_ELEMENTS * size for name, size in sizes.items()},
-                **{f"{name}_is_paged": tensor is not None and tensor.shape[0] > 1 for name, tensor in given.items()},
+                **{
+                    f"{name}_is_paged": tensor is not None and math.prod(tuple(tensor.shape)[:-1]) > 1
+                    for name, tensor in given.items()
+                },
                 "weights_are_sent": plan.weight_part is not None,
                 "gamma_semaphores": GAMMA_SEMAPHORES,
                 "beta_semaphores": BETA_SEMAPHORES,
@@ -331,7 +335,8 @@ def arithmetic(variant: Variant, dtypes: Dtypes) -> dict[str, int]:
         "has_gamma": dtypes.gamma is not None,
         "has_beta": dtypes.beta is not None,
         "subtract_mean": variant.subtract_mean,
-        "round_before_gamma": variant.round_before_gamma and dtypes.input == ttnn.bfloat16,  # float32 is rounded already
+        "round_before_gamma": variant.round_before_gamma
+        and dtypes.input == ttnn.bfloat16,  # float32 is rounded already
         "input_float32": dtypes.input == ttnn.float32,
         "gamma_float32": dtypes.gamma == ttnn.float32,
         "beta_float32": dtypes.beta == ttnn.float32,

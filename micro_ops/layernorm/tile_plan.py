@@ -34,6 +34,7 @@ STATISTICS_BYTES = 64  # of a row: 16 columns of float32, as Dest has them
 OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest
 RING_ROWS = 2  # of tiles that CB_INPUT holds where they are not a shard, if L1 has room
 OUTPUT_TILES = 8  # that CB_OUTPUT holds where it lies over no shard
+SPREAD_TILES = 96  # tiles of a row from which on cores start with different quads: measured at 48 and 224
 MAX_CB_PAGES = 2**16 - 1  # as wide as the CBs' counters are
 
 
@@ -115,6 +116,12 @@ class TilePlan:
     @property
     def tile_quads(self) -> int:
         return self.tile_height // QUAD_ROWS
+
+    @property
+    def sends_spread(self) -> bool:
+        """Whether each core starts with another quad. Else the first quad is added up and sent on while the others come;
+        but wide ones would wait for the links of the core that all send to at a time."""
+        return self.tiles_across >= SPREAD_TILES
 
     def adders(self, share: TileShare) -> tuple[Core, ...]:
         """Those of a share's team that add rows up: quad q is that of the (q % their number)th."""
@@ -202,9 +209,7 @@ def _sharded_shares(shards: Shards, tile_rows: int, across: int, height: int) ->
         for member, core in enumerate(team):
             left = member * columns
             shares.append(
-                TileShare(
-                    core, range(top, min(top + rows, tile_rows)), range(left, min(left + columns, across)), team
-                )
+                TileShare(core, range(top, min(top + rows, tile_rows)), range(left, min(left + columns, across)), team)
             )
     return tuple(shares)
 

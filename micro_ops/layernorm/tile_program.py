@@ -4,7 +4,7 @@
 
 import ttnn
 
-from micro_ops.layernorm.arguments import ELEMENT_SIZES, Operands
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, TILE_HEIGHT, Operands, paged_shape
 from micro_ops.layernorm.placement import TILE_WIDTH
 from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, Chip
 from micro_ops.layernorm.program import (
@@ -48,9 +48,7 @@ def create_tile_program(
     )
 
 
-def _create_cb_descriptors(
-    plan: TilePlan, input_tensor: ttnn.Tensor, output: ttnn.Tensor
-) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(plan: TilePlan, input_tensor: ttnn.Tensor, output: ttnn.Tensor) -> list[ttnn.CBDescriptor]:
     cores = core_ranges(plan)
     descriptors = []
     for cb in plan.cbs:
@@ -91,6 +89,7 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
         "first_quad": share.member if share.member < len(adders) else plan.tile_quads,
         "adders": len(adders),
+        "start_quad": share.member % plan.quads if plan.sends_spread else 0,
         "members": len(share.team),
         "last_columns": plan.width - (plan.tiles_across - 1) * TILE_WIDTH,
     }
@@ -117,7 +116,7 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
         }
         addresses |= {
             f"{name}_address": tensor.buffer_address(),
-            f"{name}_page_size": page * element or QUAD_ROWS * 8 * TILE_WIDTH * element,
+            f"{name}_page_size": page * element or TILE_HEIGHT * TILE_WIDTH * element,
         }
 
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
@@ -145,8 +144,8 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
     """How a weight lies: elements of a page, 0 for tiles, and how many pages are in front of the first element."""
     if weight.layout == ttnn.TILE_LAYOUT:
         return 0, 0
-    pages, page = weight.shape[-2] if len(weight.shape) > 1 else 1, weight.shape[-1]
-    return page, int(pages > 1 and pages * page > width and page != TILE_WIDTH)
+    *_, pages, page = (1, *weight.shape)
+    return page, int(pages > 1 and (pages, page) == paged_shape(width))
 
 
 def _create_writer_descriptor(

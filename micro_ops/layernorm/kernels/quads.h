@@ -36,16 +36,22 @@ struct Quads {
     uint32_t across, own, first_tile;  // tiles of a row, this core's of it, and the first of those
     uint32_t adders;                   // cores that add quads up: quad q is that of core q % adders
     uint32_t coordinates;              // the runtime argument that has theirs, of the first one
+    uint32_t start;                    // the quad that this core sends first
 
     uint32_t chunks() const { return (across + chunk_tiles - 1) / chunk_tiles; }
 
-    // Sends the quads first, first + step, ... of `count`, of the tiles that begin at `tiles`.
+    // Sends of `count` quads the (start + first)th, the (start + first + step)th, ..., the last one followed by the first, of
+    // the tiles that begin at `tiles`. Each core starts with another quad: else all would send to one core at a time.
     __attribute__((noinline)) void send(uint32_t tiles, uint32_t first, uint32_t step, uint32_t count) const {
         const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * block_size, quad_size = chunks() * chunk_size;
         wait_for_registers();
         noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
         set_register(NOC_AT_LEN_BE, block_size);
-        for (uint32_t quad = first; quad < count; quad += step) {
+        for (uint32_t i = first; i < count; i += step) {
+            uint32_t quad = start + i;
+            while (quad >= count) {
+                quad -= count;
+            }
             uint32_t place = quad, turn = 0;
             for (; place >= adders; place -= adders) {
                 ++turn;

@@ -142,7 +142,7 @@ void kernel_main() {
     if constexpr (!sends_first) {
         issue_weights();
     }
-    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates)};
+    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
     const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
     const uint32_t ring = get_read_ptr(cb_input), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
     uint32_t tiles = ring;  // of the row

@@ -89,20 +89,12 @@ inline void clear_sums() {
     }
 }
 
-// Adds what the sources hold, and gives them back.
+// Adds what the sources hold, and gives them back. RMSNorm's chunks begin and end in phase 1.
 inline void add_chunk(uint32_t tiles) {
-    if constexpr (!subtract_mean) {
-        // Only an address mode moves the phase. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x would
-        // lie.
-        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-    }
     if (tiles == chunk_tiles) {
         add_half_faces.replay();
     } else {
         add_half_faces.replay_part(tiles, chunk_tiles);
-    }
-    if constexpr (!subtract_mean) {
-        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
     }
     done_with_sources();
 }
@@ -126,14 +118,24 @@ inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t 
     take<free_sums>();
     set_dest_base(sums_dest_row);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
-    const uint32_t count = chunks(tiles);
-    unpack_chunk(tiles_of_chunk(tiles, 0));
+    uint32_t here = tiles_of_chunk(tiles, 0), left = tiles.across - here;  // tiles in the sources, and behind them
+    unpack_chunk(here);
     clear_sums();
-    for (uint32_t i = 0; i < count; ++i) {
-        if (i + 1 < count) {  // the next chunk is unpacked while this one is added
-            unpack_chunk(tiles_of_chunk(tiles, i + 1));
-        }
-        add_chunk(tiles_of_chunk(tiles, i));
+    if constexpr (!subtract_mean) {
+        // Only an address mode moves the phase. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x would
+        // lie.
+        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+    }
+    while (left > 0) {
+        const uint32_t next = left < chunk_tiles ? left : chunk_tiles;
+        unpack_chunk(next);  // while the one before is added
+        add_chunk(here);
+        here = next;
+        left -= next;
+    }
+    add_chunk(here);
+    if constexpr (!subtract_mean) {
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
     }
     give<filled, p_stall::MATH>();
 }

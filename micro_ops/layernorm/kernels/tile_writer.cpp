@@ -45,7 +45,7 @@ void kernel_main() {
     constexpr auto output_args = TensorAccessorArgs<0>();
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
 
-    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates)};
+    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
     if constexpr (writer_sends_quads) {
         blocks.send(get_read_ptr(cb_input), 1, 2, tile_rows == 1 ? last_quads : quads);
     }
