@@ -107,7 +107,8 @@ def _validate_tensor(name: str, tensor: ttnn.Tensor, input_tensor: ttnn.Tensor) 
         raise LayerNormArgumentError(f"{name} must be allocated, but its buffer has been freed")
     if tensor.dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b):
         raise LayerNormArgumentError(
-            f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}: ttnn.typecast({name}, ttnn.bfloat16) converts it"
+            f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}:"
+            f" ttnn.typecast({name}, ttnn.bfloat16) converts it"
         )
     if tensor.dtype not in ELEMENT_SIZES:
         raise LayerNormArgumentError(f"{name}.dtype must be bfloat16 or float32, but is {tensor.dtype}")
@@ -142,7 +143,8 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
     if weight.memory_config().is_sharded():
         raise LayerNormArgumentError(f"{name} must be interleaved, but is {weight.memory_config()}")
     width = shape[-1]
-    *leading, rows, columns = (1, 1, *weight.shape)
+    of_weight: tuple[int, ...] = (1, 1, *tuple(weight.shape))
+    *leading, rows, columns = of_weight
     taken = {"(1, W)": (1, width), f"paged_shape(W) = {paged_shape(width)}": paged_shape(width)}
     if source.tile_height and width % TILE_WIDTH == 0:
         taken["(W / 32, 32)"] = (width // TILE_WIDTH, TILE_WIDTH)
@@ -154,7 +156,8 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
         taken = {"(1, W)": (1, width)}
     if any(size != 1 for size in leading) or (rows, columns) not in taken.values():
         raise LayerNormArgumentError(
-            f"{name} must have shape {' or '.join(taken)}, but {name}.shape={tuple(weight.shape)} and input.shape={shape}"
+            f"{name} must have shape {' or '.join(taken)}, but"
+            f" {name}.shape={tuple(weight.shape)} and input.shape={shape}"
         )
 
 

@@ -74,10 +74,11 @@ class LayerNorm:
             input_tensor: (..., W), rank 1 to 4, bfloat16 or float32. Row-major: interleaved in DRAM or L1, or
                 height-sharded in L1. TILE of 32 x 32: interleaved, or height-, width- or block-sharded in L1. What pads
                 a tile may be anything.
-            gamma_tensor, beta_tensor: bfloat16 or float32, interleaved, each optional. (1, W) row-major, or faster if W is
-                more than 1,024: `arguments.paged_shape`(W). Beside tiles also (W / 32, 32) row-major, or (1, W) TILE.
-            output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with the
-                input's shards. None allocates one.
+            gamma_tensor, beta_tensor: bfloat16 or float32, interleaved, each optional. (1, W) row-major, or faster if W
+                is more than 1,024: `arguments.paged_shape`(W). Beside tiles also (W / 32, 32) row-major, or (1, W)
+                TILE.
+            output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with
+                the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             memory_config: of the output that is allocated; None takes the input's
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as

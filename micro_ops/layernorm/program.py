@@ -15,6 +15,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, Operands
 from micro_ops.layernorm.cost import MAX_PARTS
+from micro_ops.layernorm.placement import Core
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -26,7 +27,6 @@ from micro_ops.layernorm.plan import (
     TILE_ELEMENTS,
     CbContractError,
     Chip,
-    Core,
     Dtypes,
     Plan,
     Share,

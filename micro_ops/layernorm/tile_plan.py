@@ -3,8 +3,8 @@
 """How a launch over tiles is laid out: which core has which tiles, and which cores share rows.
 
 As plan.py's, these plans are values, made without a device. Rows go by rows of tiles. The tiles of a shard stay on its
-core; interleaved ones are dealt out. Cores that share a row of tiles are a team: each normalizes its tiles, and some add
-up the rows, four (a *quad*) at a time, of which the others send them copies.
+core; interleaved ones are dealt out. Cores that share a row of tiles are a team: each normalizes its tiles, and some
+add up the rows, four (a *quad*) at a time, of which the others send them copies.
 """
 
 import math
@@ -119,8 +119,8 @@ class TilePlan:
 
     @property
     def sends_spread(self) -> bool:
-        """Whether each core starts with another quad. Else the first quad is added up and sent on while the others come;
-        but wide ones would wait for the links of the core that all send to at a time."""
+        """Whether each core starts with another quad. Else the first quad is added up while the others come; but wide
+        ones would wait for the links of the core that all send to at a time."""
         return self.tiles_across >= SPREAD_TILES
 
     def adders(self, share: TileShare) -> tuple[Core, ...]:
@@ -296,5 +296,6 @@ def check_tile_contract(plan: TilePlan) -> None:
     own = max(len(share.tiles) for share in plan.shares)
     if plan.row_pages < own or plan.cb(CB_INPUT).pages % plan.row_pages:
         raise CbContractError(
-            f"CB_INPUT must hold whole rows of {own} tiles, but holds {plan.cb(CB_INPUT).pages} in rows of {plan.row_pages}"
+            f"CB_INPUT must hold whole rows of {own} tiles, but holds {plan.cb(CB_INPUT).pages} in rows of"
+            f" {plan.row_pages}"
         )

@@ -22,7 +22,8 @@ from micro_ops.layernorm.tile_plan import CB_STATISTICS, CHUNK_TILES, QUAD_ROWS,
 
 CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
 SEMAPHORES = 16
-# Of each of a core's quads, how many cores have sent their blocks; of each quad, of how many rows its statistics are there
+# Of each of a core's quads, how many cores have sent their blocks; of each quad, of how many rows its statistics are
+# there
 ROWS_SEMAPHORES = 0
 STATISTICS_SEMAPHORES = 8
 
@@ -40,7 +41,7 @@ def create_tile_program(
     return ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(plan, chip, operands),
-            _create_writer_descriptor(plan, chip, operands, output),
+            _create_writer_descriptor(plan, chip, output),
             _create_compute_descriptor(plan, variant, operands, epsilon),
         ],
         semaphores=semaphores if plan.gathered else [],
@@ -144,13 +145,12 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
     """How a weight lies: elements of a page, 0 for tiles, and how many pages are in front of the first element."""
     if weight.layout == ttnn.TILE_LAYOUT:
         return 0, 0
-    *_, pages, page = (1, *weight.shape)
+    shape: tuple[int, ...] = (1, *tuple(weight.shape))
+    pages, page = shape[-2:]
     return page, int(pages > 1 and (pages, page) == paged_shape(width))
 
 
-def _create_writer_descriptor(
-    plan: TilePlan, chip: Chip, operands: Operands, output: ttnn.Tensor
-) -> ttnn.KernelDescriptor:
+def _create_writer_descriptor(plan: TilePlan, chip: Chip, output: ttnn.Tensor) -> ttnn.KernelDescriptor:
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
         sends = plan.gathered and share.member < len(plan.adders(share))

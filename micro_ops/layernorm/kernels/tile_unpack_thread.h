@@ -255,6 +255,9 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
         copy_tile();
     }
     if constexpr (gamma_copied || beta_copied) {
+        if constexpr (input_float32) {  // the unpackers write to the sources again, not to Dest
+            select_operand<false>(gamma_copied ? gamma_base : beta_base, gamma_copied ? cb_gamma : cb_beta);
+        }
         unpack_zeros<SrcA>();
         if constexpr (gamma_copied) {
             unpack_weight<gamma_block, !beta_copied>(gamma_base, tile, 0);
@@ -280,7 +283,8 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
         unpack_weight_to_dest<beta_block>(beta_base, cb_beta, tile, section + beta_dest_row);
     }
     give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
-    if constexpr ((gamma_on_sfpu && gamma_float32) || (uses_beta && beta_float32)) {
+    if constexpr ((gamma_on_sfpu && gamma_float32) || (uses_beta && beta_float32) ||
+                  (input_float32 && (gamma_copied || beta_copied))) {
         select_operand<input_float32>(input_base, cb_input);
     }
 }
