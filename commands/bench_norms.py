@@ -91,6 +91,15 @@ UNWEIGHTED: list[tuple[int, int, torch.dtype, float | None]] = [
     (1, 28672, torch.float32, None),  # 4 x 7168
     (32, 28672, torch.float32, None),
 ]
+# Tiles: rows, width, shards in L1 or None for DRAM, and of LayerNorm and of RMSNorm the bar, times ttnn's cycles with the
+# same shards, or times ours of sticks as recorded.
+TILES: list[tuple[int, int, tuple[int, int] | None, dict[Norm, float]]] = [
+    (32, 512, (8, 1), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
+    (32, 1536, (8, 2), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
+    (32, 7168, (4, 7), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
+    (32, 7168, None, {"LayerNorm": 1.25, "RMSNorm": 1.25}),
+    (1024, 128, None, {"LayerNorm": 1.25, "RMSNorm": 1.25}),
+]
 # By how many cycles a case may exceed its recorded ones on one core.
 ONE_CORE_SLACK = 30
 # Launches of one and the same program differ by up to 60 cycles, because firmware polls for GO. Of cases of so many
@@ -101,13 +110,20 @@ TIMEOUT = 3600  # seconds: wolfpine simulates a long launch on the whole grid fo
 
 @dataclass(frozen=True)
 class Bar:
-    """What a case must not exceed beside ttnn's cycles and ours on one core: `cycles`, or `floors` times the floor."""
+    """What a case must not exceed beside ttnn's cycles and ours on one core: `cycles`, or so many times the floor, or
+    what is recorded of another measurement."""
 
     cycles: int | None = None
     floors: float | None = None
+    recorded: float | None = None
+    section: Section = Section.ttnn
+    case: str = ""
 
-    def over(self, floor: int) -> int | None:
+    def over(self, floor: int, record: Record) -> int | None:
         """Cycles, where the floor is `floor`."""
+        if self.recorded is not None:
+            entry = record.get(self.section, self.case)
+            return round(self.recorded * entry["cycles"]) if entry else None
         return self.cycles if self.floors is None else round(self.floors * floor)
 
 
@@ -120,7 +136,8 @@ class Floor:
         round_trip: the first request's way to a bank, the last write's acknowledgement from one, and what a bank takes
             before it serves either
         transfer: x and y once and the weights once, over all banks; but never less than one bank takes for its rows of
-            x and y. A row is a page, and page n of a tensor lies in bank n modulo banks. The weights may lie anywhere.
+            x and y. A row is a page, and page n of a tensor lies in bank n modulo banks. The weights may lie anywhere,
+            and so may tiles.
     """
 
     launch: int
@@ -134,8 +151,10 @@ class Floor:
     @classmethod
     def of(cls, case: "Case", costs: CostTable, launch: int) -> "Floor":
         row = case.width * case.dtype.itemsize  # bytes
+        if case.shards:  # x and y are where they are to be: the weights alone cross DRAM
+            return cls(launch, costs.round_trip + costs.read_latency, case.weights * row / costs.banks / costs.bank)
         even = (2 * case.rows + case.weights) * row / costs.banks
-        busiest = 2 * math.ceil(case.rows / costs.banks) * row
+        busiest = 0 if case.tiles else 2 * math.ceil(case.rows / costs.banks) * row
         return cls(
             launch=launch,
             round_trip=costs.round_trip + costs.read_latency + costs.write_latency,
@@ -247,6 +266,13 @@ def find_cases(pattern: str, arch: Arch) -> dict["Case", Bar]:
         cases[Case(*key, dtype=torch.float32)] = Bar(bar and round(bar * factor * FLOAT32_FACTOR))
     for rows, width, dtype, floors in UNWEIGHTED:
         cases[Case("RMSNorm", rows, width, dtype, has_weights=False)] = Bar(floors=floors)
+    for rows, width, shards, bars in TILES:
+        if shards and arch != Arch.blackhole:
+            continue  # wolfpine's Wormhole hangs in reading L1 of several cores back
+        for norm, times in bars.items():
+            case = Case(norm, rows, width, tiles=True, shards=shards)
+            of = (Section.ttnn, str(case)) if shards else (Section.ours, str(Case(norm, rows, width)))
+            cases[case] = Bar(None, None, times, *of)
     return {case: bar for case, bar in cases.items() if fnmatchcase(str(case), pattern.replace("[", "[[]"))}
 
 
@@ -332,7 +358,7 @@ def _measure(trial: "Trial", bar: Bar, costs: CostTable, record: Record, stopwat
         cycles=warm.cycles,
         cores=warm.cores,
         one_core=one_core["cycles"] if one_core else None,
-        bar=bar.over(floor.cycles),
+        bar=bar.over(floor.cycles, record),
         floor=floor,
         phases=Phases.of(warm.last, CB_INPUT, CB_OUTPUT),
         errors=errors,
@@ -342,7 +368,9 @@ def _measure(trial: "Trial", bar: Bar, costs: CostTable, record: Record, stopwat
 
 def _speed(results: list[Result], arch: Arch) -> Table:
     columns = ("cycles", "cores", "one core", "bar", "ttnn (cores)", "floor", "ratio", "exact", "ttnn's", "scaled ULP")
-    table = _titled(f"Simulated cycles on {arch}, DRAM to DRAM", *columns, verdict=True)
+    table = _titled(
+        f"Simulated cycles on {arch}, DRAM to DRAM, or L1 to L1 where there are shards", *columns, verdict=True
+    )
     for r in results:
         reached = f"[red]MISSED: {', '.join(r.missed)}[/]" if r.missed else "[green]reached[/]"
         table.add_row(
