@@ -91,8 +91,8 @@ UNWEIGHTED: list[tuple[int, int, torch.dtype, float | None]] = [
     (1, 28672, torch.float32, None),  # 4 x 7168
     (32, 28672, torch.float32, None),
 ]
-# Tiles: rows, width, shards in L1 or None for DRAM, and of LayerNorm and of RMSNorm the bar, times ttnn's cycles with the
-# same shards, or times ours of sticks as recorded.
+# Tiles: rows, width, shards in L1 or None for DRAM, and of each norm the bar, times ttnn's cycles with the same shards,
+# or times ours of sticks as recorded.
 TILES: list[tuple[int, int, tuple[int, int] | None, dict[Norm, float]]] = [
     (32, 512, (8, 1), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
     (32, 1536, (8, 2), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
