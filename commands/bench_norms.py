@@ -92,10 +92,10 @@ UNWEIGHTED: list[tuple[int, int, torch.dtype, float | None]] = [
     (32, 28672, torch.float32, None),
 ]
 # Tiles: rows, width, shards in L1 or None for DRAM, and of each norm the bar, times ttnn's cycles with the same shards,
-# or times ours of sticks as recorded.
+# or times ours of sticks as recorded. No more than 7 columns: beyond them, ttnn's norm hangs on wolfpine (its multicasts).
 TILES: list[tuple[int, int, tuple[int, int] | None, dict[Norm, float]]] = [
-    (32, 512, (8, 1), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
-    (32, 1536, (8, 2), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
+    (32, 512, (4, 2), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
+    (32, 1536, (4, 4), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
     (32, 7168, (4, 7), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
     (32, 7168, None, {"LayerNorm": 1.25, "RMSNorm": 1.25}),
     (1024, 128, None, {"LayerNorm": 1.25, "RMSNorm": 1.25}),

@@ -22,8 +22,7 @@ from micro_ops.layernorm.tile_plan import CB_STATISTICS, CHUNK_TILES, QUAD_ROWS,
 
 CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
 SEMAPHORES = 16
-# Of each of a core's quads, how many cores have sent their blocks; of each quad, of how many rows its statistics are
-# there
+# Of each of a core's quads, how many cores have sent theirs; of each quad, of how many rows its statistics are there
 ROWS_SEMAPHORES = 0
 STATISTICS_SEMAPHORES = 8
 
@@ -180,9 +179,9 @@ def _create_compute_descriptor(
 ) -> ttnn.KernelDescriptor:
     dtypes = dtypes_of(operands)
     of_weights = {"gamma": operands.gamma, "beta": operands.beta}
-    blocks = {
-        # Of tiles, the reader leaves 64 bytes from a block of columns to the next.
-        f"{name}_block": 64 // ELEMENT_SIZES[tensor.dtype] if tensor and tensor.layout == ttnn.TILE_LAYOUT else 16
+    strides = {
+        # Of tiles, the reader leaves 64 bytes from 16 columns to the next.
+        f"{name}_stride": 64 // ELEMENT_SIZES[tensor.dtype] if tensor and tensor.layout == ttnn.TILE_LAYOUT else 16
         for name, tensor in of_weights.items()
     }
     constants = {
@@ -199,7 +198,7 @@ def _create_compute_descriptor(
         compile_time={
             **CB_ARGUMENTS,
             **arithmetic(variant, dtypes),
-            **blocks,
+            **strides,
             "by_tiles": True,
             "rows_are_gathered": plan.gathered,
             "rows_are_cut": False,

@@ -12,11 +12,11 @@
 //   from Dest row 384 on      16 for each row of a group: its 128 partial sums of 2 x, then those of x^2
 //   behind them               statistics, SFPU vectors of 4 Dest rows x 8 columns (vectors.h)
 //
-// Of tiles, 4 rows that stand one below the other in a face are a *quad*, and its 4 rows of 16 columns a *block*. A
+// Of tiles, 4 rows that stand one below the other in a face are a *quad*, and its 4 rows of 16 columns a *quarter face*. A
 // section holds a tile as it lies in memory; the partial sums are those of a quad:
 //
-//   Dest rows 0-127, 128-255  two sections: 64 rows of x, 8 of each of gamma's two blocks, 8 of each of beta's, all 8 alike
-//   256-319                   a quad's 128 partial sums of each of 4 rows: for each pair of blocks, 8 rows of 2 x, then of x^2
+//   Dest rows 0-127, 128-255  two sections: 64 rows of x, 8 for each 16 columns of gamma, 8 of beta, all 8 alike
+//   256-319                   a quad's 128 partial sums of each of 4 rows: for each tile of 4, 8 rows of 2 x, then of x^2
 //   320-345                   statistics while they are made (vectors.h)
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
 //   448-479                   the same of the quads that this core adds up, to be packed, where cores share a row

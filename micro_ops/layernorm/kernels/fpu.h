@@ -81,8 +81,8 @@ inline void record_sequences() {
     });
     // The sources into a row's sums: LayerNorm's 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone,
     // so LayerNorm's half faces begin and end there: the ELWADD moves on to phase 1, and the multiplications come round to
-    // 0. RMSNorm's begin and end in phase 1. Of sticks, a row's half faces have the same sums; of tiles, each pair of a
-    // quad's blocks has its own.
+    // 0. RMSNorm's begin and end in phase 1. Of sticks, a row's half faces have the same sums; of tiles, each tile of
+    // a chunk has its own.
     add_half_faces.record([] {
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < replayed_half_faces; ++i) {

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// What reader and writer of tiles share: a quad's blocks on their way to the core that adds it up. dest.h says what a quad and
-// a block are.
+// What reader and writer of tiles share: a quad's quarter faces on their way to the core that adds it up. dest.h says what a
+// quad and a quarter face are.
 //
-// Each core of those that share a row of tiles writes its blocks of a quad into cb_rows of the core that adds the quad up,
+// Each core of those that share a row of tiles writes its quarter faces of a quad into cb_rows of the core that adds it up,
 // where they lie side by side as in the row, and then increments a semaphore there; a write and an atomic from one core
 // to another keep their order, since they go by one NoC and one virtual channel, once the writes have left.
 #pragma once
@@ -25,9 +25,9 @@ constexpr uint32_t rows_semaphores = get_named_compile_time_arg_val("rows_semaph
 constexpr uint32_t statistics_semaphores = get_named_compile_time_arg_val("statistics_semaphores");
 
 constexpr uint32_t face_quads = 4, chunk_tiles = 4;
-constexpr uint32_t block_size = 64 * input_size, face_size = face_quads * block_size;  // bytes
+constexpr uint32_t quarter_face_size = 64 * input_size, face_size = face_quads * quarter_face_size;  // bytes
 constexpr uint32_t tile_size = tile_quads / 2 * face_size;
-constexpr uint32_t chunk_size = chunk_tiles * 2 * block_size;
+constexpr uint32_t chunk_size = chunk_tiles * 2 * quarter_face_size;
 
 // The two processors of a core that has its tiles from the start send every other quad.
 constexpr bool writer_sends_quads = rows_are_gathered && input_is_sharded;
@@ -43,10 +43,10 @@ struct Quads {
     // Sends of `count` quads the (start + first)th, the (start + first + step)th, ..., the last one followed by the first, of
     // the tiles that begin at `tiles`. Each core starts with another quad: else all would send to one core at a time.
     __attribute__((noinline)) void send(uint32_t tiles, uint32_t first, uint32_t step, uint32_t count) const {
-        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * block_size, quad_size = chunks() * chunk_size;
+        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * quarter_face_size, quad_size = chunks() * chunk_size;
         wait_for_registers();
         noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
-        set_register(NOC_AT_LEN_BE, block_size);
+        set_register(NOC_AT_LEN_BE, quarter_face_size);
         for (uint32_t i = first; i < count; i += step) {
             uint32_t quad = start + i;
             while (quad >= count) {
@@ -58,7 +58,7 @@ struct Quads {
             }
             const uint32_t core = get_arg_val<uint32_t>(coordinates + place);
             const uint64_t there = get_noc_addr(core & 0xff, core >> 8, get_semaphore(rows_semaphores + turn));
-            uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * block_size;
+            uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
             uint32_t to = rows + turn * quad_size;
             wait_for_registers();
             set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(there));
@@ -69,10 +69,10 @@ struct Quads {
                 set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
                 wait_for_registers();
                 set_register(NOC_TARG_ADDR_LO, from + face_size);
-                set_register(NOC_RET_ADDR_LO, to + block_size);
+                set_register(NOC_RET_ADDR_LO, to + quarter_face_size);
                 set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
                 from += tile_size;
-                to += 2 * block_size;
+                to += 2 * quarter_face_size;
             }
             noc_nonposted_writes_num_issued[noc_index] += 2 * own;
             noc_nonposted_writes_acked[noc_index] += 2 * own;

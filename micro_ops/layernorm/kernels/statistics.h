@@ -174,18 +174,18 @@ sfpi_inline void store_scale_and_shift(vFloat variance) {
 // Stores how many of a row's W elements each lane's sum has: element e is in partial sum e % 128, and a lane has four.
 inline void store_lane_counts(const MathArguments& arguments) {
     const int remainder = arguments.lane_count_remainder;
-    constexpr int blocks = by_tiles ? 4 : 1;
+    constexpr int quarter_faces = by_tiles ? 4 : 1;
 #pragma GCC unroll 4
-    for (int block = 0; block < blocks; ++block) {
+    for (int quarter = 0; quarter < quarter_faces; ++quarter) {
         vFloat count = scalar(arguments.lane_count_bits);
         if (remainder != 0) {
 #pragma GCC unroll 4
             for (int v = 0; v < int(half_face_vectors); ++v) {
-                v_if(vInt(remainder - first_element(v) - 16 * block) - lane_element() > 0) { count = count + 1.0f; }
+                v_if(vInt(remainder - first_element(v) - 16 * quarter) - lane_element() > 0) { count = count + 1.0f; }
                 v_endif;
             }
         }
-        dst_reg[lane_count_vector(block)] = count;
+        dst_reg[lane_count_vector(quarter)] = count;
     }
 }
 

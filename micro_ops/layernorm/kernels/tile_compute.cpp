@@ -5,14 +5,14 @@
 // sticks (compute.cpp), to the bit; dest.h says how a tile lies in Dest.
 //
 // Cores may share rows, each with some of its tiles. Then a quad of rows (4 that stand one below the other) is added up by
-// one of them, which gets copies of the others' blocks of it in cb_rows, and sends its statistics to all.
+// one of them, which gets copies of all quarter faces of it in cb_rows, and sends its statistics to all.
 //
 // CB contract, in pages of a tile but for gamma's and beta's, which are a tile's columns, and those that are said:
 //   pops    cb_input           for each row of tiles, this core's tiles of it                                    <- reader
 //   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one, never popped                 <- reader
 //   pushes  cb_output          as it pops of cb_input                                                            -> writer
 // and where rows are gathered:
-//   pops    cb_rows            for each of this core's quads, all of its blocks: pages of 4 tiles' of a quad     <- reader
+//   pops    cb_rows            for each of this core's quads, all of it: a page is 4 tiles' of a quad            <- reader
 //   pushes  cb_own_statistics  for each of its quads, a page of float32, with this quad's and others' statistics -> writer
 //   pops    cb_statistics      for each row of tiles, the statistics of all of its quads, one page               <- reader
 //

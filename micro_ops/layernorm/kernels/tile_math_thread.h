@@ -9,8 +9,8 @@
 
 namespace layernorm {
 
-// ---- float32 sums: vector e of block b of a row adds up as it does of a stick: its even and its odd columns apart, the
-// blocks b, b + 4, b + 8, ... one after another.
+// ---- float32 sums, in the order of sticks: even and odd columns apart; of quarter face n of a quad, those of n + 4, n + 8,
+// ... are added to it, one after another.
 
 // x, or (x - mean)^2, of the tile's vector of the columns from `column` on. Of a row's last tile `columns` count.
 template <bool squares>
@@ -29,7 +29,7 @@ sfpi_inline vFloat add_columns(vFloat sum, vFloat x, vFloat mean, int column, in
     }
 }
 
-// Adds the two blocks of tile `i` of a chunk to four vectors, even and odd ones of each block.
+// Adds the two quarter faces of tile `i` of a chunk to four vectors, the even and the odd columns of each.
 template <bool squares, uint32_t i>
 sfpi_inline void add_tile(uint32_t section, int columns) {
     constexpr uint32_t x = vector_of(i * half_face_dest_rows), row = i % 2 * 2;

@@ -2,21 +2,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Reader (NCRISC) of tiles: from DRAM or L1 into cb_input, unless they are a shard, over which it lies; gamma and beta; and
-// where cores share rows, the quads' blocks (quads.h).
+// where cores share rows, what others add up (quads.h).
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pushes  cb_input           for each row of tiles, this core's; a shard's all at once                        -> compute
 //   pushes  cb_gamma, cb_beta  those of this core's columns, once                                               -> compute
-//   pushes  cb_rows            each of this core's quads, once all cores have sent their blocks of it           -> compute
+//   pushes  cb_rows            each of this core's quads, once all cores have sent theirs of it                 -> compute
 //   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
 //
 // What pads a row's last tile is made zero before it is added up: in the copy that cb_input or cb_rows holds.
 //
-// Other cores write to cb_rows and cb_statistics only if this core is done with what they held: it sends a row's blocks when
+// Other cores write to cb_rows and cb_statistics only if this core is done with what they held: it sends a row's quads when
 // it has popped the statistics of the row before, and without these there are none of the next row.
 //
 // Budget: transaction ids 1 and 2 of 15 (x, gamma and beta); program semaphores 0 to 15 of 16 (of each of this core's
-// quads, how many cores' blocks have arrived; of each quad, of how many rows its statistics have).
+// quads, how many cores have sent theirs; of each quad, of how many rows its statistics have).
 #include "quads.h"
 
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
@@ -137,12 +137,12 @@ void kernel_main() {
         }
     };
 
-    // Where blocks are sent at once, others wait for them; for gamma and beta, nobody does yet.
+    // Where quads are sent at once, others wait for them; for gamma and beta, nobody does yet.
     constexpr bool sends_first = rows_are_gathered && input_is_sharded;
     if constexpr (!sends_first) {
         issue_weights();
     }
-    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
+    const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
     const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
     const uint32_t ring = get_read_ptr(cb_input), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
     uint32_t tiles = ring;  // of the row
@@ -163,7 +163,7 @@ void kernel_main() {
             if (row != 0) {
                 cb_reserve_back(cb_statistics, 1);
             }
-            blocks.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
+            sender.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
         }
         if constexpr (sends_first) {
             if (row == 0) {
@@ -171,12 +171,12 @@ void kernel_main() {
             }
         }
         if constexpr (rows_are_gathered) {
-            const uint32_t pages = blocks.chunks();
+            const uint32_t pages = sender.chunks();
             uint32_t rows = get_write_ptr(cb_rows), turn = 0;
-            for (uint32_t quad = first_quad; quad < row_quads; quad += blocks.adders, ++turn) {
+            for (uint32_t quad = first_quad; quad < row_quads; quad += sender.adders, ++turn) {
                 noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
                 if (last_columns != tile_columns) {
-                    zero_padding(rows + (across - 1) * 2 * block_size, 1, 4, last_columns);
+                    zero_padding(rows + (across - 1) * 2 * quarter_face_size, 1, 4, last_columns);
                 }
                 cb_push_back(cb_rows, pages);
                 rows += pages * chunk_size;

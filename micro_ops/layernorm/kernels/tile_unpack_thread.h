@@ -12,9 +12,9 @@
 
 namespace layernorm {
 
-// Of gamma and beta, from a block of 16 columns to the next, in elements.
-constexpr uint32_t gamma_block = get_named_compile_time_arg_val("gamma_block");
-constexpr uint32_t beta_block = get_named_compile_time_arg_val("beta_block");
+// Of gamma and beta, from 16 columns to the next, in elements.
+constexpr uint32_t gamma_stride = get_named_compile_time_arg_val("gamma_stride");
+constexpr uint32_t beta_stride = get_named_compile_time_arg_val("beta_stride");
 
 // Steps of counter Y, which counts faces of L1.
 constexpr uint32_t next_face = next_piece, next_tile = (tile_faces - 1) * next_piece;
@@ -42,9 +42,9 @@ inline void set_srcb_quad(uint32_t quad) { TT_SETADC(p_setadc::UNP_B, p_setadc::
 
 // ---- Sums of a quad
 
-// A quad's blocks in tile `i` of a chunk, one below the other in the sources: a half face.
+// A quad's quarter faces in tile `i` of a chunk, one below the other in the sources: a half face.
 template <uint32_t i>
-inline void unpack_blocks(uint32_t tiles) {
+inline void unpack_quarter_faces(uint32_t tiles) {
     if (i < tiles) {
         TTI_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, i * half_face_dest_rows);
         TTI_SETADC(p_setadc::UNP_B, p_setadc::CH_1, p_setadc::SET_Z, 2 * i);
@@ -67,10 +67,10 @@ inline void unpack_chunk(uint32_t tiles) {
     if constexpr (rows_are_gathered) {
         unpack_sources.replay();
     } else {
-        unpack_blocks<0>(tiles);
-        unpack_blocks<1>(tiles);
-        unpack_blocks<2>(tiles);
-        unpack_blocks<3>(tiles);
+        unpack_quarter_faces<0>(tiles);
+        unpack_quarter_faces<1>(tiles);
+        unpack_quarter_faces<2>(tiles);
+        unpack_quarter_faces<3>(tiles);
     }
 }
 
@@ -103,12 +103,12 @@ inline void add_chunk(uint32_t tiles) {
 template <uint32_t unpackers>
 inline void select_quad(uint32_t quad, uint32_t tile, uint32_t page) {
     if constexpr (rows_are_gathered) {
-        set_source(unpackers, page * chunk_tiles * 2 * block_elements, chunk_tiles * 2 * block_elements);
+        set_source(unpackers, page * chunk_tiles * 2 * quarter_face_elements, chunk_tiles * 2 * quarter_face_elements);
         set_target(0);
         set_srcb_quad(0);
     } else {
         const uint32_t face = tile * tile_faces + quad / face_quads * 2;
-        set_source(unpackers, face * face_elements + quad % face_quads * block_elements, block_elements);
+        set_source(unpackers, face * face_elements + quad % face_quads * quarter_face_elements, quarter_face_elements);
     }
 }
 
@@ -140,10 +140,10 @@ inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t 
     give<filled, p_stall::MATH>();
 }
 
-// ---- float32: the SFPU adds up, chunk by chunk in a section, a quad's blocks one below the other
+// ---- float32: the SFPU adds up, chunk by chunk in a section, a quad's quarter faces one below the other
 
 template <uint32_t i>
-inline void unpack_blocks_to_dest(uint32_t section, uint32_t tiles) {
+inline void unpack_quarter_faces_to_dest(uint32_t section, uint32_t tiles) {
     if (i < tiles) {
         set_target(section + i * half_face_dest_rows);
         unpack_piece<SrcA, next_face, false>();
@@ -163,10 +163,10 @@ inline void send_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t
                 unpack_piece<SrcA, 2 * next_piece, false>();
             } else {
                 const uint32_t of_chunk = tiles_of_chunk(tiles, i);
-                unpack_blocks_to_dest<0>(section, of_chunk);
-                unpack_blocks_to_dest<1>(section, of_chunk);
-                unpack_blocks_to_dest<2>(section, of_chunk);
-                unpack_blocks_to_dest<3>(section, of_chunk);
+                unpack_quarter_faces_to_dest<0>(section, of_chunk);
+                unpack_quarter_faces_to_dest<1>(section, of_chunk);
+                unpack_quarter_faces_to_dest<2>(section, of_chunk);
+                unpack_quarter_faces_to_dest<3>(section, of_chunk);
             }
             give<filled, p_stall::UNPACK0>();
             section = other_section(section);
@@ -182,21 +182,21 @@ inline void copy_tile() {
     done_with_sources();
 }
 
-// Brings a weight's two blocks of columns of `tile` into rows 0 and 8 behind `row` of SrcB.
-template <uint32_t block, bool valid>
+// Brings a weight's columns of `tile`, twice 16, into rows 0 and 8 behind `row` of SrcB.
+template <uint32_t stride, bool valid>
 inline void unpack_weight(uint32_t base, uint32_t tile, uint32_t row) {
     set_base<SrcB>(base);
-    set_source(p_setadc::UNP_B, 2 * tile * block, 16);
+    set_source(p_setadc::UNP_B, 2 * tile * stride, 16);
     set_srcb_quad(row / quad_dest_rows);
     unpack_piece<SrcB, stay, false>();
-    set_source(p_setadc::UNP_B, (2 * tile + 1) * block, 16);
+    set_source(p_setadc::UNP_B, (2 * tile + 1) * stride, 16);
     set_srcb_quad((row + half_face_dest_rows) / quad_dest_rows);
     unpack_piece<SrcB, stay, valid>();
 }
 
 // The sum of SrcA, zeros, and a row of SrcB to all 8 rows of a half face of Dest.
 template <uint32_t srcb_row, uint32_t dest_row>
-inline void copy_weight_block() {
+inline void copy_weight_columns() {
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, srcb_row % 16, 0, p_setrwc::SET_B);
     if constexpr (srcb_row >= 16) {
         TTI_INCRWC(0, 0, 8, 0);
@@ -206,13 +206,13 @@ inline void copy_weight_block() {
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
 }
 
-// float32: each of a weight's two blocks to four rows of Dest, by as many UNPACRs.
-template <uint32_t block>
+// float32: 16 columns of a weight to four rows of Dest, by as many UNPACRs.
+template <uint32_t stride>
 inline void unpack_weight_to_dest(uint32_t base, uint32_t cb, uint32_t tile, uint32_t dest_row) {
     select_operand<true>(base, cb);
 #pragma GCC unroll 2
     for (uint32_t half = 0; half < 2; ++half) {
-        set_source(p_setadc::UNP_A, (2 * tile + half) * block, 16);
+        set_source(p_setadc::UNP_A, (2 * tile + half) * stride, 16);
         for (uint32_t row = 0; row < quad_dest_rows; ++row) {
             set_target(dest_row + half * half_face_dest_rows + row);
             unpack_piece<SrcA, stay, false>();
@@ -220,7 +220,7 @@ inline void unpack_weight_to_dest(uint32_t base, uint32_t cb, uint32_t tile, uin
     }
 }
 
-// Fills a section with tile `at` of cb_input, and with gamma's and beta's two blocks for it, this core's `tile`th.
+// Fills a section with tile `at` of cb_input, and with gamma's and beta's columns of it, this core's `tile`th.
 __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t tile) {
     constexpr bool gamma_copied = gamma_on_sfpu && !gamma_float32, beta_copied = uses_beta && !beta_float32;
     take<free_sections>();
@@ -236,7 +236,7 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
         copy_tile();
         set_target(0);
         unpack_piece<SrcA, stay>();
-        unpack_weight<gamma_block, true>(gamma_base, tile, 0);
+        unpack_weight<gamma_stride, true>(gamma_base, tile, 0);
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         // Moves the phase from 0 to 1, and writes where a gamma for the SFPU would lie, which nobody reads.
         TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, gamma_dest_row);
@@ -260,27 +260,27 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
         }
         unpack_zeros<SrcA>();
         if constexpr (gamma_copied) {
-            unpack_weight<gamma_block, !beta_copied>(gamma_base, tile, 0);
+            unpack_weight<gamma_stride, !beta_copied>(gamma_base, tile, 0);
         }
         if constexpr (beta_copied) {
-            unpack_weight<beta_block, true>(beta_base, tile, 16);
+            unpack_weight<beta_stride, true>(beta_base, tile, 16);
         }
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         if constexpr (gamma_copied) {
-            copy_weight_block<0, gamma_dest_row>();
-            copy_weight_block<8, gamma_dest_row + half_face_dest_rows>();
+            copy_weight_columns<0, gamma_dest_row>();
+            copy_weight_columns<8, gamma_dest_row + half_face_dest_rows>();
         }
         if constexpr (beta_copied) {
-            copy_weight_block<16, beta_dest_row>();
-            copy_weight_block<24, beta_dest_row + half_face_dest_rows>();
+            copy_weight_columns<16, beta_dest_row>();
+            copy_weight_columns<24, beta_dest_row + half_face_dest_rows>();
         }
         done_with_sources();
     }
     if constexpr (gamma_on_sfpu && gamma_float32) {
-        unpack_weight_to_dest<gamma_block>(gamma_base, cb_gamma, tile, section + gamma_dest_row);
+        unpack_weight_to_dest<gamma_stride>(gamma_base, cb_gamma, tile, section + gamma_dest_row);
     }
     if constexpr (uses_beta && beta_float32) {
-        unpack_weight_to_dest<beta_block>(beta_base, cb_beta, tile, section + beta_dest_row);
+        unpack_weight_to_dest<beta_stride>(beta_base, cb_beta, tile, section + beta_dest_row);
     }
     give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
     if constexpr ((gamma_on_sfpu && gamma_float32) || (uses_beta && beta_float32) ||
@@ -293,7 +293,7 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
 // in their sections then, so the SFPU is done with the statistics of the row before.
 inline void unpack_statistics() {
     select_operand<true>(statistics_base, cb_statistics);
-    set_source(p_setadc::UNP_A, 0, tile_quads * block_elements);
+    set_source(p_setadc::UNP_A, 0, tile_quads * quarter_face_elements);
     set_target(quads_dest_row);
     llk_wait_tiles(cb_statistics, 1);
     unpack_piece<SrcA, stay, false>();

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard. Where cores share rows, it sends
-// quads' blocks, too (quads.h), and the statistics of this core's quads to all.
+// quads, too (quads.h), and the statistics of this core's quads to all.
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
@@ -45,17 +45,17 @@ void kernel_main() {
     constexpr auto output_args = TensorAccessorArgs<0>();
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
 
-    const Quads blocks{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
+    const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
     if constexpr (writer_sends_quads) {
-        blocks.send(get_read_ptr(cb_input), 1, 2, tile_rows == 1 ? last_quads : quads);
+        sender.send(get_read_ptr(cb_input), 1, 2, tile_rows == 1 ? last_quads : quads);
     }
-    const Receivers receivers(ARG_POSITION(coordinates) + blocks.adders, RUNTIME_ARG(rectangles));
+    const Receivers receivers(ARG_POSITION(coordinates) + sender.adders, RUNTIME_ARG(rectangles));
     const uint32_t first_quad = RUNTIME_ARG(first_quad);
     for (uint32_t row = 0; row < tile_rows; ++row) {
         if constexpr (rows_are_gathered) {
             const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
             receivers.prepare_command_buffer();
-            for (uint32_t quad = first_quad; quad < row_quads; quad += blocks.adders) {
+            for (uint32_t quad = first_quad; quad < row_quads; quad += sender.adders) {
                 send_statistics(receivers, quad, row);
             }
         }

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// What the three threads know of rows that come as tiles. dest.h says what a quad and a block are.
+// What the three threads know of rows that come as tiles. dest.h says what a quad and a quarter face are.
 #pragma once
 
 #include "dest.h"
@@ -16,7 +16,7 @@ constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  /
 constexpr uint32_t tile_faces = tile_quads / 2;
 constexpr uint32_t tile_half_faces = 2 * tile_faces;
 constexpr uint32_t face_quads = 4;
-constexpr uint32_t face_elements = 256, block_elements = 64;
+constexpr uint32_t face_elements = 256, quarter_face_elements = 64;
 constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
 static_assert(chunk_tiles == 4, "a quad's 128 partial sums are those of 4 tiles");
 static_assert(tap == Tap::none, "taps are of sticks");

@@ -22,7 +22,7 @@ constexpr uint32_t half_face_vectors = vector_of(half_face_dest_rows);
 constexpr uint32_t piece_vectors = piece_half_faces * half_face_vectors;
 constexpr uint32_t gamma_vector = vector_of(gamma_dest_row), beta_vector = vector_of(beta_dest_row);
 
-// Of tiles, a quad's block of columns in place of a row: its 4 rows of 16 columns (dest.h).
+// Of tiles, one of a quad's first four quarter faces in place of a row (dest.h).
 constexpr uint32_t sum_vector(uint32_t row) {
     return by_tiles ? vector_of(sums_dest_row + row / 2 * row_sums_dest_rows + row % 2 * 4)
                     : vector_of(sums_dest_row + row * row_sums_dest_rows);
@@ -74,7 +74,7 @@ sfpi_inline vFloat load_if(bool wanted, uint32_t vector, vFloat otherwise) {
 }
 
 // The sum of the four vectors that hold the partial sums e and e + 64 of even and odd columns: a half face's four; of
-// tiles, two of a block and two of the block that stands two pairs of blocks behind it.
+// tiles, two of a quarter face and two of the fourth one behind it.
 constexpr uint32_t vectors_to_sum_64 = by_tiles ? 2 * vector_of(row_sums_dest_rows) : 2;
 sfpi_inline vFloat load_sum(uint32_t vector) {
     vFloat a = vFloat(dst_reg[vector]) + vFloat(dst_reg[vector + 1]);
@@ -90,7 +90,7 @@ sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 //
 // subvec_transp is SFPTRANSP, which permutes LREG4-7 as it does LREG0-3: no other vector may be live across this call.
 //
-// A quad's rows are rows of lanes already: a, b, c and d are its blocks.
+// A quad's rows are rows of lanes already: a, b, c and d are its quarter faces.
 sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
     if constexpr (!by_tiles) {
         subvec_transp(a, b, c, d);
