@@ -92,7 +92,7 @@ UNWEIGHTED: list[tuple[int, int, torch.dtype, float | None]] = [
     (32, 28672, torch.float32, None),
 ]
 # Tiles: rows, width, shards in L1 or None for DRAM, and of each norm the bar, times ttnn's cycles with the same shards,
-# or times ours of sticks as recorded. No more than 7 columns: beyond them, ttnn's norm hangs on wolfpine (its multicasts).
+# or times ours of sticks as recorded. On no more than 7 columns of cores: beyond, ttnn's norm hangs on wolfpine.
 TILES: list[tuple[int, int, tuple[int, int] | None, dict[Norm, float]]] = [
     (32, 512, (4, 2), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
     (32, 1536, (4, 4), {"LayerNorm": 0.35, "RMSNorm": 0.5}),
