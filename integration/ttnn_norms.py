@@ -38,10 +38,9 @@ def rms_norm(
     """`RMSNorm.op` as `ttnn.rms_norm` is called. It rounds once, after gamma, as that does.
 
     Args:
-        input_tensor, weight, epsilon, memory_config: as `RMSNorm.op`'s input_tensor, gamma_tensor, epsilon,
-            memory_config
+        input_tensor, weight, epsilon: as `RMSNorm.op`'s input_tensor, gamma_tensor, epsilon
         bias, residual_input_tensor: None
-        program_config: as `layer_norm`'s
+        memory_config, program_config: as `layer_norm`'s
         compute_kernel_config: ignored: all on the way is float32
     Raises:
         LayerNormArgumentError: as `layer_norm`; or a bias
@@ -55,8 +54,7 @@ def rms_norm(
         input_tensor,
         weight,
         epsilon=epsilon,
-        cores=_cores(program_config, input_tensor),
-        memory_config=memory_config,
+        **_place(input_tensor, memory_config, program_config),
     )
 
 
@@ -75,15 +73,15 @@ def layer_norm(
     """`LayerNorm.op` as `ttnn.layer_norm` is called.
 
     Args:
-        input_tensor, weight, bias, epsilon, memory_config: as `LayerNorm.op`'s input_tensor, gamma_tensor, beta_tensor,
-            epsilon, memory_config
+        input_tensor, weight, bias, epsilon: as `LayerNorm.op`'s input_tensor, gamma_tensor, beta_tensor, epsilon
+        memory_config: as `LayerNorm.op`'s; a sharded one without a shard spec means the input's shards, as in ttnn
         residual_input_tensor: None
-        program_config: of all that it holds, the grid is taken: the norm of an interleaved tensor has no cores but
-            those of `compute_with_storage_grid_size`. The norm of a sharded one runs where its shards are.
+        program_config: the norm of an interleaved tensor has no cores but those of `compute_with_storage_grid_size`;
+            that of a sharded one runs where its shards are. With `inplace` the result overwrites the input. All else
+            that it holds is about ttnn's kernels, and ignored.
         compute_kernel_config, recip_tensor: ignored: all on the way is float32, by the kernels' own way
     Raises:
-        LayerNormArgumentError: what `LayerNorm.op` does not take, a residual, or a program config that asks for the
-            result in the input's place
+        LayerNormArgumentError: what `LayerNorm.op` does not take, or a residual
     """
     _refuse_residual(residual_input_tensor)
     return LayerNorm.op(
@@ -91,8 +89,7 @@ def layer_norm(
         weight,
         bias,
         epsilon=epsilon,
-        cores=_cores(program_config, input_tensor),
-        memory_config=memory_config,
+        **_place(input_tensor, memory_config, program_config),
     )
 
 
@@ -104,22 +101,30 @@ def _refuse_residual(residual_input_tensor: ttnn.Tensor | None) -> None:
         )
 
 
-def _cores(program_config: ProgramConfig | None, input_tensor: ttnn.Tensor) -> ttnn.CoreRange | None:
+def _place(
+    input_tensor: ttnn.Tensor, memory_config: ttnn.MemoryConfig | None, program_config: ProgramConfig | None
+) -> dict[str, Any]:
+    """The ops' `cores`, `memory_config` and `output_tensor`."""
+    if not isinstance(input_tensor, ttnn.Tensor):
+        return {}  # the op says so
+    own = input_tensor.memory_config()
+    if memory_config and memory_config.is_sharded() and memory_config.shard_spec is None:
+        same = (memory_config.memory_layout, memory_config.buffer_type) == (own.memory_layout, own.buffer_type)
+        memory_config = own if same else memory_config
+    place = {"memory_config": memory_config}
     if program_config is None or isinstance(program_config, ttnn.LayerNormDefaultProgramConfig):
-        return None
+        return place
     if not isinstance(program_config, ttnn.LayerNormShardedMultiCoreProgramConfig):
         raise LayerNormArgumentError(
             "program_config must be a LayerNormDefaultProgramConfig or a LayerNormShardedMultiCoreProgramConfig,"
             f" but is {type(program_config).__name__}"
         )
     if program_config.inplace:
-        raise LayerNormArgumentError(
-            "program_config.inplace must be False: the result has memory of its own, and the input stays as it is"
-        )
-    if isinstance(input_tensor, ttnn.Tensor) and input_tensor.is_sharded():
-        return None
-    grid = program_config.compute_with_storage_grid_size
-    return ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(grid.x - 1, grid.y - 1))
+        place["output_tensor"] = input_tensor
+    if not own.is_sharded():
+        grid = program_config.compute_with_storage_grid_size
+        place["cores"] = ttnn.CoreRange((0, 0), (grid.x - 1, grid.y - 1))
+    return place
 
 
 # --- In ttnn's place ---
@@ -224,8 +229,8 @@ _own: dict[str, Callable[..., ttnn.Tensor]] = {}  # by name, what was in ttnn be
 
 
 def replace_ttnn_norms(*, fallback: bool = False) -> TtnnReplacement:
-    """Puts `rms_norm` and `layer_norm` in the place of `ttnn.rms_norm` and `ttnn.layer_norm`, for a graph that is not to
-    be edited.
+    """Puts `rms_norm` and `layer_norm` in the place of `ttnn.rms_norm` and `ttnn.layer_norm`, for a graph that is not
+    to be edited.
 
     A module that has done `from ttnn import rms_norm` before keeps ttnn's own. Of nested replacements the innermost
     serves and counts a call.
