@@ -49,7 +49,7 @@ def test_wolfpine_is_what_is_left() -> None:
     platform = find_platform()
     assert (platform.backend, platform.arch) == ("wolfpine", "blackhole")
     assert find_platform("wormhole").arch == "wormhole"
-    wolfpine = r"wolfpine [\d.]+ \(its deadlock report mended\), blackhole"
+    wolfpine = r"wolfpine [\d.]+ \(its deadlock report and SrcB's rows mended\), blackhole"
     banner = wolfpine + r", ttnn 0\.81\.\d+, compiler: stand-in over riscv64-unknown-elf-g\+\+ [\d.]+"
     assert re.fullmatch(banner, str(platform))
 

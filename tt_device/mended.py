@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs wolfpine's server with a fault mended: `python mended.py -u -m MODULE ...` or `python mended.py -u FILE ...`.
+"""Runs wolfpine's server with two faults mended: `python mended.py -u -m MODULE ...` or `python mended.py -u FILE ...`.
 
 `session.py` gives wolfpine's run.sh a script that starts this for its Python. It runs in the simulator's process, and
 imports nothing of ours.
@@ -8,6 +8,7 @@ imports nothing of ours.
 
 import runpy
 import sys
+from typing import Any
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     # many. Wolfpine's are 8: there the firmware's wait for a launch on Wormhole always has a new one, and where a core
     # is idle no deadlock is reported.
     deadlock._RECENT_PC_WINDOW = 64
+    _mend_unpacker()
     _, what, *arguments = sys.argv[1:]
     if what == "-m":
         module, *arguments = arguments
@@ -26,6 +28,22 @@ def main() -> None:
     else:
         sys.argv = [what, *arguments]
         runpy.run_path(what, run_name="__main__")
+
+
+def _mend_unpacker() -> None:
+    """An UNPACR that does not hand its source over moves the row that the next one begins at on by 16 if the register
+    Unpack_Src_Reg_Set_Upd says so. Wolfpine's always does, so that what several UNPACRs bring into SrcB lies elsewhere
+    than on a chip and on ttsim."""
+    from framework.pe.tensix.backends.unpacker import UnPackerUnit
+
+    flip = UnPackerUnit.flip_src_banks
+
+    def flip_src_banks(self: Any, flips: bool, thread: int, *more: Any) -> None:
+        state = self.backend.getThreadConfigValue(thread, "CFG_STATE_ID_StateID")
+        if flips or self.getConfigValue(state, f"THCON_SEC{self.unpacker_id}_REG2_Unpack_Src_Reg_Set_Upd"):
+            flip(self, flips, thread, *more)
+
+    UnPackerUnit.flip_src_banks = flip_src_banks
 
 
 if __name__ == "__main__":

@@ -304,6 +304,12 @@ inline void unpack_statistics() {
 
 // ring_tiles: that cb_input holds
 inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
+    constexpr uint32_t element = input_float32 ? 4 : 2, row_bytes = 16 * sizeof(float);
+    assert_cb(cb_input, ring_tiles, tile_faces * face_elements * element);
+    ASSERT(tiles.own <= tiles.row_pages && ring_tiles % tiles.row_pages == 0);
+    if constexpr (rows_are_gathered) {
+        assert_cb(cb_statistics, 1, tile_quads * quad_dest_rows * row_bytes);
+    }
     configure_tile_unpack();
     configure_fpu();
     record_sequences();
