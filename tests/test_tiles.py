@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layouts of a ttnn graph: a row has the bits of the same row as a stick on one core, wherever and how it lies."""
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -104,17 +105,29 @@ def expected(device: Any, form: str, shape: Shape) -> torch.Tensor:
     return y.reshape(shape)
 
 
-@pytest.mark.parametrize("place", TILED.values(), ids=TILED)
-@pytest.mark.parametrize("form", FORMS)
-def test_tiles_give_the_bits_of_sticks(device: Any, form: str, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
+# Every place with one form, and every form in a place for each way through the kernels.
+WAYS = [
+    *(("LayerNorm", place) for place in TILED),
+    *itertools.product(
+        [form for form in FORMS if form != "LayerNorm"],
+        ["DRAM, whole rows", "DRAM, rows cut", "width-sharded, two rows of tiles", "height-sharded, padded"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("form", "place"), [(form, TILED[place]) for form, place in WAYS], ids=map(": ".join, WAYS))
+def test_tiles_give_the_bits_of_sticks(
+    device: Any, cores: int | None, form: str, place: tuple[Shape, ttnn.MemoryConfig]
+) -> None:
     shape, memory = place
-    y, x = run(device, form, shape, ttnn.TILE_LAYOUT, memory, padding=float("nan"))
+    chosen = cores if memory in (DRAM, L1) else None
+    y, x = run(device, form, shape, ttnn.TILE_LAYOUT, memory, padding=float("nan"), cores=chosen)
     assert (y.layout, y.memory_config()) == (ttnn.TILE_LAYOUT, x.memory_config())
     assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
 
 
 @pytest.mark.parametrize("place", STICKS.values(), ids=STICKS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["LayerNorm", "RMSNorm float32"])
 def test_sticks_in_l1(device: Any, form: str, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     shape, memory = place
     y, x = run(device, form, shape, ttnn.ROW_MAJOR_LAYOUT, memory)
@@ -126,11 +139,12 @@ SHARDED = (32, 512), shards("WIDTH", (32, 512), 4, 2)
 
 
 @pytest.mark.parametrize("place", [TILED["DRAM, rows cut"], SHARDED], ids=["DRAM", "shards"])
-def test_in_place(device: Any, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
+def test_in_place(device: Any, cores: int | None, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     shape, memory = place
     x, gamma, beta = _operands(shape, torch.bfloat16)
     on_device = to_device(x, device, ttnn.TILE_LAYOUT, memory)
-    y = LayerNorm.op(on_device, upload(gamma, device), upload(beta, device), on_device)
+    chosen = cores if memory == DRAM else None
+    y = LayerNorm.op(on_device, upload(gamma, device), upload(beta, device), on_device, cores=chosen)
     assert y.buffer_address() == on_device.buffer_address()
     assert torch.equal(ttnn.to_torch(on_device), expected(device, "LayerNorm", shape))
 
@@ -140,8 +154,11 @@ def test_in_place(device: Any, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     [(SHARDED, DRAM), (SHARDED, L1), (((32, 512), DRAM), SHARDED[1]), (((32, 512), DRAM), L1)],
     ids=["shards to DRAM", "shards to L1", "DRAM to shards", "DRAM to L1"],
 )
-def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], memory: ttnn.MemoryConfig) -> None:
-    y, _ = run(device, "RMSNorm", place[0], ttnn.TILE_LAYOUT, place[1], memory_config=memory)
+def test_output_elsewhere(
+    device: Any, cores: int | None, place: tuple[Shape, ttnn.MemoryConfig], memory: ttnn.MemoryConfig
+) -> None:
+    chosen = cores if place[1] == DRAM and memory == L1 else None
+    y, _ = run(device, "RMSNorm", place[0], ttnn.TILE_LAYOUT, place[1], memory_config=memory, cores=chosen)
     assert y.memory_config() == memory
     assert torch.equal(ttnn.to_torch(y), expected(device, "RMSNorm", place[0]))
 
@@ -155,48 +172,52 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("dtypes", [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "bfloat16")])
-@pytest.mark.parametrize("way", WEIGHTS)
-def test_weights_as_models_keep_them(device: Any, way: str, dtypes: tuple[str, str]) -> None:
-    """Of x and of the weights: each mixture takes other ways through the unpackers."""
+@pytest.mark.parametrize(
+    ("way", "dtypes"),
+    [
+        *((way, ("bfloat16", "bfloat16")) for way in WEIGHTS),
+        # Of x and of the weights: each mixture takes other ways through the unpackers.
+        ("sticks of 32", ("bfloat16", "float32")),
+        ("tiles", ("bfloat16", "float32")),
+        ("tiles", ("float32", "bfloat16")),
+    ],
+)
+def test_weights_as_models_keep_them(device: Any, cores: int | None, way: str, dtypes: tuple[str, str]) -> None:
     shape, of_x, of_weights = (32, 160), getattr(torch, dtypes[0]), getattr(torch, dtypes[1])
     x, (gamma, beta) = random_input(shape, dtype=of_x), random_weights(shape[-1], dtype=of_weights)
     weights = [ttnn.to_device(WEIGHTS[way](w), device) for w in (gamma, beta)]
-    y = LayerNorm.op(to_device(x, device, ttnn.TILE_LAYOUT, DRAM), *weights)
+    y = LayerNorm.op(to_device(x, device, ttnn.TILE_LAYOUT, DRAM), *weights, cores=cores)
     sticks = [upload(t, device) for t in (x, gamma, beta)]
     assert torch.equal(ttnn.to_torch(y), ttnn.to_torch(LayerNorm.op(*sticks, cores=1)))
 
 
 @pytest.mark.parametrize("offset", [0.5, 1e4])
-def test_exactness(device: Any, offset: float) -> None:
+def test_exactness(device: Any, cores: int | None, offset: float) -> None:
     """Of bfloat16, as of sticks: all but near-ties are the correctly rounded value."""
     shape = (32, 512)
     x, (gamma, beta) = random_input(shape, offset=offset, std=64.0 if offset > 1 else 2.0), random_weights(512)
     tensors = [to_device(x, device, ttnn.TILE_LAYOUT, DRAM), upload(gamma, device), upload(beta, device)]
-    y = ttnn.to_torch(LayerNorm.op(*tensors))
+    y = ttnn.to_torch(LayerNorm.op(*tensors, cores=cores))
     assert_equal_but_near_ties(y, LayerNorm.golden(x, gamma, beta), beta, least=0.996)
 
 
 @pytest.mark.parametrize("form", ["LayerNorm", "LayerNorm float32", "RMSNorm"])
-def test_a_bad_value_marks_its_row_and_no_other(device: Any, form: str) -> None:
+def test_a_bad_value_marks_its_row_and_no_other(device: Any, cores: int | None, form: str) -> None:
     norm, dtype, _ = FORMS[form]
     x = random_input((9, 300), dtype=dtype)
     good = x.clone()
     x[2, 299], x[5, 0] = float("nan"), float("inf")
-    y, of_good = (
-        ttnn.to_torch(norm.op(to_device(t, device, ttnn.TILE_LAYOUT, DRAM), None))
-        if norm is RMSNorm
-        else ttnn.to_torch(norm.op(to_device(t, device, ttnn.TILE_LAYOUT, DRAM), None, None))
-        for t in (x, good)
-    )
+    weights = (None,) if norm is RMSNorm else (None, None)
+    tensors = (to_device(t, device, ttnn.TILE_LAYOUT, DRAM) for t in (x, good))
+    y, of_good = (ttnn.to_torch(norm.op(tensor, *weights, cores=cores)) for tensor in tensors)
     assert not y[[2, 5]].isfinite().any()
     others = [row for row in range(9) if row not in (2, 5)]
     assert torch.equal(y[others], of_good[others])
 
 
-def test_a_module_takes_tiles(device: Any) -> None:
+def test_a_module_takes_tiles(device: Any, cores: int | None) -> None:
     x, gamma, beta = _operands((40, 96), torch.bfloat16)
-    norm = TtLayerNorm(96, gamma.flatten(), beta.flatten(), epsilon=1e-6, device=device)
+    norm = TtLayerNorm(96, gamma.flatten(), beta.flatten(), epsilon=1e-6, device=device, cores=cores)
     y = norm(to_device(x, device, ttnn.TILE_LAYOUT, DRAM))
     assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 1)
     assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", (40, 96)))

@@ -25,6 +25,7 @@ SEMAPHORES = 16
 # Of each of a core's quads, how many cores have sent theirs; of each quad, of how many rows its statistics are there
 ROWS_SEMAPHORES = 0
 STATISTICS_SEMAPHORES = 8
+ONE_PAGE = 2**30  # elements, more than a row has
 
 
 def create_tile_program(
@@ -69,7 +70,6 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
         "input_is_sharded": plan.input_is_sharded,
         "input_size": input_size,
         "tile_quads": plan.tile_quads,
-        "row_pages": plan.row_pages,
         "rows_semaphores": ROWS_SEMAPHORES,
         "statistics_semaphores": STATISTICS_SEMAPHORES,
         "max_rectangles": MAX_RECTANGLES,
@@ -84,6 +84,7 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "first_tile_row": share.tile_rows.start,
         "tiles_across": plan.tiles_across,
         "own_tiles": len(share.tiles),
+        "row_pages": plan.row_pages,
         "first_tile": share.tiles.start,
         "quads": plan.quads,
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
@@ -116,7 +117,7 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
         }
         addresses |= {
             f"{name}_address": tensor.buffer_address(),
-            f"{name}_page_size": page * element or TILE_HEIGHT * TILE_WIDTH * element,
+            f"{name}_page_size": (tensor.shape[-1] if page else TILE_HEIGHT * TILE_WIDTH) * element,
         }
 
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
@@ -146,6 +147,8 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
         return 0, 0
     shape: tuple[int, ...] = (1, *tuple(weight.shape))
     pages, page = shape[-2:]
+    if pages == 1:
+        return ONE_PAGE, 0  # whatever the width, which costs no recompile
     return page, int(pages > 1 and (pages, page) == paged_shape(width))
 
 
@@ -185,7 +188,6 @@ def _create_compute_descriptor(
         for name, tensor in of_weights.items()
     }
     constants = {
-        "row_pages": plan.row_pages,
         "ring_tiles": plan.cb(CB_INPUT).pages,
         **row_constants(plan.width, dtypes, epsilon),
     }

@@ -19,7 +19,6 @@ constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
 constexpr bool rows_are_gathered = get_named_compile_time_arg_val("rows_are_gathered");
 constexpr bool input_is_sharded = get_named_compile_time_arg_val("input_is_sharded");
 constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");  // of an element, bytes
-constexpr uint32_t row_pages = get_named_compile_time_arg_val("row_pages");  // from a row of tiles to the next in cb_input
 constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");
 constexpr uint32_t rows_semaphores = get_named_compile_time_arg_val("rows_semaphores");
 constexpr uint32_t statistics_semaphores = get_named_compile_time_arg_val("statistics_semaphores");
