@@ -91,8 +91,8 @@ UNWEIGHTED: list[tuple[int, int, torch.dtype, float | None]] = [
     (1, 28672, torch.float32, None),  # 4 x 7168
     (32, 28672, torch.float32, None),
 ]
-# Tiles in L1, on as many shards by width as tt-metal's demo has or on eight: rows, width, columns and rows of cores, and
-# the bars: 0.35 of what ttnn's LayerNorm, and 0.5 of what its RMSNorm took with as many shards, on a wolfpine whose
+# Tiles in L1, on as many shards by width as tt-metal's demo has or on eight: rows, width, columns and rows of cores,
+# and the bars: 0.35 of what ttnn's LayerNorm, and 0.5 of what its RMSNorm took with as many shards, on a wolfpine whose
 # multicasts were mended: 8,330 and 5,213, 9,162 and 5,779, 11,720 and 6,942. As it is, ttnn's hangs there on more than
 # 4 x 2 cores.
 SHARDED: list[tuple[int, int, tuple[int, int], dict[Norm, int]]] = [
