@@ -170,9 +170,10 @@ def test_what_is_taken_of_a_program_config(
     assert keywords.get("output_tensor") is (x if in_place else None)
 
 
-def test_grid_does_not_change_bits(x: ttnn.Tensor) -> None:
-    on_all, on_a_row = (ttnn_norms.rms_norm(x, program_config=config) for config in (None, program_config(8)))
-    assert torch.equal(ttnn.to_torch(on_all), ttnn.to_torch(on_a_row))
+def test_a_narrow_grid_gives_the_same_bits(device: Any) -> None:
+    x = on_device(random_input((64, 64)), device)  # four tiles, which all cores of a chip or two of them share
+    wide, narrow = (ttnn_norms.rms_norm(x, program_config=config) for config in (None, program_config(2)))
+    assert torch.equal(ttnn.to_torch(wide), ttnn.to_torch(narrow))
 
 
 RESIDUAL = "residual_input_tensor must be None: the kernels add none yet; use ttnn.add("
@@ -316,7 +317,7 @@ def test_nested_replacements(launches: list[dict[str, Any]], first: int) -> None
 
 # --- A graph ---
 
-LOW = 64  # the bottleneck between down and up, as DeepSeek's q_a and q_b have one
+LOW = 32  # the bottleneck between down and up, as DeepSeek's q_a and q_b have one
 PLACES = ("first", "second", "result")
 
 
