@@ -215,7 +215,8 @@ def _sharded_shares(shards: Shards, tile_rows: int, across: int, height: int) ->
 
 
 def _team_sizes(chip: Chip, tile_rows: int, across: int) -> list[int]:
-    return list(range(1, max(1, min(chip.max_cores // max(1, min(tile_rows, chip.max_cores)), across)) + 1))
+    cores = len(chip.cores())
+    return list(range(1, max(1, min(cores // max(1, min(tile_rows, cores)), across)) + 1))
 
 
 def _dealt_shares(chip: Chip, tile_rows: int, across: int, team_size: int) -> tuple[TileShare, ...]:
