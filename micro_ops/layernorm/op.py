@@ -241,7 +241,7 @@ def _launch(
     if source.tile_height is None:
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
-        whole_chip = chip_of(x.device())
+        whole_chip = chip if cores is None else chip_of(x.device())
         program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, epsilon)
     tensors = (x, operands.gamma, operands.beta, output_tensor)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)

@@ -9,7 +9,7 @@ add up the rows, four (a *quad*) at a time, of which the others send them copies
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import ttnn
@@ -267,8 +267,7 @@ def _with_buffers(
             TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32),
             TileBuffer(CB_STATISTICS, 1, plan.tile_height * STATISTICS_BYTES, ttnn.float32),
         ]
-    values = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
-    return TilePlan(**{**values, "cbs": tuple(cbs)})
+    return replace(plan, cbs=tuple(cbs))
 
 
 def check_tile_contract(plan: TilePlan) -> None:

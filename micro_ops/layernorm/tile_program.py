@@ -203,7 +203,6 @@ def _create_compute_descriptor(
             **strides,
             "by_tiles": True,
             "rows_are_gathered": plan.gathered,
-            "rows_are_cut": False,
             "output_is_sharded": plan.output_is_sharded,
             "group_rows": QUAD_ROWS,
             "piece_half_faces": CHUNK_TILES,
