@@ -31,6 +31,7 @@ class Operands:
     input: ttnn.Tensor
     gamma: ttnn.Tensor | None
     beta: ttnn.Tensor | None
+    residual: ttnn.Tensor | None = None
 
 
 def paged_shape(width: int) -> tuple[int, int]:
@@ -44,8 +45,12 @@ def paged_shape(width: int) -> tuple[int, int]:
     return (1 + math.ceil(width / WEIGHT_PAGE_ELEMENTS), WEIGHT_PAGE_ELEMENTS)
 
 
-def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> None:
+def validate(
+    operands: Operands, output: ttnn.Tensor | None, residual_output: ttnn.Tensor | None, epsilon: float
+) -> None:
     """
+    Args:
+        residual_output: for input + residual
     Raises:
         LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
     """
@@ -58,32 +63,37 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
         if weight is not None:
             _validate_tensor(name, weight, operands.input)
             _validate_weight(name, weight, shape, source)
-    if output is not None:
-        _validate_tensor("output", output, operands.input)
-        _validate_output(output, operands)
-        validate_target(_placement("output", output), source)
+    if operands.residual is not None:
+        _validate_residual(operands.residual, operands.input, source)
+    elif residual_output is not None:
+        raise LayerNormArgumentError("residual_output must be None where residual is, but is a tensor")
+    for name, tensor in (("output", output), ("residual_output", residual_output)):
+        if tensor is not None:
+            _validate_tensor(name, tensor, operands.input)
+            _validate_output(name, tensor, operands)
+            validate_target(_placement(name, tensor), source, name)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
 
 
-def validate_target(target: Placement, source: Placement) -> None:
-    """Of the output, where the input lies as `source`.
+def validate_target(target: Placement, source: Placement, name: str = "output") -> None:
+    """Of the output `name`, where the input lies as `source`.
 
     Raises:
         LayerNormArgumentError: the result would have to leave its core for another's L1, or to change its layout
     """
     if target.tile_height != source.tile_height:
-        raise LayerNormArgumentError(f"output must have the input's layout, {source}, but is {target}")
+        raise LayerNormArgumentError(f"{name} must have the input's layout, {source}, but is {target}")
     if target.shards and not target.in_l1:
-        raise LayerNormArgumentError(f"output must be interleaved, or sharded in L1, but is {target}")
+        raise LayerNormArgumentError(f"{name} must be interleaved, or sharded in L1, but is {target}")
     if target.shards and source.shards and target.shards != source.shards:
         raise LayerNormArgumentError(
-            f"output must be interleaved, or have the input's shards, {source}, but is {target}"
+            f"{name} must be interleaved, or have the input's shards, {source}, but is {target}"
         )
     if target.shards and target.tile_height is None and target.shards.across > 1:
-        raise LayerNormArgumentError(f"output must have whole rows in each shard, but is {target}")
+        raise LayerNormArgumentError(f"{name} must have whole rows in each shard, but is {target}")
 
 
 def validate_shape(shape: tuple[int, ...]) -> None:
@@ -161,13 +171,29 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
         )
 
 
-def _validate_output(output: ttnn.Tensor, operands: Operands) -> None:
+def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor, source: Placement) -> None:
+    _validate_tensor("residual", residual, input_tensor)
+    theirs, ours = (
+        (tuple(tensor.shape), tensor.dtype, placement_of(tensor)) for tensor in (residual, input_tensor)
+    )
+    if theirs != ours:
+        raise LayerNormArgumentError(
+            f"residual must have the input's shape {ours[0]}, dtype {ours[1]} and layout {ours[2]},"
+            f" but has {theirs[0]}, {theirs[1]} and {theirs[2]}"
+        )
+    if source.tile_height is None:
+        raise LayerNormArgumentError(
+            f"residual must be TILE, as the input, but both are {source}: add it by ttnn.add(input, residual)"
+        )
+
+
+def _validate_output(output_name: str, output: ttnn.Tensor, operands: Operands) -> None:
     shape, dtype = tuple(operands.input.shape), operands.input.dtype
     if (tuple(output.shape), output.dtype) != (shape, dtype):
         raise LayerNormArgumentError(
-            f"output must have the input's shape {shape} and dtype {dtype},"
+            f"{output_name} must have the input's shape {shape} and dtype {dtype},"
             f" but has {tuple(output.shape)} and {output.dtype}"
         )
     for name, tensor in (("gamma", operands.gamma), ("beta", operands.beta)):
         if tensor is not None and tensor.buffer_address() == output.buffer_address() and math.prod(shape) > 0:
-            raise LayerNormArgumentError(f"output must not be {name}: both start at {output.buffer_address():#x}")
+            raise LayerNormArgumentError(f"{output_name} must not be {name}: both start at {output.buffer_address():#x}")

@@ -118,6 +118,7 @@ def estimate_tiles(
     team_size: int,
     quads: int,
     weights: int,
+    has_residual: bool,
 ) -> float:
     """Cycles of a launch over tiles.
 
@@ -128,8 +129,9 @@ def estimate_tiles(
         team_size: cores that share a row
         quads: of a row of tiles
         weights: how many of gamma and beta there are
+        has_residual: there is one
     """
-    reads = tile_rows * row_bytes / costs.bank_rate / costs.banks
+    reads = (2 if has_residual else 1) * tile_rows * row_bytes / costs.bank_rate / costs.banks
     tile = (90, 130, 175)[weights] * quads / 8
     if team_size == 1:
         statistics = quads * (costs.statistics + 11 * across)
@@ -137,5 +139,7 @@ def estimate_tiles(
         turns = math.ceil(quads / min(team_size, quads))
         send = 22 * own_tiles * quads
         statistics = send + 2 * costs.multicast + turns * (costs.statistics + 5 * across + 60)
+    if has_residual:
+        statistics += 320 * own_tiles
     core = own_rows * (statistics + own_tiles * tile) + reads
     return costs.launch + costs.read + max(core, 2 * reads) + costs.finish

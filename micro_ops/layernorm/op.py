@@ -61,11 +61,13 @@ class LayerNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
         memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         tap: Tap = Tap.NONE,
-    ) -> ttnn.Tensor:
-        """Runs the kernels and returns the output. With no rows it runs nothing.
+    ) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
+        """Runs the kernels and returns the output; with a residual, the output and the sum. With no rows it runs nothing.
 
         A row's result has the same bits whatever the other rows are, wherever it stands, on whichever cores, and in
         whichever layout.
@@ -80,15 +82,20 @@ class LayerNorm:
             output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with
                 the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
-            memory_config: of the output that is allocated; None takes the input's
+            residual: of the input's shape, dtype and layout, tiles. What is normalized is the input + residual, rounded
+                once to their dtype, as torch does.
+            residual_output: where that sum goes, as `output_tensor`; it may be the input or the residual itself. None
+                allocates one.
+            memory_config: of the outputs that are allocated; None takes the input's
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
                 make it faster (cost.py). A shard stays on its core, which must be among them.
             tap: an intermediate to write in place of the result, for tests, of rows as sticks
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
         """
-        operands = Operands(input_tensor, gamma_tensor, beta_tensor)
-        return _launch(operands, output_tensor, memory_config, epsilon, Variant(subtract_mean=True, tap=tap), cores)
+        operands = Operands(input_tensor, gamma_tensor, beta_tensor, residual)
+        variant = Variant(subtract_mean=True, tap=tap)
+        return _launch(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
 
 
 class RMSNorm:
@@ -123,10 +130,12 @@ class RMSNorm:
         output_tensor: ttnn.Tensor | None = None,
         epsilon: float = 1e-6,
         *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
         memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
-    ) -> ttnn.Tensor:
+    ) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
         """Runs the kernels and returns the output. Arguments and errors are those of `LayerNorm.op`.
 
         Args:
@@ -134,9 +143,9 @@ class RMSNorm:
                 HuggingFace's RMSNorms do, and again after; else round once, as DeepSeek's own code does. The two
                 differ by an ULP in about a quarter of bfloat16 elements.
         """
-        operands = Operands(input_tensor, gamma_tensor, None)
+        operands = Operands(input_tensor, gamma_tensor, None, residual)
         variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, memory_config, epsilon, variant, cores)
+        return _launch(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
 
 
 class LayerNormSingleCore(LayerNorm):
@@ -206,12 +215,13 @@ def _free_l1(device: ttnn.Device) -> int:
 def _launch(
     operands: Operands,
     output_tensor: ttnn.Tensor | None,
+    residual_output: ttnn.Tensor | None,
     memory_config: ttnn.MemoryConfig | None,
     epsilon: float,
     variant: Variant,
     cores: Cores,
-) -> ttnn.Tensor:
-    validate(operands, output_tensor, epsilon)
+) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
+    validate(operands, output_tensor, residual_output, epsilon)
     x = operands.input
     source = placement_of(x)
     target = placement_of(x, memory_config or (x if output_tensor is None else output_tensor).memory_config())
@@ -219,10 +229,12 @@ def _launch(
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
     validate_target(target, source)
-    if output_tensor is not None and target != placement_of(output_tensor):
-        raise LayerNormArgumentError(
-            f"memory_config must be the output's, {output_tensor.memory_config()}, but is {memory_config}"
-        )
+    for name, tensor in (("output", output_tensor), ("residual_output", residual_output)):
+        if tensor is not None and target != placement_of(tensor):
+            raise LayerNormArgumentError(
+                f"{name} must lie as {'the output' if memory_config is None else 'memory_config says'}, {target}, but is"
+                f" {placement_of(tensor)}"
+            )
     chip = chip_of(x.device(), cores)
     _check_shards(chip, source.shards or target.shards, cores)
     if source.tile_height is None:
@@ -231,20 +243,34 @@ def _launch(
     else:
         assert variant.tap == Tap.NONE, "taps are of sticks"
         tiled_weights = any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta))
-        tile_plan = make_tile_plan(tuple(x.shape), dtypes_of(operands), chip, source, target, tiled_weights)
+        tile_plan = make_tile_plan(
+            tuple(x.shape),
+            dtypes_of(operands),
+            chip,
+            source,
+            target,
+            tiled_weights=tiled_weights,
+            has_residual=operands.residual is not None,
+        )
         check_tile_contract(tile_plan)
+    memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
     if output_tensor is None:
-        memory = memory_config or x.memory_config()
         output_tensor = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+    if operands.residual is not None and residual_output is None:
+        residual_output = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+    results = output_tensor if residual_output is None else (output_tensor, residual_output)
     if 0 in tuple(x.shape):
-        return output_tensor
+        return results
     if source.tile_height is None:
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
-        program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, epsilon)
-    tensors = (x, operands.gamma, operands.beta, output_tensor)
-    return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
+        program = create_tile_program(
+            tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon
+        )
+    tensors = (x, operands.gamma, operands.beta, operands.residual, residual_output, output_tensor)
+    ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
+    return results
 
 
 def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:

@@ -22,17 +22,23 @@ from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_NAMES, CB_O
 CB_ROWS = 4
 CB_OWN_STATISTICS = 5
 CB_STATISTICS = 6
+CB_RESIDUAL = 7
+CB_STREAM = 8
 TILE_CB_NAMES = {
     **CB_NAMES,
     CB_ROWS: "CB_ROWS",
     CB_OWN_STATISTICS: "CB_OWN_STATISTICS",
     CB_STATISTICS: "CB_STATISTICS",
+    CB_RESIDUAL: "CB_RESIDUAL",
+    CB_STREAM: "CB_STREAM",
 }
 QUAD_ROWS = 4  # that are added up together (kernels/dest.h)
 CHUNK_TILES = 4  # of a quad in Dest's sums: 128 columns, as of a stick
 STATISTICS_BYTES = 64  # of a row: 16 columns of float32, as Dest has them
 OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest
 RING_ROWS = 2  # of tiles that CB_INPUT holds where they are not a shard, if L1 has room
+RUN_TILES = 4  # of x and of the residual that are read at once, where they are no shard
+RUNS = 4  # of those that CB_INPUT and CB_RESIDUAL hold: two are on their way, and two at hand
 OUTPUT_TILES = 8  # that CB_OUTPUT holds where it lies over no shard
 SPREAD_TILES = 96  # tiles of a row from which on cores start with different quads: measured at 48 and 224
 MAX_CB_PAGES = 2**16 - 1  # as wide as the CBs' counters are
@@ -44,7 +50,7 @@ class TileBuffer:
 
     Attributes:
         page_size: bytes
-        over: the tensor over whose shards it lies, "input" or "output"; None if it has memory of its own
+        over: the tensor over whose shards it lies, as `create_tile_program` names them; None if it has memory of its own
     """
 
     index: int
@@ -88,8 +94,9 @@ class TilePlan:
         quads, last_quads: quads with rows that are no padding, of a row of tiles and of the last one
         gathered: whether rows are added up from copies in one piece: where cores share rows, or where a shard's padding
             must not be added
-        input_is_sharded, output_is_sharded: whether CB_INPUT, CB_OUTPUT lie over shards
-        row_pages: from one row of tiles to the next in CB_INPUT, and in a CB_OUTPUT over shards; a core may have fewer
+        has_residual: whether s = x + residual is normalized, and given back, too
+        input_is_sharded, output_is_sharded: whether CB_INPUT and CB_RESIDUAL, CB_OUTPUT and CB_STREAM lie over shards
+        row_pages: from one row of tiles to the next in `source`, and in a CB_OUTPUT over shards; a core may have fewer
     """
 
     width: int
@@ -98,6 +105,7 @@ class TilePlan:
     quads: int
     last_quads: int
     gathered: bool
+    has_residual: bool
     input_is_sharded: bool
     output_is_sharded: bool
     row_pages: int
@@ -112,6 +120,17 @@ class TilePlan:
     def l1_bytes(self) -> int:
         """What the CBs take of a core's L1 beside shards."""
         return sum(cb.size for cb in self.cbs if cb.over is None)
+
+    @property
+    def source(self) -> int:
+        """The CB of what is added up and normalized: s where there is a residual, else x."""
+        return CB_STREAM if self.has_residual else CB_INPUT
+
+    def term_pages(self, share: TileShare) -> int:
+        """From one row of tiles to the next in CB_INPUT and CB_RESIDUAL."""
+        if self.input_is_sharded:
+            return self.row_pages
+        return math.ceil(len(share.tiles) / RUN_TILES) * RUN_TILES
 
     @property
     def tile_quads(self) -> int:
@@ -132,13 +151,21 @@ class TilePlan:
 
 
 def make_tile_plan(
-    shape: Sequence[int], dtypes: Dtypes, chip: Chip, source: Placement, target: Placement, tiled_weights: bool
+    shape: Sequence[int],
+    dtypes: Dtypes,
+    chip: Chip,
+    source: Placement,
+    target: Placement,
+    *,
+    tiled_weights: bool,
+    has_residual: bool,
 ) -> TilePlan:
     """
     Args:
         shape: (..., H, W), without padding
         source, target: of the input and the output; where both are sharded, by the same shards
         tiled_weights: gamma or beta come as tiles
+        has_residual: there is one, which lies as the input
     Raises:
         LayerNormArgumentError: L1 has no room
     """
@@ -167,6 +194,7 @@ def make_tile_plan(
                 quads=quads,
                 last_quads=last_quads,
                 gathered=gathered,
+                has_residual=has_residual,
                 input_is_sharded=source.shards is not None,
                 output_is_sharded=target.shards is not None,
                 row_pages=shards.width // TILE_WIDTH if shards else max(len(share.tiles) for share in shares),
@@ -196,8 +224,9 @@ def _estimate(costs: Costs, plan: TilePlan, dtypes: Dtypes) -> tuple[float, int]
         team_size=len(busiest.team),
         quads=plan.quads,
         weights=weights,
+        has_residual=plan.has_residual,
     )
-    return cycles, -plan.cb(CB_INPUT).pages  # of two rings the larger
+    return cycles, -plan.cb(plan.source).pages  # of two rings the larger
 
 
 def _sharded_shares(shards: Shards, tile_rows: int, across: int, height: int) -> tuple[TileShare, ...]:
@@ -243,21 +272,25 @@ def _with_buffers(
     own = max(len(share.tiles) for share in plan.shares)
     rows = max(len(share.tile_rows) for share in plan.shares)
     of_shard = 0 if shards is None else shards.height // plan.tile_height * (shards.width // TILE_WIDTH)
-    cbs = [
-        TileBuffer(CB_INPUT, of_shard, tile_size, dtypes.input, "input")
-        if plan.input_is_sharded
-        else TileBuffer(CB_INPUT, plan.row_pages * max(1, min(ring_rows, rows)), tile_size, dtypes.input)
-    ]
+    ring = plan.row_pages * max(1, min(ring_rows, rows))
+
+    def buffer(index: int, pages: int, tensor: str, is_sharded: bool) -> TileBuffer:
+        if is_sharded:
+            return TileBuffer(index, of_shard, tile_size, dtypes.input, tensor)
+        return TileBuffer(index, pages, tile_size, dtypes.input)
+
+    cbs = [buffer(CB_INPUT, RUNS * RUN_TILES if plan.has_residual else ring, "input", plan.input_is_sharded)]
+    if plan.has_residual:
+        cbs += [
+            buffer(CB_RESIDUAL, RUNS * RUN_TILES, "residual", plan.input_is_sharded),
+            buffer(CB_STREAM, ring, "stream", plan.output_is_sharded),
+        ]
     for index, dtype in ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta)):
         if dtype is not None:
             # Of a tile, its first row's two runs of 16 columns, 64 bytes each
             page = 128 if tiled_weights else TILE_WIDTH * ELEMENT_SIZES[dtype]
             cbs.append(TileBuffer(index, own, page, dtype))
-    cbs.append(
-        TileBuffer(CB_OUTPUT, of_shard, tile_size, dtypes.input, "output")
-        if plan.output_is_sharded
-        else TileBuffer(CB_OUTPUT, OUTPUT_TILES, tile_size, dtypes.input)
-    )
+    cbs.append(buffer(CB_OUTPUT, OUTPUT_TILES, "output", plan.output_is_sharded))
     if plan.gathered:
         team_size = max(len(share.team) for share in plan.shares)
         turns = math.ceil(plan.quads / min(team_size, plan.quads))
@@ -294,8 +327,9 @@ def check_tile_contract(plan: TilePlan) -> None:
                 f"{TILE_CB_NAMES[cb.index]} must hold 1 to {MAX_CB_PAGES} pages, but holds {cb.pages}"
             )
     own = max(len(share.tiles) for share in plan.shares)
-    if plan.row_pages < own or plan.cb(CB_INPUT).pages % plan.row_pages:
+    source = plan.cb(plan.source)
+    if plan.row_pages < own or source.pages % plan.row_pages:
         raise CbContractError(
-            f"CB_INPUT must hold whole rows of {own} tiles, but holds {plan.cb(CB_INPUT).pages} in rows of"
+            f"{TILE_CB_NAMES[source.index]} must hold whole rows of {own} tiles, but holds {source.pages} in rows of"
             f" {plan.row_pages}"
         )

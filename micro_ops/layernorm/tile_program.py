@@ -18,7 +18,17 @@ from micro_ops.layernorm.program import (
     multicast_words,
     row_constants,
 )
-from micro_ops.layernorm.tile_plan import CB_STATISTICS, CHUNK_TILES, QUAD_ROWS, TILE_CB_NAMES, TilePlan, TileShare
+from micro_ops.layernorm.tile_plan import (
+    CB_RESIDUAL,
+    CB_STATISTICS,
+    CB_STREAM,
+    CHUNK_TILES,
+    QUAD_ROWS,
+    RUN_TILES,
+    TILE_CB_NAMES,
+    TilePlan,
+    TileShare,
+)
 
 CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
 SEMAPHORES = 16
@@ -29,33 +39,40 @@ ONE_PAGE = 2**30  # elements, more than a row has
 
 
 def create_tile_program(
-    plan: TilePlan, chip: Chip, variant: Variant, operands: Operands, output: ttnn.Tensor, epsilon: float
+    plan: TilePlan,
+    chip: Chip,
+    variant: Variant,
+    operands: Operands,
+    output: ttnn.Tensor,
+    stream: ttnn.Tensor | None,
+    epsilon: float,
 ) -> ttnn.ProgramDescriptor:
     """The program that runs `plan`.
 
     Args:
         chip: all of it: shards may lie on any core
+        stream: where s = x + residual goes, if there is one
     """
+    tensors = {"input": operands.input, "residual": operands.residual, "output": output, "stream": stream}
     cores = core_ranges(plan)
     semaphores = [ttnn.SemaphoreDescriptor(id=index, core_ranges=cores, initial_value=0) for index in range(SEMAPHORES)]
     return ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(plan, chip, operands),
-            _create_writer_descriptor(plan, chip, output),
+            _create_writer_descriptor(plan, chip, output, stream or output),
             _create_compute_descriptor(plan, variant, operands, epsilon),
         ],
         semaphores=semaphores if plan.gathered else [],
-        cbs=_create_cb_descriptors(plan, operands.input, output),
+        cbs=_create_cb_descriptors(plan, tensors),
     )
 
 
-def _create_cb_descriptors(plan: TilePlan, input_tensor: ttnn.Tensor, output: ttnn.Tensor) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(plan: TilePlan, tensors: dict[str, ttnn.Tensor | None]) -> list[ttnn.CBDescriptor]:
     cores = core_ranges(plan)
     descriptors = []
     for cb in plan.cbs:
         if cb.over:
-            tensor = {"input": input_tensor, "output": output}[cb.over]
-            descriptors.append(ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensor, core_ranges=cores))
+            descriptors.append(ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensors[cb.over], core_ranges=cores))
         else:
             page = ttnn.CBFormatDescriptor(buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size)
             descriptors.append(ttnn.CBDescriptor(total_size=cb.size, core_ranges=cores, format_descriptors=[page]))
@@ -67,6 +84,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
     return {
         **CB_ARGUMENTS,
         "rows_are_gathered": plan.gathered,
+        "has_residual": plan.has_residual,
         "input_is_sharded": plan.input_is_sharded,
         "input_size": input_size,
         "tile_quads": plan.tile_quads,
@@ -85,6 +103,8 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "tiles_across": plan.tiles_across,
         "own_tiles": len(share.tiles),
         "row_pages": plan.row_pages,
+        "term_pages": plan.term_pages(share),
+        "ring_terms": plan.cb(CB_INPUT).pages,
         "first_tile": share.tiles.start,
         "quads": plan.quads,
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
@@ -102,6 +122,7 @@ def _coordinates(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
 
 def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[operands.input.dtype]
+    residual = operands.residual or operands.input
     given = {"gamma": operands.gamma, "beta": operands.beta}
     tensors = {name: operands.input if tensor is None else tensor for name, tensor in given.items()}
     weights: dict[str, int] = {}
@@ -127,7 +148,8 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
             **addresses,
             "own_columns": len(columns),
             "input_address": operands.input.buffer_address(),
-            "ring_tiles": plan.cb(CB_INPUT).pages,
+            "residual_address": residual.buffer_address(),
+            "ring_tiles": plan.cb(plan.source).pages,
             "coordinates": _coordinates(plan, chip, share),
         }
 
@@ -135,9 +157,9 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
         "tile_reader",
         plan,
         ttnn.ReaderConfigDescriptor(),
-        compile_time={**_layout(plan, size), **weights},
+        compile_time={**_layout(plan, size), **weights, "run_tiles": RUN_TILES},
         runtime=arguments,
-        tensors=(operands.input, tensors["gamma"], tensors["beta"]),
+        tensors=(operands.input, tensors["gamma"], tensors["beta"], residual),
     )
 
 
@@ -152,7 +174,9 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
     return page, int(pages > 1 and (pages, page) == paged_shape(width))
 
 
-def _create_writer_descriptor(plan: TilePlan, chip: Chip, output: ttnn.Tensor) -> ttnn.KernelDescriptor:
+def _create_writer_descriptor(
+    plan: TilePlan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor
+) -> ttnn.KernelDescriptor:
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
         sends = plan.gathered and share.member < len(plan.adders(share))
@@ -160,6 +184,7 @@ def _create_writer_descriptor(plan: TilePlan, chip: Chip, output: ttnn.Tensor) -
         return {
             **_place(plan, share),
             "output_address": output.buffer_address(),
+            "stream_address": stream.buffer_address(),
             "rectangles": len(words) // 2,
             "coordinates": [*_coordinates(plan, chip, share), *words],
         }
@@ -173,7 +198,7 @@ def _create_writer_descriptor(plan: TilePlan, chip: Chip, output: ttnn.Tensor) -
             "output_is_sharded": plan.output_is_sharded,
         },
         runtime=arguments,
-        tensors=(output,),
+        tensors=(output, stream),
     )
 
 
@@ -188,14 +213,21 @@ def _create_compute_descriptor(
         for name, tensor in of_weights.items()
     }
     constants = {
-        "ring_tiles": plan.cb(CB_INPUT).pages,
+        "ring_tiles": plan.cb(plan.source).pages,
         **row_constants(plan.width, dtypes, epsilon),
     }
     return create_kernel_descriptor(
         "tile_compute",
         plan,
         compute_config(
-            {CB_INPUT: dtypes.input, CB_GAMMA: dtypes.gamma, CB_BETA: dtypes.beta, CB_STATISTICS: ttnn.float32}
+            {
+                CB_INPUT: dtypes.input,
+                CB_RESIDUAL: dtypes.input,
+                CB_STREAM: dtypes.input,
+                CB_GAMMA: dtypes.gamma,
+                CB_BETA: dtypes.beta,
+                CB_STATISTICS: ttnn.float32,
+            }
         ),
         compile_time={
             **CB_ARGUMENTS,
@@ -203,6 +235,7 @@ def _create_compute_descriptor(
             **strides,
             "by_tiles": True,
             "rows_are_gathered": plan.gathered,
+            "has_residual": plan.has_residual,
             "output_is_sharded": plan.output_is_sharded,
             "group_rows": QUAD_ROWS,
             "piece_half_faces": CHUNK_TILES,

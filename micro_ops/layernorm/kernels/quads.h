@@ -15,9 +15,12 @@
 #include "receivers.h"
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
+constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");
 constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
 constexpr bool rows_are_gathered = get_named_compile_time_arg_val("rows_are_gathered");
 constexpr bool input_is_sharded = get_named_compile_time_arg_val("input_is_sharded");
+constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
+constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;  // what is added up and normalized
 constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");  // of an element, bytes
 constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");
 constexpr uint32_t rows_semaphores = get_named_compile_time_arg_val("rows_semaphores");

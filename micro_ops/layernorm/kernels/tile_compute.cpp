@@ -11,6 +11,11 @@
 //   pops    cb_input           for each row of tiles, this core's tiles of it                                    <- reader
 //   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one, never popped                 <- reader
 //   pushes  cb_output          as it pops of cb_input                                                            -> writer
+// where there is a residual, cb_stream stands for cb_input in what is said above, and
+//   pops    cb_input           this core's tiles, one by one; of a shard, at a row's end the others in it         <- reader
+//   pops    cb_residual        as cb_input                                                                        <- reader
+//   pushes  cb_stream          s = x + residual of them, all of a row before its first result                     -> itself
+//   pushes  cb_output          the same, in front of a row's results, unless cb_stream lies over a shard          -> writer
 // and where rows are gathered:
 //   pops    cb_rows            for each of this core's quads, all of it: a page is 4 tiles' of a quad            <- reader
 //   pushes  cb_own_statistics  for each of its quads, a page of float32, with this quad's and others' statistics -> writer
@@ -20,11 +25,12 @@
 // (tile_pack_thread.h).
 //
 // Budget, beside what compute.cpp has:
-//   Dest rows of a section   128 of which 64 x, 16 gamma, 16 beta; 32 left
+//   Dest rows of a section   128 of which 64 x, 16 gamma, 16 beta; 32 left; or 64 x, 64 of the residual
 //   Dest rows behind them    256: 64 sums, 26 statistics, 32 quads, 32 own quads; 102 left, of which 32 are packed, too
 //   replay slots             LayerNorm 2 + 20 + 4 of 32, RMSNorm 2 + 16 + 4 + 4
 //   LREGs                    LayerNorm 8 of 8, RMSNorm 5
-//   unpack thread's GPRs     TMP0, TMP1, TILE_SIZE, TILE_OFFSET, L1_BUFFER_ADDR (unpacker.h)
+//   unpack thread's GPRs     TMP0, TMP1, TILE_SIZE, TILE_OFFSET, L1_BUFFER_ADDR,
+//                            PERF_UNPACK_NUM_TILES_0 and _1 (unpacker.h)
 #include "api/compute/common.h"
 #include "api/compute/compute_kernel_hw_startup.h"
 #include "api/compute/pack.h"
@@ -45,6 +51,8 @@ void kernel_main() {
                       .across = RUNTIME_ARG(tiles_across),
                       .own = RUNTIME_ARG(own_tiles),
                       .row_pages = RUNTIME_ARG(row_pages),
+                      .term_pages = RUNTIME_ARG(term_pages),
+                      .ring_terms = RUNTIME_ARG(ring_terms),
                       .quads = RUNTIME_ARG(quads),
                       .last_quads = RUNTIME_ARG(last_quads),
                       .first_quad = RUNTIME_ARG(first_quad),

@@ -125,6 +125,32 @@ inline void keep_own_statistics(uint32_t quad) {
     set_dest_base(0);
 }
 
+// ---- s = x + residual
+
+// A section's sum of x and the residual, in the place of x. In bfloat16 the packer rounds it, which takes a tie away from
+// zero, where torch takes it to an even last bit. So where that bit (16 of float32) is even and the sum is a half behind it
+// or more (bit 15), the float32 becomes one less: a tie then rounds down, and all else as before.
+__attribute__((noinline)) void add_residual(uint32_t section) {
+    for (uint32_t face = 0; face < tile_faces; ++face) {
+        set_dest_base(section + face * 16);
+#pragma GCC unroll 8
+        for (uint32_t v = 0; v < vector_of(16); ++v) {
+            vFloat x = dst_reg[v];
+            vFloat residual = dst_reg[v + vector_of(residual_dest_row)];
+            vFloat sum = x + residual;
+            if constexpr (!input_float32) {
+                vInt bits = as<vInt>(sum);
+                vUInt last_bits = as<vUInt>(sum) << 15;
+                v_if(as<vInt>(last_bits) >= 0) { bits = bits - as<vInt>(last_bits >> 30); }
+                v_endif;
+                sum = as<vFloat>(bits);
+            }
+            dst_reg[v] = sum;
+        }
+    }
+    set_dest_base(0);
+}
+
 // ---- Results
 
 // The four quads of a face, whose even and odd columns share gammas and betas.
@@ -180,6 +206,14 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
     uint32_t section = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
         const uint32_t quads = tiles.quads_of(row);
+        if constexpr (has_residual) {
+            for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+                take<filled>();
+                add_residual(section);
+                give<normalized, p_stall::WAIT_SFPU>();
+                section = other_section(section);
+            }
+        }
         for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
             make_quad_statistics(tiles, quad, section, last_columns);
         }

@@ -21,11 +21,38 @@ inline void pack_own_statistics() {
     pack_reconfig_data_format(cb_output);
 }
 
+// Rounds s, and puts it where it is normalized from; and if that is no shard of it, to the writer, too.
+inline void pack_stream(const Tiles& tiles, uint32_t& section) {
+    for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+        cb_reserve_back(cb_stream, 1);
+        if constexpr (!output_is_sharded) {
+            cb_reserve_back(cb_output, 1);
+        }
+        take<normalized>();
+        pack_tile(section / tile_dest_rows, cb_stream);
+        if constexpr (!output_is_sharded) {
+            pack_tile(section / tile_dest_rows, cb_output);
+        }
+        give<free_sections, p_stall::PACK>();
+        cb_push_back(cb_stream, 1);
+        if constexpr (!output_is_sharded) {
+            cb_push_back(cb_output, 1);
+        }
+        section = other_section(section);
+    }
+    const uint32_t pages = tiles.row_pages - tiles.own;
+    cb_reserve_back(cb_stream, pages);
+    cb_push_back(cb_stream, pages);
+}
+
 inline void tile_pack_thread(const Tiles& tiles) {
     // In float32 the sections in which a quad is added up go from the unpack thread to the SFPU and back. Sections take
     // turns, so after an odd number of those the first normalized section is the other one.
     uint32_t section = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
+        if constexpr (has_residual) {
+            pack_stream(tiles, section);
+        }
         for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
             if ((passes - 1) * chunks(tiles) % 2 != 0) {
                 section = other_section(section);

@@ -1,11 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Reader (NCRISC) of tiles: from DRAM or L1 into cb_input, unless they are a shard, over which it lies; gamma and beta; and
-// where cores share rows, what others add up (quads.h).
+// Reader (NCRISC) of tiles: from DRAM or L1 into cb_input, unless they are a shard, over which it lies; the residual
+// likewise; gamma and beta; and where cores share rows, what others add up (quads.h).
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pushes  cb_input           for each row of tiles, this core's; a shard's all at once                        -> compute
+//   pushes  cb_residual        as cb_input: where there is one, both in runs of a few tiles                       -> compute
+//   reads   cb_stream          each row of tiles, where there is a residual, and rows are gathered                <- compute
 //   pushes  cb_gamma, cb_beta  those of this core's columns, once                                               -> compute
 //   pushes  cb_rows            each of this core's quads, once all cores have sent theirs of it                 -> compute
 //   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
@@ -15,12 +17,13 @@
 // Other cores write to cb_rows and cb_statistics only if this core is done with what they held: it sends a row's quads when
 // it has popped the statistics of the row before, and without these there are none of the next row.
 //
-// Budget: transaction ids 1 and 2 of 15 (x, gamma and beta); program semaphores 0 to 15 of 16 (of each of this core's
+// Budget: transaction ids 1 to 3 of 15 (x, gamma and beta, every other run of x and the residual); program semaphores 0 to 15 of 16 (of each of this core's
 // quads, how many cores have sent theirs; of each quad, of how many rows its statistics have).
 #include "quads.h"
 
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
 constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
+constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 constexpr bool has_gamma = get_named_compile_time_arg_val("has_gamma");
 constexpr bool has_beta = get_named_compile_time_arg_val("has_beta");
@@ -32,7 +35,8 @@ constexpr uint32_t beta_page = get_named_compile_time_arg_val("beta_page");
 constexpr uint32_t gamma_first_page = get_named_compile_time_arg_val("gamma_first_page");
 constexpr uint32_t beta_first_page = get_named_compile_time_arg_val("beta_first_page");
 
-constexpr uint32_t input_trid = 1, weight_trid = 2;
+constexpr uint32_t input_trid = 1, weight_trid = 2, other_run_trid = 3;
+constexpr uint32_t run_tiles = get_named_compile_time_arg_val("run_tiles");  // of x and the residual that are read at once
 constexpr uint32_t tile_columns = 32;
 
 // Reads a weight's columns from `column` on. Of tiles, the first row of each face, in 64 bytes, as DRAM's alignment wants:
@@ -82,7 +86,11 @@ inline void zero_padding(uint32_t address, uint32_t pairs, uint32_t rows, uint32
     }
 }
 
+// Pages that have been pushed to a CB, modulo 2^16.
+inline uint16_t received(uint32_t cb) { return reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb))); }
+
 void kernel_main() {
+    uint16_t received_before = has_residual ? received(cb_stream) : 0;
     const uint32_t tile_rows = RUNTIME_ARG(tile_rows);
     const uint32_t own_tiles = RUNTIME_ARG(own_tiles);
     const uint32_t first_tile = RUNTIME_ARG(first_tile);
@@ -95,6 +103,7 @@ void kernel_main() {
     constexpr auto input_args = TensorAccessorArgs<0>();
     constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
     constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
+    constexpr auto residual_args = TensorAccessorArgs<beta_args.next_compile_time_args_offset()>();
     const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), tile_size);
     const bool has_last_tile = last_columns != tile_columns && first_tile + own_tiles == across;
 
@@ -105,9 +114,50 @@ void kernel_main() {
             noc_async_read(input.get_noc_addr(page), l1, tile_size);
         }
     };
+    // Reads a row's tiles of x and of the residual, run by run: one run is on its way while the one before is awaited. Whole
+    // runs are pushed, so that none ever goes round the end of the CBs.
+    const uint32_t x_ring = get_write_ptr(cb_input), residual_ring = get_write_ptr(cb_residual);
+    uint32_t slot = 0;  // bytes from there to the next run
+    const auto read_terms = [&](uint32_t row) __attribute__((always_inline)) {
+        const auto residual = TensorAccessor(residual_args, RUNTIME_ARG(residual_address), tile_size);
+        const uint32_t last_slot = (RUNTIME_ARG(ring_terms) - run_tiles) * tile_size;
+        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile, left = own_tiles, awaited = 0;
+        uint32_t trid = input_trid, last = 0;
+        do {
+            const uint32_t count = left < run_tiles ? left : run_tiles;
+            if (count != 0) {
+                cb_reserve_back(cb_input, awaited == 0 ? run_tiles : 2 * run_tiles);
+                cb_reserve_back(cb_residual, awaited == 0 ? run_tiles : 2 * run_tiles);
+                noc_async_read_set_trid(trid);
+                for (uint32_t at = slot; at != slot + count * tile_size; at += tile_size, ++page) {
+                    noc_async_read(input.get_noc_addr(page), x_ring + at, tile_size);
+                    noc_async_read(residual.get_noc_addr(page), residual_ring + at, tile_size);
+                }
+            }
+            trid ^= input_trid ^ other_run_trid;
+            if (awaited != 0) {
+                noc_async_read_barrier_with_trid(trid);
+                if (count == 0 && has_last_tile && !rows_are_gathered) {
+                    zero_padding(x_ring + last, tile_quads / face_quads, 16, last_columns);
+                    zero_padding(residual_ring + last, tile_quads / face_quads, 16, last_columns);
+                }
+                cb_push_back(cb_input, run_tiles);
+                cb_push_back(cb_residual, run_tiles);
+            }
+            if (count != 0) {
+                last = slot + (count - 1) * tile_size;
+                slot = slot == last_slot ? 0 : slot + run_tiles * tile_size;
+            }
+            awaited = count;
+            left -= count;
+        } while (awaited != 0);
+    };
     if constexpr (input_is_sharded) {
         cb_push_back(cb_input, tile_rows * row_pages);
-    } else {
+        if constexpr (has_residual) {
+            cb_push_back(cb_residual, tile_rows * row_pages);
+        }
+    } else if constexpr (!has_residual) {
         cb_reserve_back(cb_input, row_pages);
         read_row(0);
     }
@@ -145,11 +195,13 @@ void kernel_main() {
     }
     const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
     const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
-    const uint32_t ring = get_read_ptr(cb_input), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
+    const uint32_t ring = get_read_ptr(cb_source), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
     uint32_t tiles = ring;  // of the row
     for (uint32_t row = 0; row < tile_rows; ++row) {
         const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
-        if constexpr (!input_is_sharded) {
+        if constexpr (has_residual && !input_is_sharded) {
+            read_terms(row);
+        } else if constexpr (!input_is_sharded) {
             if (row != 0) {
                 cb_reserve_back(cb_input, row_pages);
                 read_row(row);
@@ -163,6 +215,11 @@ void kernel_main() {
         if constexpr (rows_are_gathered) {
             if (row != 0) {
                 cb_reserve_back(cb_statistics, 1);
+            }
+            if constexpr (has_residual) {  // compute pops the pages, so they are told from earlier ones by how many came
+                while (static_cast<uint16_t>(received(cb_stream) - received_before) < row_pages) {
+                }
+                received_before += row_pages;
             }
             sender.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
         }

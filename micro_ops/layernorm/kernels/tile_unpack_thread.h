@@ -99,7 +99,7 @@ inline void add_chunk(uint32_t tiles) {
     done_with_sources();
 }
 
-// Points the unpackers at a quad: in its tiles, from `tile` of cb_input on, or at `page` of cb_rows.
+// Points the unpackers at a quad: in its tiles, from `tile` of cb_source on, or at `page` of cb_rows.
 template <uint32_t unpackers>
 inline void select_quad(uint32_t quad, uint32_t tile, uint32_t page) {
     if constexpr (rows_are_gathered) {
@@ -174,13 +174,57 @@ inline void send_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t
     }
 }
 
-// ---- Results
+// ---- Copies
 
 // The sources' half faces to Dest: each has a source of zeros beside it.
 inline void copy_tile() {
     copy_half_faces.replay(tile_half_faces / piece_half_faces);
     done_with_sources();
 }
+
+// ---- s = x + residual
+
+// Brings the same tile of x, or of the residual, into Dest's rows behind `row` of a section.
+inline void copy_term(uint32_t base, uint32_t section, uint32_t row) {
+    set_base<SrcA>(base);
+    if constexpr (input_float32) {
+        set_target(section + row);
+        unpack_piece<SrcA, stay, false>();
+    } else {
+        unpack_piece<SrcA, stay>();
+        unpack_zeros<SrcB>();
+        set_dest_base(section + row);
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+        copy_tile();
+    }
+}
+
+// Brings this core's tiles of x and of the residual into sections; `term` is the next one in cb_input and cb_residual.
+inline void send_terms(const Tiles& tiles, uint32_t& section, uint32_t& term) {
+    select_operand<input_float32>(x_base, cb_input);
+    set_target(0);
+    for (uint32_t tile = 0; tile < tiles.own; ++tile) {
+        llk_wait_tiles(cb_input, 1);
+        llk_wait_tiles(cb_residual, 1);
+        take<free_sections>();
+        set_source(p_setadc::UNP_A, term * tile_faces * face_elements, tile_faces * face_elements);
+        copy_term(x_base, section, 0);
+        copy_term(residual_base, section, residual_dest_row);
+        give<filled, input_float32 ? p_stall::UNPACK0 : p_stall::MATH>();
+        section = other_section(section);
+        llk_pop_tiles(cb_input, 1);
+        llk_pop_tiles(cb_residual, 1);
+        term = term + 1 == tiles.ring_terms ? 0 : term + 1;
+    }
+    if (tiles.term_pages != tiles.own) {  // a shard's pages in front of its next row
+        const uint32_t pages = tiles.term_pages - tiles.own;
+        llk_pop_tiles(cb_input, pages);
+        llk_pop_tiles(cb_residual, pages);
+        term = term + pages == tiles.ring_terms ? 0 : term + pages;
+    }
+}
+
+// ---- Results
 
 // Brings a weight's columns of `tile`, twice 16, into rows 0 and 8 behind `row` of SrcB.
 template <uint32_t stride, bool valid>
@@ -220,7 +264,7 @@ inline void unpack_weight_to_dest(uint32_t base, uint32_t cb, uint32_t tile, uin
     }
 }
 
-// Fills a section with tile `at` of cb_input, and with gamma's and beta's columns of it, this core's `tile`th.
+// Fills a section with tile `at` of cb_source, and with gamma's and beta's columns of it, this core's `tile`th.
 __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t tile) {
     constexpr bool gamma_copied = gamma_on_sfpu && !gamma_float32, beta_copied = uses_beta && !beta_float32;
     take<free_sections>();
@@ -302,10 +346,10 @@ inline void unpack_statistics() {
     select_operand<input_float32>(input_base, cb_input);
 }
 
-// ring_tiles: that cb_input holds
+// ring_tiles: that cb_source holds
 inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     constexpr uint32_t element = input_float32 ? 4 : 2, row_bytes = 16 * sizeof(float);
-    assert_cb(cb_input, ring_tiles, tile_faces * face_elements * element);
+    assert_cb(cb_source, ring_tiles, tile_faces * face_elements * element);
     ASSERT(tiles.own <= tiles.row_pages && ring_tiles % tiles.row_pages == 0);
     if constexpr (rows_are_gathered) {
         assert_cb(cb_statistics, 1, tile_quads * quad_dest_rows * row_bytes);
@@ -313,7 +357,13 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     configure_tile_unpack();
     configure_fpu();
     record_sequences();
-    remember_base(input_base, cb_input, 0);
+    remember_base(input_base, cb_source, 0);
+    if constexpr (has_residual) {
+        assert_cb(cb_input, tiles.ring_terms, tile_faces * face_elements * element);
+        assert_cb(cb_residual, tiles.ring_terms, tile_faces * face_elements * element);
+        remember_base(x_base, cb_input, 0);
+        remember_base(residual_base, cb_residual, 0);
+    }
     if constexpr (uses_gamma) {
         remember_base(gamma_base, cb_gamma, 0);
     }
@@ -327,10 +377,13 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     unpack_to<input_float32>();
 
     const uint32_t rows_pages = chunks(tiles);
-    uint32_t section = 0, ring_tile = 0;
+    uint32_t section = 0, ring_tile = 0, term = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
+        if constexpr (has_residual) {
+            send_terms(tiles, section, term);
+        }
         if constexpr (!rows_are_gathered) {
-            llk_wait_tiles(cb_input, tiles.row_pages);
+            llk_wait_tiles(cb_source, tiles.row_pages);
         }
         select_operand<input_float32>(rows_are_gathered ? rows_base : input_base, cb_input);
         if constexpr (input_float32) {
@@ -352,7 +405,7 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
             }
         }
         if constexpr (rows_are_gathered) {
-            llk_wait_tiles(cb_input, tiles.row_pages);
+            llk_wait_tiles(cb_source, tiles.row_pages);
             select_operand<input_float32>(input_base, cb_input);
         }
         for (uint32_t tile = 0; tile < tiles.own; ++tile) {
@@ -373,7 +426,7 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
         if (rows_are_gathered && tiles.own <= sections) {
             unpack_statistics();
         }
-        llk_pop_tiles(cb_input, tiles.row_pages);
+        llk_pop_tiles(cb_source, tiles.row_pages);
         ring_tile = ring_tile + tiles.row_pages == ring_tiles ? 0 : ring_tile + tiles.row_pages;
     }
     leave();

@@ -1,11 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard. Where cores share rows, it sends
+// Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard: where there is a residual, first
+// a row's tiles of s = x + residual, then its results. Where cores share rows, it sends
 // quads, too (quads.h), and the statistics of this core's quads to all.
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
+//   waits   cb_stream          for the first row of tiles, where there is a residual, and it sends quads         <- compute
 //   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
 //
 // Budget: program semaphores 8 to 15 of 16 (of each quad, of how many rows its statistics have arrived).
@@ -43,15 +45,36 @@ void kernel_main() {
     const uint32_t quads = RUNTIME_ARG(quads);
     const uint32_t last_quads = RUNTIME_ARG(last_quads);
     constexpr auto output_args = TensorAccessorArgs<0>();
+    constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
+    const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), tile_size);
 
     const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
+    const auto write_row = [&](const auto& tensor, uint32_t row) {
+        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
+        for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
+            cb_wait_front(cb_output, 1);
+            noc_async_write(get_read_ptr(cb_output), tensor.get_noc_addr(page), tile_size);
+            noc_async_writes_flushed();
+            cb_pop_front(cb_output, 1);
+        }
+    };
+    constexpr bool writes_stream = has_residual && !output_is_sharded;
+    if constexpr (writes_stream) {
+        write_row(stream, 0);
+    }
     if constexpr (writer_sends_quads) {
-        sender.send(get_read_ptr(cb_input), 1, 2, tile_rows == 1 ? last_quads : quads);
+        if constexpr (has_residual) {
+            cb_wait_front(cb_stream, RUNTIME_ARG(row_pages));
+        }
+        sender.send(get_read_ptr(cb_source), 1, 2, tile_rows == 1 ? last_quads : quads);
     }
     const Receivers receivers(ARG_POSITION(coordinates) + sender.adders, RUNTIME_ARG(rectangles));
     const uint32_t first_quad = RUNTIME_ARG(first_quad);
     for (uint32_t row = 0; row < tile_rows; ++row) {
+        if (writes_stream && row != 0) {
+            write_row(stream, row);
+        }
         if constexpr (rows_are_gathered) {
             const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
             receivers.prepare_command_buffer();
@@ -60,13 +83,7 @@ void kernel_main() {
             }
         }
         if constexpr (!output_is_sharded) {
-            uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
-            for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
-                cb_wait_front(cb_output, 1);
-                noc_async_write(get_read_ptr(cb_output), output.get_noc_addr(page), tile_size);
-                noc_async_writes_flushed();
-                cb_pop_front(cb_output, 1);
-            }
+            write_row(output, row);
         }
     }
     noc_async_write_barrier();

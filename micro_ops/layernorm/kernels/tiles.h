@@ -8,6 +8,11 @@
 
 namespace layernorm {
 
+// Whether there is a residual: s = x + residual, rounded to the input's dtype, is what is added up and normalized.
+constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
+constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
+constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");  // s
+constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
 constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
@@ -16,6 +21,7 @@ constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  /
 constexpr uint32_t tile_faces = tile_quads / 2;
 constexpr uint32_t tile_half_faces = 2 * tile_faces;
 constexpr uint32_t face_quads = 4;
+constexpr uint32_t residual_dest_row = tile_dest_rows;  // in a section, while s is made
 constexpr uint32_t face_elements = 256, quarter_face_elements = 64;
 constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
 static_assert(chunk_tiles == 4, "a quad's 128 partial sums are those of 4 tiles");
@@ -24,7 +30,8 @@ static_assert(tap == Tap::none, "taps are of sticks");
 // What a core does of `rows` rows of tiles, all of which have `across` tiles, of which it normalizes `own`.
 struct Tiles {
     uint32_t rows, across, own;
-    uint32_t row_pages;                // of cb_input and a cb_output over shards, from a row to the next
+    uint32_t row_pages;                // of cb_source and a cb_output over shards, from a row to the next
+    uint32_t term_pages, ring_terms;   // of cb_input and cb_residual, where s is made: from a row to the next, and in all
     uint32_t quads, last_quads;        // of a row of tiles, and of the last one
     uint32_t first_quad, quad_stride;  // this core adds up the quads first_quad, first_quad + quad_stride, ...
     uint32_t quads_of(uint32_t row) const { return row + 1 == rows ? last_quads : quads; }
