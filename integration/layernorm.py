@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`TtLayerNorm`: an `nn.LayerNorm` whose forward runs on a Tenstorrent device."""
 
+from typing import Any
+
 import torch
 import ttnn
 
@@ -45,5 +47,5 @@ class TtLayerNorm(TtNorm):
         """
         super().__init__(width, gamma, beta, epsilon=epsilon, device=device, cores=cores, round_before_gamma=False)
 
-    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return LayerNorm.op(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores)
+    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
+        return LayerNorm.op(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores, **keywords)

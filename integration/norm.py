@@ -31,7 +31,7 @@ class TtNorm(nn.Module):
     """A norm over the last dimension, by kernels on `device`.
 
     Takes a torch tensor or a ttnn tensor of shape (..., W), bfloat16 or float32, and gives back the same kind, shape
-    and dtype. A ttnn tensor must be row-major and interleaved in DRAM. The weights are ordinary Parameters; when they
+    and dtype. A ttnn tensor may lie in any layout that the op takes. The weights are ordinary Parameters; when they
     change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too: both
     raise.
 
@@ -161,8 +161,8 @@ class TtNorm(nn.Module):
         return self._beta.of(self._weight(self.formula.beta)) if self._beta else None
 
     @abstractmethod
-    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        """The norm of `x`."""
+    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
+        """The norm of `x`, in any layout of the op's; keywords are the op's own: `residual`, `memory_config`, ..."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Takes what the original's forward takes: its tensor by position or name, other arguments at their defaults.
@@ -172,7 +172,7 @@ class TtNorm(nn.Module):
         Raises:
             NormInputError: another width or dtype, a row too wide for L1, or another argument
             TypeError: neither kind of tensor, or arguments that the original does not take
-            LayerNormArgumentError: a ttnn tensor that is not row-major and interleaved in DRAM, or a row too wide
+            LayerNormArgumentError: a ttnn tensor in a layout that the op does not take, or a row too wide
             RuntimeError: the device is closed
         """
         x, others = self._arguments(args, kwargs)

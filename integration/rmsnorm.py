@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`TtRMSNorm`: an RMSNorm whose forward runs on a Tenstorrent device."""
 
+from typing import Any
+
 import torch
 import ttnn
 
@@ -41,6 +43,6 @@ class TtRMSNorm(TtNorm):
             width, gamma, epsilon=epsilon, device=device, cores=cores, round_before_gamma=round_before_gamma
         )
 
-    def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
+    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
         order = self.formula.round_before_gamma
-        return RMSNorm.op(x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order)
+        return RMSNorm.op(x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order, **keywords)

@@ -39,8 +39,8 @@ def rms_norm(
 
     Args:
         input_tensor, weight, epsilon: as `RMSNorm.op`'s input_tensor, gamma_tensor, epsilon
-        bias, residual_input_tensor: None
-        memory_config, program_config: as `layer_norm`'s
+        bias: None
+        residual_input_tensor, memory_config, program_config: as `layer_norm`'s
         compute_kernel_config: ignored: all on the way is float32
     Raises:
         LayerNormArgumentError: as `layer_norm`; or a bias
@@ -49,13 +49,8 @@ def rms_norm(
         raise LayerNormArgumentError(
             "bias must be None: the kernels add none to an RMSNorm; use ttnn.add(rms_norm(...), bias)"
         )
-    _refuse_residual(residual_input_tensor)
-    return RMSNorm.op(
-        input_tensor,
-        weight,
-        epsilon=epsilon,
-        **_place(input_tensor, memory_config, program_config),
-    )
+    keywords = _place(input_tensor, memory_config, program_config)
+    return _normalized(RMSNorm.op(input_tensor, weight, epsilon=epsilon, residual=residual_input_tensor, **keywords))
 
 
 def layer_norm(
@@ -75,30 +70,22 @@ def layer_norm(
     Args:
         input_tensor, weight, bias, epsilon: as `LayerNorm.op`'s input_tensor, gamma_tensor, beta_tensor, epsilon
         memory_config: as `LayerNorm.op`'s; a sharded one without a shard spec means the input's shards, as in ttnn
-        residual_input_tensor: None
+        residual_input_tensor: as `LayerNorm.op`'s residual. As in ttnn the sum itself is not given back; that op does.
         program_config: the norm of an interleaved tensor has no cores but those of `compute_with_storage_grid_size`;
             that of a sharded one runs where its shards are. With `inplace` the result overwrites the input. All else
             that it holds is about ttnn's kernels, and ignored.
         compute_kernel_config, recip_tensor: ignored: all on the way is float32, by the kernels' own way
     Raises:
-        LayerNormArgumentError: what `LayerNorm.op` does not take, or a residual
+        LayerNormArgumentError: what `LayerNorm.op` does not take
     """
-    _refuse_residual(residual_input_tensor)
-    return LayerNorm.op(
-        input_tensor,
-        weight,
-        bias,
-        epsilon=epsilon,
-        **_place(input_tensor, memory_config, program_config),
+    keywords = _place(input_tensor, memory_config, program_config)
+    return _normalized(
+        LayerNorm.op(input_tensor, weight, bias, epsilon=epsilon, residual=residual_input_tensor, **keywords)
     )
 
 
-def _refuse_residual(residual_input_tensor: ttnn.Tensor | None) -> None:
-    if residual_input_tensor is not None:
-        raise LayerNormArgumentError(
-            "residual_input_tensor must be None: the kernels add none yet; use"
-            " ttnn.add(input_tensor, residual_input_tensor) before the norm"
-        )
+def _normalized(results: ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]) -> ttnn.Tensor:
+    return results[0] if isinstance(results, tuple) else results
 
 
 def _place(

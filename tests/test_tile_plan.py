@@ -24,7 +24,7 @@ SHAPES = [(1, 32), (32, 7168), (33, 300), (1024, 128), (2, 3, 40, 100), (5000, 6
 
 
 def plan_of(shape: tuple[int, ...], chip: Chip = BLACKHOLE, source: Placement = DRAM) -> TilePlan:
-    return make_tile_plan(shape, BFLOAT16, chip, source, source, tiled_weights=False)
+    return make_tile_plan(shape, BFLOAT16, chip, source, source, tiled_weights=False, has_residual=False)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -96,10 +96,15 @@ def run(device: Any, form: str, shape: Shape, layout: ttnn.Layout, memory: ttnn.
     return norm.op(on_device, *tensors, **keywords, **more), on_device
 
 
-def expected(device: Any, form: str, shape: Shape) -> torch.Tensor:
-    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's."""
+def expected(device: Any, form: str, shape: Shape, of: torch.Tensor | None = None) -> torch.Tensor:
+    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's.
+
+    Args:
+        of: what is normalized in the place of the form's own x
+    """
     norm, dtype, keywords = FORMS[form]
     x, *weights = _operands(shape, dtype)
+    x = x if of is None else of
     tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
     y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
     return y.reshape(shape)
@@ -159,6 +164,51 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], m
     assert torch.equal(ttnn.to_torch(y), expected(device, "RMSNorm", place[0]))
 
 
+# Each way of x, of the sum and of the result: rings and shards, rows cut and whole, padding, one row of tiles and several.
+RESIDUALS = {
+    "DRAM, whole rows": ("RMSNorm", TILED["DRAM, whole rows"], {}),
+    "DRAM, rows cut": ("LayerNorm", TILED["DRAM, rows cut"], {}),
+    "float32": ("LayerNorm float32", TILED["DRAM, rows cut"], {}),
+    "float32 in shards": ("RMSNorm float32", TILED["width-sharded"], {}),
+    "shards": ("RMSNorm, rounded twice", TILED["width-sharded, padded"], {}),
+    "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
+    "shards of whole rows": ("LayerNorm", TILED["height-sharded"], {}),
+    "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
+    "DRAM to shards": ("RMSNorm", ((32, 512), DRAM), {"memory_config": SHARDED[1]}),
+    "many tiles of a core": ("RMSNorm", ((40, 640), DRAM), {"cores": 1}),  # the rings go round
+}
+
+
+@pytest.mark.parametrize(("form", "place", "more"), RESIDUALS.values(), ids=RESIDUALS)
+@pytest.mark.parametrize("in_place", [False, True], ids=["", "in place"])
+def test_a_residual_is_added_as_torch_adds_it(
+    device: Any,
+    cores: int | None,
+    form: str,
+    place: tuple[Shape, ttnn.MemoryConfig],
+    more: dict[str, Any],
+    in_place: bool,
+) -> None:
+    """bfloat16 sums of two are ties in one of four cases; infinities, whose sums the FPU would get wrong, are seen."""
+    if in_place and "memory_config" in more:
+        pytest.skip("the result goes elsewhere")
+    shape, memory = place
+    norm, dtype, _ = FORMS[form]
+    x = random_input(shape, dtype=dtype)
+    residual = random_input(shape, offset=0.0, std=1.0, seed=3, dtype=dtype)
+    x.view(-1)[:3], residual.view(-1)[:3] = torch.tensor([[float("inf")] * 3, [1.0, float("inf"), -float("inf")]])
+    on_device, added = (to_device(t, device, ttnn.TILE_LAYOUT, memory, float("nan")) for t in (x, residual))
+    tensors = [upload(w, device) for w in _operands(shape, dtype)[1:][: 2 if norm is LayerNorm else 1]]
+    outputs = {"output_tensor": on_device, "residual_output": added} if in_place else {}
+    chosen = {"cores": cores} if memory == DRAM and "memory_config" not in more else {}
+    y, total = norm.op(on_device, *tensors, residual=added, **chosen | FORMS[form][2] | outputs | more)
+    assert torch.equal(ttnn.to_torch(total).nan_to_num(7.0), (x + residual).nan_to_num(7.0))
+    assert torch.equal(ttnn.to_torch(y)[1:], expected(device, form, shape, x + residual)[1:])
+    assert not ttnn.to_torch(y).reshape(-1, shape[-1])[0].isfinite().any()
+    if in_place:
+        assert (y.buffer_address(), total.buffer_address()) == (on_device.buffer_address(), added.buffer_address())
+
+
 # As a ttnn model keeps a weight of W elements, for the checkpoint's row-major (W,).
 WEIGHTS = {
     "a stick": lambda w: ttnn.from_torch(w.reshape(1, 1, -1)),
@@ -216,6 +266,27 @@ def test_a_module_takes_tiles(device: Any, cores: int | None) -> None:
     y = norm(to_device(x, device, ttnn.TILE_LAYOUT, DRAM))
     assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 1)
     assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", (40, 96)))
+
+
+BAD_RESIDUALS = {
+    "another shape": (
+        (32, 64),
+        ttnn.TILE_LAYOUT,
+        r"residual must have the input's shape \(32, 96\), .* but has \(32, 64\)",
+    ),
+    "sticks": ((32, 96), ttnn.ROW_MAJOR_LAYOUT, r"residual must have the input's .* TILE \(32, 32\), .* ROW_MAJOR"),
+}
+
+
+@pytest.mark.parametrize(("shape", "layout", "message"), BAD_RESIDUALS.values(), ids=BAD_RESIDUALS)
+def test_bad_residuals(device: Any, shape: Shape, layout: ttnn.Layout, message: str) -> None:
+    x = to_device(random_input((32, 96)), device, ttnn.TILE_LAYOUT, DRAM)
+    with pytest.raises(LayerNormArgumentError, match=message):
+        RMSNorm.op(x, None, residual=to_device(random_input(shape), device, layout, DRAM))
+    with pytest.raises(LayerNormArgumentError, match="residual_output must be None where residual is"):
+        RMSNorm.op(x, None, residual_output=x)
+    with pytest.raises(LayerNormArgumentError, match="residual_output must not be output: both start at"):
+        RMSNorm.op(x, None, x, residual=x, residual_output=x)
 
 
 def test_shards_stay_on_their_cores(device: Any) -> None:

@@ -176,7 +176,14 @@ def test_a_narrow_grid_gives_the_same_bits(device: Any) -> None:
     assert torch.equal(ttnn.to_torch(wide), ttnn.to_torch(narrow))
 
 
-RESIDUAL = "residual_input_tensor must be None: the kernels add none yet; use ttnn.add("
+@pytest.mark.parametrize("name", OURS)
+def test_a_residual_is_added_first(device: Any, x: ttnn.Tensor, name: str) -> None:
+    residual = on_device(random_input(SHAPE, seed=7), device)
+    y, of_sum = (
+        OURS[name](x, residual_input_tensor=residual),
+        OURS[name](on_device(ttnn.to_torch(x) + ttnn.to_torch(residual), device)),
+    )
+    assert torch.equal(ttnn.to_torch(y), ttnn.to_torch(of_sum))
 
 
 def matmul_config() -> ttnn.MatmulMultiCoreReuseProgramConfig:
@@ -193,8 +200,7 @@ def matmul_config() -> ttnn.MatmulMultiCoreReuseProgramConfig:
 @pytest.mark.parametrize(
     ("name", "argument", "value", "message"),
     [
-        ("rms_norm", "residual_input_tensor", object, RESIDUAL),
-        ("layer_norm", "residual_input_tensor", object, RESIDUAL),
+        ("rms_norm", "residual_input_tensor", object, "residual must be a ttnn.Tensor, but is object"),
         ("rms_norm", "bias", object, "bias must be None: the kernels add none to an RMSNorm; use ttnn.add("),
         ("rms_norm", "program_config", matmul_config, "but is MatmulMultiCoreReuseProgramConfig"),
         ("rms_norm", "program_config", lambda: program_config(64), "cores must be within the device's"),
@@ -247,13 +253,13 @@ def test_counts_launches_by_call_site(launches: list[dict[str, Any]]) -> None:
     assert f"{__file__}:{first.line}   rms_norm" in str(replaced)
 
 
-def test_lists_what_it_could_not_serve(launches: list[dict[str, Any]]) -> None:
+def test_lists_what_it_could_not_serve(x: ttnn.Tensor, launches: list[dict[str, Any]]) -> None:
     with replace_ttnn_norms() as replaced:
         for bias in ("bias", None, "bias"):
             with suppress(LayerNormArgumentError):
                 ttnn.rms_norm("x", bias=bias)
-        with pytest.raises(LayerNormArgumentError, match="residual"):
-            ttnn.layer_norm("x", residual_input_tensor="residual")
+        with pytest.raises(LayerNormArgumentError, match="program_config"):
+            ttnn.layer_norm(x, program_config="config")
         with pytest.raises(TypeError, match="unexpected keyword argument 'eps'"):
             ttnn.layer_norm("x", eps=EPSILON)
     assert len(launches) == 1
@@ -261,7 +267,7 @@ def test_lists_what_it_could_not_serve(launches: list[dict[str, Any]]) -> None:
     assert (rms_norm.launches, rms_norm.fallbacks, [*rms_norm.unserved.values()]) == (1, 0, [2])
     assert (layer_norm.launches, layer_norm.fallbacks, [*layer_norm.unserved.values()]) == (0, 0, [1])
     assert "2 x bias must be None" in str(replaced)
-    assert "1 x residual_input_tensor must be None" in str(replaced)
+    assert "1 x program_config must be" in str(replaced)
 
 
 def test_falls_back_to_ttnns_own_if_asked(launches: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,12 @@ def validate(
             _validate_tensor(name, tensor, operands.input)
             _validate_output(name, tensor, operands)
             validate_target(_placement(name, tensor), source, name)
+    if (
+        output is not None
+        and residual_output is not None
+        and output.buffer_address() == residual_output.buffer_address()
+    ):
+        raise LayerNormArgumentError(f"residual_output must not be output: both start at {output.buffer_address():#x}")
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
@@ -173,9 +179,7 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
 
 def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor, source: Placement) -> None:
     _validate_tensor("residual", residual, input_tensor)
-    theirs, ours = (
-        (tuple(tensor.shape), tensor.dtype, placement_of(tensor)) for tensor in (residual, input_tensor)
-    )
+    theirs, ours = ((tuple(tensor.shape), tensor.dtype, placement_of(tensor)) for tensor in (residual, input_tensor))
     if theirs != ours:
         raise LayerNormArgumentError(
             f"residual must have the input's shape {ours[0]}, dtype {ours[1]} and layout {ours[2]},"
@@ -196,4 +200,6 @@ def _validate_output(output_name: str, output: ttnn.Tensor, operands: Operands) 
         )
     for name, tensor in (("gamma", operands.gamma), ("beta", operands.beta)):
         if tensor is not None and tensor.buffer_address() == output.buffer_address() and math.prod(shape) > 0:
-            raise LayerNormArgumentError(f"{output_name} must not be {name}: both start at {output.buffer_address():#x}")
+            raise LayerNormArgumentError(
+                f"{output_name} must not be {name}: both start at {output.buffer_address():#x}"
+            )

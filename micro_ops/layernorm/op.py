@@ -265,9 +265,7 @@ def _launch(
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
-        program = create_tile_program(
-            tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon
-        )
+        program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
     tensors = (x, operands.gamma, operands.beta, operands.residual, residual_output, output_tensor)
     ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
     return results

@@ -45,41 +45,91 @@ struct Quads {
     // Sends of `count` quads the (start + first)th, the (start + first + step)th, ..., the last one followed by the first, of
     // the tiles that begin at `tiles`. Each core starts with another quad: else all would send to one core at a time.
     __attribute__((noinline)) void send(uint32_t tiles, uint32_t first, uint32_t step, uint32_t count) const {
-        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * quarter_face_size, quad_size = chunks() * chunk_size;
-        wait_for_registers();
-        noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
-        set_register(NOC_AT_LEN_BE, quarter_face_size);
+        prepare();
         for (uint32_t i = first; i < count; i += step) {
-            uint32_t quad = start + i;
-            while (quad >= count) {
-                quad -= count;
-            }
-            uint32_t place = quad, turn = 0;
-            for (; place >= adders; place -= adders) {
-                ++turn;
-            }
-            const uint32_t core = get_arg_val<uint32_t>(coordinates + place);
-            const uint64_t there = get_noc_addr(core & 0xff, core >> 8, get_semaphore(rows_semaphores + turn));
-            uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
-            uint32_t to = rows + turn * quad_size;
+            const Quad quad = find(tiles, i, count);
             wait_for_registers();
-            set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(there));
+            set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(quad.semaphore));
+            uint32_t from = quad.from, to = quad.to;
             for (uint32_t tile = 0; tile < own; ++tile) {
-                wait_for_registers();
-                set_register(NOC_TARG_ADDR_LO, from);
-                set_register(NOC_RET_ADDR_LO, to);
-                set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
-                wait_for_registers();
-                set_register(NOC_TARG_ADDR_LO, from + face_size);
-                set_register(NOC_RET_ADDR_LO, to + quarter_face_size);
-                set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+                send_quarter_faces(from, to);
                 from += tile_size;
                 to += 2 * quarter_face_size;
             }
-            noc_nonposted_writes_num_issued[noc_index] += 2 * own;
-            noc_nonposted_writes_acked[noc_index] += 2 * own;
+            count_writes(2 * own);
             noc_async_writes_flushed();
-            noc_semaphore_inc(there, 1);
+            noc_semaphore_inc(quad.semaphore, 1);
         }
+    }
+
+    // The same of tiles that are still being made: all quads of one, then of the next. `wait(n)` returns when n are there.
+    template <class Wait>
+    __attribute__((always_inline)) void send_as_made(
+        uint32_t tiles, uint32_t first, uint32_t step, uint32_t count, Wait wait) const {
+        Quad quads[tile_quads];
+        uint32_t mine = 0;
+        for (uint32_t i = first; i < count; i += step) {
+            quads[mine++] = find(tiles, i, count);
+        }
+        prepare();
+        for (uint32_t tile = 0; tile < own; ++tile) {
+            wait(tile + 1);
+            for (uint32_t i = 0; i < mine; ++i) {
+                wait_for_registers();
+                set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(quads[i].semaphore));
+                send_quarter_faces(quads[i].from + tile * tile_size, quads[i].to + tile * 2 * quarter_face_size);
+            }
+        }
+        count_writes(2 * own * mine);
+        noc_async_writes_flushed();
+        for (uint32_t i = 0; i < mine; ++i) {
+            noc_semaphore_inc(quads[i].semaphore, 1);
+        }
+    }
+
+private:
+    struct Quad {
+        uint64_t semaphore;  // of the core that adds it up
+        uint32_t from, to;   // its quarter faces in this core's first tile, and in cb_rows there
+    };
+
+    // The (start + i)th of `count` quads of the tiles that begin at `tiles`.
+    __attribute__((always_inline)) Quad find(uint32_t tiles, uint32_t i, uint32_t count) const {
+        uint32_t quad = start + i;
+        while (quad >= count) {
+            quad -= count;
+        }
+        uint32_t place = quad, turn = 0;
+        for (; place >= adders; place -= adders) {
+            ++turn;
+        }
+        const uint32_t core = get_arg_val<uint32_t>(coordinates + place);
+        return {get_noc_addr(core & 0xff, core >> 8, get_semaphore(rows_semaphores + turn)),
+                tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size,
+                get_write_ptr(cb_rows) + first_tile * 2 * quarter_face_size + turn * chunks() * chunk_size};
+    }
+
+    __attribute__((always_inline)) static void prepare() {
+        wait_for_registers();
+        noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
+        set_register(NOC_AT_LEN_BE, quarter_face_size);
+    }
+
+    // A quad's two in a tile.
+    __attribute__((always_inline)) static void send_quarter_faces(uint32_t from, uint32_t to) {
+        wait_for_registers();
+        set_register(NOC_TARG_ADDR_LO, from);
+        set_register(NOC_RET_ADDR_LO, to);
+        set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+        wait_for_registers();
+        set_register(NOC_TARG_ADDR_LO, from + face_size);
+        set_register(NOC_RET_ADDR_LO, to + quarter_face_size);
+        set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+    }
+
+    // That `count` writes have been issued, for the calls that wait for them.
+    __attribute__((always_inline)) static void count_writes(uint32_t count) {
+        noc_nonposted_writes_num_issued[noc_index] += count;
+        noc_nonposted_writes_acked[noc_index] += count;
     }
 };

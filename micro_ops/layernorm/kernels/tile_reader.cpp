@@ -216,12 +216,17 @@ void kernel_main() {
             if (row != 0) {
                 cb_reserve_back(cb_statistics, 1);
             }
-            if constexpr (has_residual) {  // compute pops the pages, so they are told from earlier ones by how many came
-                while (static_cast<uint16_t>(received(cb_stream) - received_before) < row_pages) {
-                }
+            const uint32_t step = writer_sends_quads && row == 0 ? 2 : 1;
+            if constexpr (has_residual) {
+                // Compute pops the pages, so those of this row are told from earlier ones by how many came.
+                sender.send_as_made(tiles, 0, step, row_quads, [=](uint32_t count) __attribute__((always_inline)) {
+                    while (static_cast<uint16_t>(received(cb_stream) - received_before) < count) {
+                    }
+                });
                 received_before += row_pages;
+            } else {
+                sender.send(tiles, 0, step, row_quads);
             }
-            sender.send(tiles, 0, writer_sends_quads && row == 0 ? 2 : 1, row_quads);
         }
         if constexpr (sends_first) {
             if (row == 0) {

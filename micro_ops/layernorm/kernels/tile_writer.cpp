@@ -64,10 +64,12 @@ void kernel_main() {
         write_row(stream, 0);
     }
     if constexpr (writer_sends_quads) {
+        const uint32_t tiles = get_read_ptr(cb_source), row_quads = tile_rows == 1 ? last_quads : quads;
         if constexpr (has_residual) {
-            cb_wait_front(cb_stream, RUNTIME_ARG(row_pages));
+            sender.send_as_made(tiles, 1, 2, row_quads, [](uint32_t count) { cb_wait_front(cb_stream, count); });
+        } else {
+            sender.send(tiles, 1, 2, row_quads);
         }
-        sender.send(get_read_ptr(cb_source), 1, 2, tile_rows == 1 ? last_quads : quads);
     }
     const Receivers receivers(ARG_POSITION(coordinates) + sender.adders, RUNTIME_ARG(rectangles));
     const uint32_t first_quad = RUNTIME_ARG(first_quad);
