@@ -24,6 +24,7 @@ CB_OWN_STATISTICS = 5
 CB_STATISTICS = 6
 CB_RESIDUAL = 7
 CB_STREAM = 8
+CB_SUMS = 9
 TILE_CB_NAMES = {
     **CB_NAMES,
     CB_ROWS: "CB_ROWS",
@@ -31,16 +32,18 @@ TILE_CB_NAMES = {
     CB_STATISTICS: "CB_STATISTICS",
     CB_RESIDUAL: "CB_RESIDUAL",
     CB_STREAM: "CB_STREAM",
+    CB_SUMS: "CB_SUMS",
 }
-QUAD_ROWS = 4  # that are added up together (kernels/dest.h)
+QUAD_ROWS = 4  # that are normalized together (kernels/dest.h)
+HALF_QUADS = 4  # of a row of tiles' upper faces, and of its lower ones
+HALF_STRIPES = 8  # likewise: what a core adds up of bfloat16 where cores share rows
 CHUNK_TILES = 4  # of a quad in Dest's sums: 128 columns, as of a stick
 STATISTICS_BYTES = 64  # of a row: 16 columns of float32, as Dest has them
-OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest
+OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest, and of a quad's sums
 RING_ROWS = 2  # of tiles that CB_INPUT holds where they are not a shard, if L1 has room
 RUN_TILES = 4  # of x and of the residual that are read at once, where they are no shard
 RUNS = 4  # of those that CB_INPUT and CB_RESIDUAL hold: two are on their way, and two at hand
 OUTPUT_TILES = 8  # that CB_OUTPUT holds where it lies over no shard
-SPREAD_TILES = 96  # tiles of a row from which on cores start with different quads: measured at 48 and 224
 MAX_CB_PAGES = 2**16 - 1  # as wide as the CBs' counters are
 
 
@@ -94,6 +97,7 @@ class TilePlan:
         quads, last_quads: quads with rows that are no padding, of a row of tiles and of the last one
         gathered: whether rows are added up from copies in one piece: where cores share rows, or where a shard's padding
             must not be added
+        striped: gathered by stripes, whose sums then go to the cores that make a quad's statistics; else by quads
         has_residual: whether s = x + residual is normalized, and given back, too
         input_is_sharded, output_is_sharded: whether CB_INPUT and CB_RESIDUAL, CB_OUTPUT and CB_STREAM lie over shards
         row_pages: from one row of tiles to the next in `source`, and in a CB_OUTPUT over shards; a core may have fewer
@@ -105,6 +109,7 @@ class TilePlan:
     quads: int
     last_quads: int
     gathered: bool
+    striped: bool
     has_residual: bool
     input_is_sharded: bool
     output_is_sharded: bool
@@ -137,14 +142,17 @@ class TilePlan:
         return self.tile_height // QUAD_ROWS
 
     @property
-    def sends_spread(self) -> bool:
-        """Whether each core starts with another quad. Else the first quad is added up while the others come; but wide
-        ones would wait for the links of the core that all send to at a time."""
-        return self.tiles_across >= SPREAD_TILES
+    def stripes(self) -> int:
+        """Of a row of tiles."""
+        return HALF_STRIPES * math.ceil(self.quads / HALF_QUADS)
+
+    def makers(self, share: TileShare) -> tuple[Core, ...]:
+        """Those of a share's team that make statistics: quad q's are those of the (q % their number)th."""
+        return share.team[: min(len(share.team), self.quads)]
 
     def adders(self, share: TileShare) -> tuple[Core, ...]:
-        """Those of a share's team that add rows up: quad q is that of the (q % their number)th."""
-        return share.team[: min(len(share.team), self.quads)]
+        """Those of a share's team that add rows up, likewise: stripes, or quads, of which they make the statistics."""
+        return share.team[: min(len(share.team), self.stripes)] if self.striped else self.makers(share)
 
     def cb(self, index: int) -> TileBuffer:
         return next(cb for cb in self.cbs if cb.index == index)
@@ -194,6 +202,7 @@ def make_tile_plan(
                 quads=quads,
                 last_quads=last_quads,
                 gathered=gathered,
+                striped=gathered and dtypes.input == ttnn.bfloat16,
                 has_residual=has_residual,
                 input_is_sharded=source.shards is not None,
                 output_is_sharded=target.shards is not None,
@@ -293,13 +302,16 @@ def _with_buffers(
     cbs.append(buffer(CB_OUTPUT, OUTPUT_TILES, "output", plan.output_is_sharded))
     if plan.gathered:
         team_size = max(len(share.team) for share in plan.shares)
-        turns = math.ceil(plan.quads / min(team_size, plan.quads))
+        turns, quad_turns = (math.ceil(n / min(team_size, n)) for n in (plan.stripes, plan.quads))
         chunk = CHUNK_TILES * QUAD_ROWS * TILE_WIDTH * size
+        row_chunks = math.ceil(plan.tiles_across / CHUNK_TILES)
         cbs += [
-            TileBuffer(CB_ROWS, turns * math.ceil(plan.tiles_across / CHUNK_TILES), chunk, dtypes.input),
+            TileBuffer(CB_ROWS, (turns if plan.striped else quad_turns) * row_chunks, chunk, dtypes.input),
             TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32),
             TileBuffer(CB_STATISTICS, 1, plan.tile_height * STATISTICS_BYTES, ttnn.float32),
         ]
+    if plan.striped:
+        cbs.append(TileBuffer(CB_SUMS, quad_turns, OWN_STATISTICS_BYTES, ttnn.float32))
     return replace(plan, cbs=tuple(cbs))
 
 

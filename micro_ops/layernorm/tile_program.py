@@ -22,6 +22,7 @@ from micro_ops.layernorm.tile_plan import (
     CB_RESIDUAL,
     CB_STATISTICS,
     CB_STREAM,
+    CB_SUMS,
     CHUNK_TILES,
     QUAD_ROWS,
     RUN_TILES,
@@ -32,8 +33,10 @@ from micro_ops.layernorm.tile_plan import (
 
 CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
 SEMAPHORES = 16
-# Of each of a core's quads, how many cores have sent theirs; of each quad, of how many rows its statistics are there
+# How many have come to a core of its stripes (float32: of each of its quads), and of sums for its quads; of each quad, of
+# how many rows its statistics are there
 ROWS_SEMAPHORES = 0
+SUMS_SEMAPHORE = 1
 STATISTICS_SEMAPHORES = 8
 ONE_PAGE = 2**30  # elements, more than a row has
 
@@ -59,7 +62,7 @@ def create_tile_program(
     return ttnn.ProgramDescriptor(
         kernels=[
             _create_reader_descriptor(plan, chip, operands),
-            _create_writer_descriptor(plan, chip, output, stream or output),
+            _create_writer_descriptor(plan, chip, output, stream or output, variant.subtract_mean),
             _create_compute_descriptor(plan, variant, operands, epsilon),
         ],
         semaphores=semaphores if plan.gathered else [],
@@ -80,7 +83,7 @@ def _create_cb_descriptors(plan: TilePlan, tensors: dict[str, ttnn.Tensor | None
 
 
 def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
-    """Compile-time arguments of kernels/quads.h."""
+    """Compile-time arguments of kernels/gather.h."""
     return {
         **CB_ARGUMENTS,
         "rows_are_gathered": plan.gathered,
@@ -89,6 +92,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
         "input_size": input_size,
         "tile_quads": plan.tile_quads,
         "rows_semaphores": ROWS_SEMAPHORES,
+        "sums_semaphore": SUMS_SEMAPHORE,
         "statistics_semaphores": STATISTICS_SEMAPHORES,
         "max_rectangles": MAX_RECTANGLES,
     }
@@ -96,7 +100,8 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
 
 def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
     """Which tiles are a core's, and which quads it adds up."""
-    adders = plan.adders(share)
+    adders, makers = len(plan.adders(share)), len(plan.makers(share))
+    parts = plan.stripes if plan.striped else plan.quads
     return {
         "tile_rows": len(share.tile_rows),
         "first_tile_row": share.tile_rows.start,
@@ -108,9 +113,11 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "first_tile": share.tiles.start,
         "quads": plan.quads,
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
-        "first_quad": share.member if share.member < len(adders) else plan.tile_quads,
-        "adders": len(adders),
-        "start_quad": share.member % plan.quads if plan.sends_spread else 0,
+        "first_stripe": share.member if share.member < adders else plan.stripes,
+        "adders": adders,
+        "first_quad": share.member if share.member < makers else plan.quads,
+        "makers": makers,
+        "start": 2 * share.member % parts,
         "members": len(share.team),
         "last_columns": plan.width - (plan.tiles_across - 1) * TILE_WIDTH,
     }
@@ -175,11 +182,11 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
 
 
 def _create_writer_descriptor(
-    plan: TilePlan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor
+    plan: TilePlan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor, subtract_mean: bool
 ) -> ttnn.KernelDescriptor:
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
-        sends = plan.gathered and share.member < len(plan.adders(share))
+        sends = plan.gathered and share.member < len(plan.makers(share))
         words = multicast_words(chip, ttnn.NOC.NOC_1, others) if sends else []
         return {
             **_place(plan, share),
@@ -196,6 +203,7 @@ def _create_writer_descriptor(
         compile_time={
             **_layout(plan, ELEMENT_SIZES[output.dtype]),
             "output_is_sharded": plan.output_is_sharded,
+            "subtract_mean": subtract_mean,
         },
         runtime=arguments,
         tensors=(output, stream),
@@ -227,6 +235,7 @@ def _create_compute_descriptor(
                 CB_GAMMA: dtypes.gamma,
                 CB_BETA: dtypes.beta,
                 CB_STATISTICS: ttnn.float32,
+                CB_SUMS: ttnn.float32,
             }
         ),
         compile_time={

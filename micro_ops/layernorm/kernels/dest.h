@@ -21,6 +21,14 @@
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
 //   448-479                   the same of the quads that this core adds up, to be packed, where cores share a row
 //
+// Where cores share rows, what one of them adds up is a *stripe*: of a row of tiles' upper faces, or of its lower ones, every
+// eighth. Its 16 rows of 16 columns are those of the partial sums e % 128 from 16 c on, c of 8:
+//
+//   256-287                   a stripe's sums: for each half face, 8 rows of 2 x, then of x^2
+//
+// The cores that have a quad's eight stripes send its rows of them to the core that makes its statistics, where they lie as
+// the sums of a quad.
+//
 // A row's partial sum e % 128 is made of the same elements in the same order as that of a stick.
 //
 // Four semaphores count what one thread hands to another:

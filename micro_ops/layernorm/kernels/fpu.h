@@ -81,12 +81,13 @@ inline void record_sequences() {
     });
     // The sources into a row's sums: LayerNorm's 2 x, and x^2 in phases 1, 2, 3 and 0. An ELWADD is right in phase 0 alone,
     // so LayerNorm's half faces begin and end there: the ELWADD moves on to phase 1, and the multiplications come round to
-    // 0. RMSNorm's begin and end in phase 1. Of sticks, a row's half faces have the same sums; of tiles, each tile of
-    // a chunk has its own.
+    // 0. RMSNorm's begin and end in phase 1. Of sticks, a row's half faces have the same sums; of a stripe, a face's two have
+    // their own; of a quad, each tile of a chunk has.
     add_half_faces.record([] {
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < replayed_half_faces; ++i) {
-            const uint32_t sums = by_tiles ? i * row_sums_dest_rows : 0, squares = sums + half_face_dest_rows;
+            constexpr uint32_t sets = rows_are_striped ? 2 : by_tiles ? 4 : 1;
+            const uint32_t sums = i % sets * row_sums_dest_rows, squares = sums + half_face_dest_rows;
             if constexpr (subtract_mean) {
                 TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_EN, p_elwise::SRCB_NO_BCAST, next_phase, sums);
             }

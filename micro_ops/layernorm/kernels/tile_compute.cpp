@@ -4,8 +4,10 @@
 // Compute (TRISC0-2) of rows that come as tiles: LayerNorm, or RMSNorm where `subtract_mean` is off. Its arithmetic is that of
 // sticks (compute.cpp), to the bit; dest.h says how a tile lies in Dest.
 //
-// Cores may share rows, each with some of its tiles. Then a quad of rows (4 that stand one below the other) is added up by
-// one of them, which gets copies of all quarter faces of it in cb_rows, and sends its statistics to all.
+// Cores may share rows, each with some of its tiles. Then a stripe (dest.h) is added up by one of them, which gets copies of
+// all faces of it in cb_rows, and sends the sums of each quad (4 rows that stand one below the other) to the core that makes
+// the quad's statistics, which sends those to all. In float32, which must be added up twice, that core gets copies of the
+// quad's quarter faces, and adds them up itself.
 //
 // CB contract, in pages of a tile but for gamma's and beta's, which are a tile's columns, and those that are said:
 //   pops    cb_input           for each row of tiles, this core's tiles of it                                    <- reader
@@ -17,7 +19,10 @@
 //   pushes  cb_stream          s = x + residual of them, all of a row before its first result                     -> itself
 //   pushes  cb_output          the same, in front of a row's results, unless cb_stream lies over a shard          -> writer
 // and where rows are gathered:
-//   pops    cb_rows            for each of this core's quads, all of it: a page is 4 tiles' of a quad            <- reader
+//   pops    cb_rows            for each of this core's stripes, all of it, a page is two faces; float32: for each
+//                              of its quads, a page is 4 tiles' of a quad                                        <- reader
+//   pushes  cb_own_statistics  for each of its stripes, a page of float32, with 32 Dest rows of sums             -> writer
+//   pops    cb_sums            for each of its quads, a page of float32, 64 Dest rows of sums; not if float32    <- reader
 //   pushes  cb_own_statistics  for each of its quads, a page of float32, with this quad's and others' statistics -> writer
 //   pops    cb_statistics      for each row of tiles, the statistics of all of its quads, one page               <- reader
 //
@@ -30,7 +35,7 @@
 //   replay slots             LayerNorm 2 + 20 + 4 of 32, RMSNorm 2 + 16 + 4 + 4
 //   LREGs                    LayerNorm 8 of 8, RMSNorm 5
 //   unpack thread's GPRs     TMP0, TMP1, TILE_SIZE, TILE_OFFSET, L1_BUFFER_ADDR,
-//                            PERF_UNPACK_NUM_TILES_0 and _1 (unpacker.h)
+//                            PERF_UNPACK_NUM_TILES_0 to _2 (unpacker.h)
 #include "api/compute/common.h"
 #include "api/compute/compute_kernel_hw_startup.h"
 #include "api/compute/pack.h"
@@ -55,8 +60,10 @@ void kernel_main() {
                       .ring_terms = RUNTIME_ARG(ring_terms),
                       .quads = RUNTIME_ARG(quads),
                       .last_quads = RUNTIME_ARG(last_quads),
+                      .first_stripe = RUNTIME_ARG(first_stripe),
+                      .stripe_stride = RUNTIME_ARG(adders),
                       .first_quad = RUNTIME_ARG(first_quad),
-                      .quad_stride = RUNTIME_ARG(adders)};
+                      .quad_stride = RUNTIME_ARG(makers)};
     constexpr uint32_t cb_fpu = input_float32 && uses_gamma && !gamma_float32 ? cb_gamma
                                 : input_float32 && uses_beta && !beta_float32 ? cb_beta
                                                                               : cb_input;

@@ -11,12 +11,12 @@ namespace layernorm {
 
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 
-// Puts the statistics of this core's quads into cb_own_statistics: all 64 Dest rows from theirs on, in float32.
-inline void pack_own_statistics() {
+// Puts 64 Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.
+inline void pack_own_statistics(uint32_t dest_row) {
     cb_reserve_back(cb_own_statistics, 1);
     take<normalized>();
     pack_reconfig_data_format(cb_own_statistics);
-    pack_tile(own_quads_dest_row / tile_dest_rows, cb_own_statistics);
+    pack_tile(dest_row / tile_dest_rows, cb_own_statistics);
     cb_push_back(cb_own_statistics, 1);
     pack_reconfig_data_format(cb_output);
 }
@@ -53,12 +53,18 @@ inline void tile_pack_thread(const Tiles& tiles) {
         if constexpr (has_residual) {
             pack_stream(tiles, section);
         }
+        if constexpr (rows_are_striped) {
+            for (uint32_t i = tiles.first_stripe; i < tiles.stripes_of(row); i += tiles.stripe_stride) {
+                pack_own_statistics(sums_dest_row);
+                give<free_sums, p_stall::PACK>();
+            }
+        }
         for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
             if ((passes - 1) * chunks(tiles) % 2 != 0) {
                 section = other_section(section);
             }
             if constexpr (rows_are_gathered) {
-                pack_own_statistics();
+                pack_own_statistics(own_quads_dest_row);
             }
         }
         for (uint32_t tile = 0; tile < tiles.own; ++tile) {

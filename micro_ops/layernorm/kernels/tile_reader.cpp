@@ -2,24 +2,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Reader (NCRISC) of tiles: from DRAM or L1 into cb_input, unless they are a shard, over which it lies; the residual
-// likewise; gamma and beta; and where cores share rows, what others add up (quads.h).
+// likewise; gamma and beta; and where cores share rows, what others add up (gather.h).
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pushes  cb_input           for each row of tiles, this core's; a shard's all at once                        -> compute
 //   pushes  cb_residual        as cb_input: where there is one, both in runs of a few tiles                       -> compute
 //   reads   cb_stream          each row of tiles, where there is a residual, and rows are gathered                <- compute
 //   pushes  cb_gamma, cb_beta  those of this core's columns, once                                               -> compute
-//   pushes  cb_rows            each of this core's quads, once all cores have sent theirs of it                 -> compute
+//   pushes  cb_rows            for each row of tiles, this core's stripes, once all cores have sent theirs of
+//                              them; float32: each of its quads                                                -> compute
+//   pushes  cb_sums            for each row of tiles, those of this core's quads, once all stripes' are there   -> compute
 //   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
 //
 // What pads a row's last tile is made zero before it is added up: in the copy that cb_input or cb_rows holds.
 //
-// Other cores write to cb_rows and cb_statistics only if this core is done with what they held: it sends a row's quads when
-// it has popped the statistics of the row before, and without these there are none of the next row.
+// Other cores write to cb_rows, cb_sums and cb_statistics only if this core is done with what they held: it sends a row's
+// stripes or quads when it has popped the statistics of the row before, and without these there are none of the next row.
 //
-// Budget: transaction ids 1 to 3 of 15 (x, gamma and beta, every other run of x and the residual); program semaphores 0 to 15 of 16 (of each of this core's
-// quads, how many cores have sent theirs; of each quad, of how many rows its statistics have).
-#include "quads.h"
+// Budget: transaction ids 1 to 3 of 15 (x, gamma and beta, every other run of x and the residual); program
+// semaphores 0 to 15 of 16 (0: how many have come of stripes, 1: of stripes' sums; float32, 0 to 7: of each of this core's
+// quads; 8 to 15: of each quad, of how many rows its statistics have).
+#include "gather.h"
 
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
 constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
@@ -66,8 +69,8 @@ __attribute__((always_inline)) inline void read_weight(
 }
 
 // Zeros in the columns from `column` on of `rows` rows of 16 elements.
-template <class Element>
 inline void zero_columns(uint32_t address, uint32_t rows, uint32_t column) {
+    using Element = std::conditional_t<input_size == 4, uint32_t, uint16_t>;
     volatile tt_l1_ptr Element* row = reinterpret_cast<volatile tt_l1_ptr Element*>(address);
     for (; rows > 0; --rows, row += 16) {
         for (uint32_t at = column; at < 16; ++at) {
@@ -78,11 +81,10 @@ inline void zero_columns(uint32_t address, uint32_t rows, uint32_t column) {
 
 // Makes the columns of a tile from `columns` on zero, of pairs of runs of `rows` rows, one of each of its halves.
 inline void zero_padding(uint32_t address, uint32_t pairs, uint32_t rows, uint32_t columns) {
-    using Element = std::conditional_t<input_size == 4, uint32_t, uint16_t>;
     const uint32_t run = rows * 16 * input_size;
     for (; pairs > 0; --pairs, address += 2 * run) {
-        zero_columns<Element>(address, rows, columns);
-        zero_columns<Element>(address + run, rows, columns < 16 ? 0 : columns - 16);
+        zero_columns(address, rows, columns);
+        zero_columns(address + run, rows, columns < 16 ? 0 : columns - 16);
     }
 }
 
@@ -193,10 +195,61 @@ void kernel_main() {
     if constexpr (!sends_first) {
         issue_weights();
     }
-    const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
-    const uint32_t first_quad = RUNTIME_ARG(first_quad), members = RUNTIME_ARG(members);
+    const Sender sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start)};
+    const uint32_t members = RUNTIME_ARG(members);
     const uint32_t ring = get_read_ptr(cb_source), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
     uint32_t tiles = ring;  // of the row
+    uint32_t stripes_to_come = 0, sums_to_come = 0;  // to this core, of the rows up to this one
+
+    // This core's stripes of a row, once all cores have sent theirs of them.
+    const auto push_stripes = [&](uint32_t row_quads) __attribute__((always_inline)) {
+        const uint32_t first_stripe = RUNTIME_ARG(first_stripe), stripes = stripes_of(row_quads);
+        if (first_stripe >= stripes) {
+            return;
+        }
+        uint32_t rows = get_write_ptr(cb_rows), pages = 0;
+        for (uint32_t stripe = first_stripe; stripe < stripes; stripe += sender.adders) {
+            stripes_to_come += members;
+            pages += sender.pages();
+        }
+        noc_semaphore_wait_min(semaphore(rows_semaphores), stripes_to_come);
+        if (last_columns != tile_columns) {
+            for (uint32_t stripe = first_stripe; stripe < stripes; stripe += sender.adders) {
+                for (uint32_t column = 2 * across - 2, left = last_columns; column < 2 * across; ++column) {
+                    if (column % row_stripes == stripe % row_stripes) {
+                        zero_columns(rows + column / row_stripes * face_size, 16, left);
+                    }
+                    left = left < 16 ? 0 : left - 16;
+                }
+                rows += sender.pages() * chunk_size;
+            }
+        }
+        cb_push_back(cb_rows, pages);
+    };
+    // The sums of this core's quads of a row, once the adders of their stripes have sent them.
+    const auto push_sums = [&](uint32_t row_quads) __attribute__((always_inline)) {
+        uint32_t pages = 0;
+        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += RUNTIME_ARG(makers)) {
+            ++pages;
+        }
+        if (pages != 0) {
+            sums_to_come += pages * row_stripes;
+            noc_semaphore_wait_min(semaphore(sums_semaphore), sums_to_come);
+            cb_push_back(cb_sums, pages);
+        }
+    };
+    // float32: this core's quads of a row, each once all cores have sent theirs of it.
+    const auto push_quads = [&](uint32_t row, uint32_t row_quads) __attribute__((always_inline)) {
+        uint32_t rows = get_write_ptr(cb_rows), turn = 0;
+        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += sender.adders, ++turn) {
+            noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
+            if (last_columns != tile_columns) {
+                zero_padding(rows + (across - 1) * 2 * quarter_face_size, 1, 4, last_columns);
+            }
+            cb_push_back(cb_rows, sender.pages());
+            rows += sender.pages() * chunk_size;
+        }
+    };
     for (uint32_t row = 0; row < tile_rows; ++row) {
         const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
         if constexpr (has_residual && !input_is_sharded) {
@@ -216,37 +269,28 @@ void kernel_main() {
             if (row != 0) {
                 cb_reserve_back(cb_statistics, 1);
             }
-            const uint32_t step = writer_sends_quads && row == 0 ? 2 : 1;
-            if constexpr (has_residual) {
-                // Compute pops the pages, so those of this row are told from earlier ones by how many came.
-                sender.send_as_made(tiles, 0, step, row_quads, [=](uint32_t count) __attribute__((always_inline)) {
-                    while (static_cast<uint16_t>(received(cb_stream) - received_before) < count) {
-                    }
-                });
-                received_before += row_pages;
-            } else {
-                sender.send(tiles, 0, step, row_quads);
-            }
+            // Compute pops the pages of cb_stream, so those of this row are told from earlier ones by how many came.
+            sender.send(tiles, row_quads, 0, writer_sends && row == 0 ? 2 : 1, [=](uint32_t count) __attribute__((always_inline)) {
+                while (has_residual && static_cast<uint16_t>(received(cb_stream) - received_before) < count) {
+                }
+            });
+            received_before += row_pages;
         }
         if constexpr (sends_first) {
             if (row == 0) {
                 issue_weights();
             }
         }
-        if constexpr (rows_are_gathered) {
-            const uint32_t pages = sender.chunks();
-            uint32_t rows = get_write_ptr(cb_rows), turn = 0;
-            for (uint32_t quad = first_quad; quad < row_quads; quad += sender.adders, ++turn) {
-                noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
-                if (last_columns != tile_columns) {
-                    zero_padding(rows + (across - 1) * 2 * quarter_face_size, 1, 4, last_columns);
-                }
-                cb_push_back(cb_rows, pages);
-                rows += pages * chunk_size;
-            }
+        if constexpr (rows_are_striped) {
+            push_stripes(row_quads);
+        } else if constexpr (rows_are_gathered) {
+            push_quads(row, row_quads);
         }
         if (row == 0) {
             push_weights();
+        }
+        if constexpr (rows_are_striped) {
+            push_sums(row_quads);
         }
         if constexpr (rows_are_gathered) {
             for (uint32_t quad = 0; quad < row_quads; ++quad) {

@@ -64,20 +64,18 @@ inline void unpack_quarter_faces(uint32_t tiles) {
 
 // Brings a chunk of a quad into both sources.
 inline void unpack_chunk(uint32_t tiles) {
-    if constexpr (rows_are_gathered) {
-        unpack_sources.replay();
-    } else {
-        unpack_quarter_faces<0>(tiles);
-        unpack_quarter_faces<1>(tiles);
-        unpack_quarter_faces<2>(tiles);
-        unpack_quarter_faces<3>(tiles);
-    }
+    unpack_quarter_faces<0>(tiles);
+    unpack_quarter_faces<1>(tiles);
+    unpack_quarter_faces<2>(tiles);
+    unpack_quarter_faces<3>(tiles);
 }
 
-// Clears a quad's sums, by x - x of a half face that the sources hold: an ELWSUB without accumulation overwrites.
+// Clears `sets` half faces of sums, and where LayerNorm's are of squares, too, by x - x of a half face that the sources
+// hold: an ELWSUB without accumulation overwrites.
+template <uint32_t sets>
 inline void clear_sums() {
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < chunk_tiles; ++i) {
+    for (uint32_t i = 0; i < sets; ++i) {
         if constexpr (subtract_mean) {
             TTI_ELWSUB(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase,
                        i * row_sums_dest_rows);
@@ -89,14 +87,28 @@ inline void clear_sums() {
     }
 }
 
-// Adds what the sources hold, and gives them back. RMSNorm's chunks begin and end in phase 1.
-inline void add_chunk(uint32_t tiles) {
-    if (tiles == chunk_tiles) {
+// Adds what the sources hold, so many half faces of a chunk's four, and gives them back. RMSNorm's chunks begin and end in
+// phase 1.
+inline void add_chunk(uint32_t half_faces) {
+    if (half_faces == replayed_half_faces) {
         add_half_faces.replay();
     } else {
-        add_half_faces.replay_part(tiles, chunk_tiles);
+        add_half_faces.replay_part(half_faces, replayed_half_faces);
     }
     done_with_sources();
+}
+
+// Only an address mode moves the phase to RMSNorm's 1. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x
+// would lie.
+inline void start_phases() {
+    if constexpr (!subtract_mean) {
+        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
+    }
+}
+inline void end_phases() {
+    if constexpr (!subtract_mean) {
+        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
+    }
 }
 
 // Points the unpackers at a quad: in its tiles, from `tile` of cb_source on, or at `page` of cb_rows.
@@ -112,20 +124,20 @@ inline void select_quad(uint32_t quad, uint32_t tile, uint32_t page) {
     }
 }
 
-inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page) {
-    set_base<SrcB>(rows_are_gathered ? rows_base : input_base);
-    select_quad<p_setadc::UNP_AB>(quad, tile, page);
+inline void start_sums() {
     take<free_sums>();
     set_dest_base(sums_dest_row);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
+}
+
+inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile) {
+    set_base<SrcB>(input_base);
+    select_quad<p_setadc::UNP_AB>(quad, tile, 0);
+    start_sums();
     uint32_t here = tiles_of_chunk(tiles, 0), left = tiles.across - here;  // tiles in the sources, and behind them
     unpack_chunk(here);
-    clear_sums();
-    if constexpr (!subtract_mean) {
-        // Only an address mode moves the phase. This ELWADD is there for that: it writes where LayerNorm's sums of 2 x would
-        // lie.
-        TTI_ELWADD(p_elwise::CLR_NONE, p_elwise::DEST_ACCUM_DIS, p_elwise::SRCB_NO_BCAST, next_phase, 0);
-    }
+    clear_sums<chunk_tiles>();
+    start_phases();
     while (left > 0) {
         const uint32_t next = left < chunk_tiles ? left : chunk_tiles;
         unpack_chunk(next);  // while the one before is added
@@ -134,10 +146,65 @@ inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t 
         left -= next;
     }
     add_chunk(here);
-    if constexpr (!subtract_mean) {
-        TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_F);
-    }
+    end_phases();
     give<filled, p_stall::MATH>();
+}
+
+// ---- Sums of a stripe
+
+// Adds up this core's stripes of a row, and hands the sums of each to the packer. It has freed both sections first, so that it
+// is done with the row before, and takes `normalized` for what it is.
+inline void add_stripes(const Tiles& tiles, uint32_t row) {
+    const uint32_t pages = chunks(tiles), stripes = tiles.stripes_of(row);
+    uint32_t page = 0;
+    if (tiles.first_stripe < stripes) {
+        wait_for_all_sections();
+        select_operand<false>(rows_base, cb_input);
+        set_base<SrcB>(rows_base);
+        set_target(0);
+        set_srcb_quad(0);
+    }
+    for (uint32_t stripe = tiles.first_stripe; stripe < stripes; stripe += tiles.stripe_stride, page += pages) {
+        start_sums();
+        unpack_zeros<SrcA>();
+        unpack_zeros<SrcB>();
+        clear_sums<2>();
+        start_phases();
+        done_with_sources();
+        set_source(p_setadc::UNP_AB, page * chunk_faces * face_elements, chunk_faces * face_elements);
+        llk_wait_tiles(cb_rows, pages);
+        uint32_t left = (2 * tiles.across + row_stripes - 1 - stripe % row_stripes) / row_stripes;  // faces
+        for (; left >= chunk_faces; left -= chunk_faces) {
+            unpack_sources.replay();
+            add_chunk(2 * chunk_faces);
+        }
+        if (left != 0) {
+            unpack_sources.replay();
+            add_chunk(2);
+        }
+        end_phases();
+        give<normalized, p_stall::MATH>();
+        llk_pop_tiles(cb_rows, pages);
+    }
+}
+
+// Brings the sums of this core's quads, which the adders of their stripes have sent, to Dest one after another.
+inline void unpack_sums(const Tiles& tiles, uint32_t row) {
+    const uint32_t quads = tiles.quads_of(row);
+    if (tiles.first_quad >= quads) {
+        return;
+    }
+    select_operand<true>(sums_base, cb_sums);
+    set_target(sums_dest_row);
+    uint32_t page = 0;
+    for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride, ++page) {
+        set_source(p_setadc::UNP_A, page * tile_dest_rows * 16, tile_dest_rows * 16);
+        take<free_sums>();
+        llk_wait_tiles(cb_sums, 1);
+        unpack_piece<SrcA, stay, false>();
+        give<filled, p_stall::UNPACK0>();
+        llk_pop_tiles(cb_sums, 1);
+    }
 }
 
 // ---- float32: the SFPU adds up, chunk by chunk in a section, a quad's quarter faces one below the other
@@ -346,6 +413,28 @@ inline void unpack_statistics() {
     select_operand<input_float32>(input_base, cb_input);
 }
 
+// Hands the sums of this core's quads of a row to the SFPU, or in float32 the quads themselves, for their statistics.
+inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, uint32_t& section) {
+    const uint32_t pages = chunks(tiles);
+    uint32_t page = 0;
+    select_operand<input_float32>(rows_are_gathered ? rows_base : input_base, cb_input);
+    if constexpr (input_float32) {
+        wait_for_all_sections();
+    }
+    for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
+        if constexpr (!input_float32) {
+            add_quad(tiles, quad, ring_tile);
+        } else if constexpr (!rows_are_gathered) {
+            send_quad(tiles, quad, ring_tile, 0, section);
+        } else {
+            llk_wait_tiles(cb_rows, pages);
+            send_quad(tiles, quad, ring_tile, page, section);
+            llk_pop_tiles(cb_rows, pages);
+            page += pages;
+        }
+    }
+}
+
 // ring_tiles: that cb_source holds
 inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     constexpr uint32_t element = input_float32 ? 4 : 2, row_bytes = 16 * sizeof(float);
@@ -374,9 +463,11 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
         remember_base(rows_base, cb_rows, 0);
         remember_base(statistics_base, cb_statistics, 0);
     }
+    if constexpr (rows_are_striped) {
+        remember_base(sums_base, cb_sums, 0);
+    }
     unpack_to<input_float32>();
 
-    const uint32_t rows_pages = chunks(tiles);
     uint32_t section = 0, ring_tile = 0, term = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
         if constexpr (has_residual) {
@@ -385,24 +476,11 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
         if constexpr (!rows_are_gathered) {
             llk_wait_tiles(cb_source, tiles.row_pages);
         }
-        select_operand<input_float32>(rows_are_gathered ? rows_base : input_base, cb_input);
-        if constexpr (input_float32) {
-            wait_for_all_sections();
-        }
-        uint32_t page = 0;
-        for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
-            if constexpr (rows_are_gathered) {
-                llk_wait_tiles(cb_rows, rows_pages);
-            }
-            if constexpr (input_float32) {
-                send_quad(tiles, quad, ring_tile, page, section);
-            } else {
-                add_quad(tiles, quad, ring_tile, page);
-            }
-            if constexpr (rows_are_gathered) {
-                llk_pop_tiles(cb_rows, rows_pages);
-                page += rows_pages;
-            }
+        if constexpr (rows_are_striped) {
+            add_stripes(tiles, row);
+            unpack_sums(tiles, row);
+        } else {
+            bring_quads(tiles, row, ring_tile, section);
         }
         if constexpr (rows_are_gathered) {
             llk_wait_tiles(cb_source, tiles.row_pages);

@@ -3,20 +3,23 @@
 
 // Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard: where there is a residual, first
 // a row's tiles of s = x + residual, then its results. Where cores share rows, it sends
-// quads, too (quads.h), and the statistics of this core's quads to all.
+// stripes or quads, too (gather.h), the sums of its stripes, and the statistics of its quads to all.
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
 //   waits   cb_stream          for the first row of tiles, where there is a residual, and it sends quads         <- compute
+//   pops    cb_own_statistics  for each of this core's stripes a page of sums                                   <- compute
 //   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
 //
 // Budget: program semaphores 8 to 15 of 16 (of each quad, of how many rows its statistics have arrived).
-#include "quads.h"
+#include "gather.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
+
+constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
 
 constexpr uint32_t quad_statistics_size = 4 * 16 * sizeof(float);  // a quad's rows of Dest
 constexpr uint32_t own_statistics_size = 64 * 16 * sizeof(float);
@@ -37,6 +40,35 @@ inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t 
     cb_pop_front(cb_own_statistics, 1);
 }
 
+// Sends the sums of a stripe, 32 rows of Dest in cb_own_statistics' page, to the cores that make its quads' statistics,
+// where they lie as dest.h says: a quad's of 2 x (LayerNorm), 4 rows, and those of x^2.
+inline void send_sums(const Sender& sender, uint32_t stripe, uint32_t row_quads, uint32_t makers) {
+    constexpr uint32_t dest_row = 16 * sizeof(float), quad_rows = 4 * dest_row, half_face = 8 * dest_row;
+    cb_wait_front(cb_own_statistics, 1);
+    const uint32_t first_quad = stripe / row_stripes * face_quads, column = stripe % row_stripes;
+    const uint32_t count = row_quads - first_quad < face_quads ? row_quads - first_quad : face_quads;
+    uint64_t semaphores[face_quads];
+    for (uint32_t i = 0; i < count; ++i) {
+        uint32_t maker = first_quad + i, turn = 0;
+        for (; maker >= makers; maker -= makers) {
+            ++turn;
+        }
+        const uint32_t core = get_arg_val<uint32_t>(sender.coordinates + maker);
+        semaphores[i] = get_noc_addr(core & 0xff, core >> 8, get_semaphore(sums_semaphore));
+        const uint32_t from = get_read_ptr(cb_own_statistics) + i / 2 * 2 * half_face + i % 2 * quad_rows;
+        const uint32_t to = get_write_ptr(cb_sums) + turn * own_statistics_size + column / 2 * 2 * half_face + column % 2 * quad_rows;
+        if constexpr (subtract_mean) {
+            noc_async_write(from, get_noc_addr(core & 0xff, core >> 8, to), quad_rows);
+        }
+        noc_async_write(from + half_face, get_noc_addr(core & 0xff, core >> 8, to + half_face), quad_rows);
+    }
+    noc_async_writes_flushed();
+    for (uint32_t i = 0; i < count; ++i) {
+        noc_semaphore_inc(semaphores[i], 1);
+    }
+    cb_pop_front(cb_own_statistics, 1);
+}
+
 void kernel_main() {
     const uint32_t tile_rows = RUNTIME_ARG(tile_rows);
     const uint32_t own_tiles = RUNTIME_ARG(own_tiles);
@@ -49,7 +81,7 @@ void kernel_main() {
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
     const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), tile_size);
 
-    const Quads sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start_quad)};
+    const Sender sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start)};
     const auto write_row = [&](const auto& tensor, uint32_t row) {
         uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
         for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
@@ -63,24 +95,28 @@ void kernel_main() {
     if constexpr (writes_stream) {
         write_row(stream, 0);
     }
-    if constexpr (writer_sends_quads) {
-        const uint32_t tiles = get_read_ptr(cb_source), row_quads = tile_rows == 1 ? last_quads : quads;
-        if constexpr (has_residual) {
-            sender.send_as_made(tiles, 1, 2, row_quads, [](uint32_t count) { cb_wait_front(cb_stream, count); });
-        } else {
-            sender.send(tiles, 1, 2, row_quads);
-        }
+    if constexpr (writer_sends) {
+        sender.send(get_read_ptr(cb_source), tile_rows == 1 ? last_quads : quads, 1, 2, [](uint32_t count) {
+            if constexpr (has_residual) {
+                cb_wait_front(cb_stream, count);
+            }
+        });
     }
     const Receivers receivers(ARG_POSITION(coordinates) + sender.adders, RUNTIME_ARG(rectangles));
-    const uint32_t first_quad = RUNTIME_ARG(first_quad);
+    const uint32_t first_quad = RUNTIME_ARG(first_quad), makers = RUNTIME_ARG(makers);
     for (uint32_t row = 0; row < tile_rows; ++row) {
         if (writes_stream && row != 0) {
             write_row(stream, row);
         }
         if constexpr (rows_are_gathered) {
             const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
+            if constexpr (rows_are_striped) {
+                for (uint32_t stripe = RUNTIME_ARG(first_stripe); stripe < stripes_of(row_quads); stripe += sender.adders) {
+                    send_sums(sender, stripe, row_quads, makers);
+                }
+            }
             receivers.prepare_command_buffer();
-            for (uint32_t quad = first_quad; quad < row_quads; quad += sender.adders) {
+            for (uint32_t quad = first_quad; quad < row_quads; quad += makers) {
                 send_statistics(receivers, quad, row);
             }
         }

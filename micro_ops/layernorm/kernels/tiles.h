@@ -15,6 +15,7 @@ constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");  // 
 constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
 constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
+constexpr uint32_t cb_sums = get_named_compile_time_arg_val("cb_sums");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 
 constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  // 8, or 4 where a tile has 16 rows
@@ -24,6 +25,7 @@ constexpr uint32_t face_quads = 4;
 constexpr uint32_t residual_dest_row = tile_dest_rows;  // in a section, while s is made
 constexpr uint32_t face_elements = 256, quarter_face_elements = 64;
 constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
+constexpr uint32_t row_stripes = 8, chunk_faces = 2;  // of a stripe in the sources at once
 static_assert(chunk_tiles == 4, "a quad's 128 partial sums are those of 4 tiles");
 static_assert(tap == Tap::none, "taps are of sticks");
 
@@ -33,8 +35,11 @@ struct Tiles {
     uint32_t row_pages;                // of cb_source and a cb_output over shards, from a row to the next
     uint32_t term_pages, ring_terms;   // of cb_input and cb_residual, where s is made: from a row to the next, and in all
     uint32_t quads, last_quads;        // of a row of tiles, and of the last one
-    uint32_t first_quad, quad_stride;  // this core adds up the quads first_quad, first_quad + quad_stride, ...
+    uint32_t first_stripe, stripe_stride;  // this core adds up the stripes first_stripe, first_stripe + stripe_stride, ...
+    uint32_t first_quad, quad_stride;      // and makes the statistics of the quads first_quad, ..., likewise
     uint32_t quads_of(uint32_t row) const { return row + 1 == rows ? last_quads : quads; }
+    // Those of a row's upper faces, and those of its lower ones if these are not padding alone.
+    uint32_t stripes_of(uint32_t row) const { return quads_of(row) > face_quads ? 2 * row_stripes : row_stripes; }
 };
 
 // Tiles of a row that are brought into sections before its statistics have come.

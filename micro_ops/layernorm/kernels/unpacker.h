@@ -18,6 +18,7 @@ constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
 constexpr uint32_t input_base = p_gpr_unpack::TMP0, gamma_base = p_gpr_unpack::TMP1, beta_base = p_gpr_unpack::TILE_SIZE;
 constexpr uint32_t rows_base = p_gpr_unpack::TILE_OFFSET, statistics_base = p_gpr_unpack::L1_BUFFER_ADDR;
 constexpr uint32_t x_base = p_gpr_unpack::PERF_UNPACK_NUM_TILES_0, residual_base = p_gpr_unpack::PERF_UNPACK_NUM_TILES_1;
+constexpr uint32_t sums_base = p_gpr_unpack::PERF_UNPACK_NUM_TILES_2;
 
 // Addresses count 16 bytes. The unpackers skip a tile header of one such unit; a CB's pages have none, so the base is one
 // unit in front of the data; and as many pieces more as a row has in front of the CB's first, so that counter Y counts a
