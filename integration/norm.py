@@ -17,7 +17,7 @@ from integration.device_weight import Copies, DeviceWeight, check_open, upload
 from integration.formula import ANY_DTYPES, DTYPES, TTNN_DTYPES, Formula
 from integration.probe import NotANormError
 from integration.recognize import recognize
-from micro_ops.layernorm import Cores, LayerNormArgumentError
+from micro_ops.layernorm import Cores, LayerNormArgumentError, Prepared, run_together
 from micro_ops.layernorm.op import chip_of
 from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
@@ -39,7 +39,7 @@ class TtNorm(nn.Module):
         formula: what is computed
         device: an open device
         cores: at most so many of its cores, or none but these; None allows all
-        launches: how many times the kernels ran for this module
+        launches: how many times the kernels ran for this module, or were prepared to
         fallback: takes a call that the kernels can't, or None, which lets the error through
         fallbacks: how many times it did
     """
@@ -160,9 +160,27 @@ class TtNorm(nn.Module):
         """`paged_shape(W)` row-major in DRAM, of the values that the Parameter has now."""
         return self._beta.of(self._weight(self.formula.beta)) if self._beta else None
 
-    @abstractmethod
     def op(self, x: ttnn.Tensor) -> ttnn.Tensor:
         """The norm of `x`."""
+        return run_together(self._prepare(x))[0]
+
+    def prepare(self, x: ttnn.Tensor) -> Prepared:
+        """The norm of `x`, for `run_together` with those of other modules, on other cores. Counted in `launches` now.
+
+        Args:
+            x: (..., W) bfloat16 or float32, as `LayerNorm.prepare` takes it
+        Raises:
+            LayerNormArgumentError: as `LayerNorm.prepare`
+            RuntimeError: the device is closed
+        """
+        check_open(self.device)
+        prepared = self._prepare(x)
+        self.launches += 1
+        return prepared
+
+    @abstractmethod
+    def _prepare(self, x: ttnn.Tensor) -> Prepared:
+        """The norm of `x`, with the weights that the Parameters have now."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Takes what the original's forward takes: its tensor by position or name, other arguments at their defaults.

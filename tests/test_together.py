@@ -10,6 +10,7 @@ import pytest
 import torch
 import ttnn
 
+from integration import TtRMSNorm
 from micro_ops.layernorm import (
     LayerNorm,
     LayerNormArgumentError,
@@ -227,3 +228,16 @@ def test_runs_as_often_as_it_is_given(device: Any) -> None:
     run_together(*prepared)
     outputs = run_together(*prepared)
     assert all(torch.equal(ttnn.to_torch(y), wanted) for y, wanted in zip(outputs, expected, strict=True))
+
+
+def test_modules(device: Any) -> None:
+    """Of a decoder block while it decodes."""
+    norms, inputs = [], []
+    for width, cores in ((1536, LEFT), (512, RIGHT)):
+        gamma, _ = random_weights(width)
+        norms.append(TtRMSNorm(width, gamma.flatten(), epsilon=1e-6, device=device, cores=cores))
+        inputs.append(upload(random_input((1, width)), device))
+    outputs = run_together(*(norm.prepare(x) for norm, x in zip(norms, inputs, strict=True)))
+    assert [norm.launches for norm in norms] == [1, 1]
+    for y, norm, x in zip(outputs, norms, inputs, strict=True):
+        assert torch.equal(ttnn.to_torch(y), ttnn.to_torch(norm(x)))
