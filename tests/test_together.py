@@ -145,12 +145,12 @@ def _output_is_gamma(x: ttnn.Tensor, z: ttnn.Tensor) -> list[Prepared]:
 
 
 def _outputs_are_one(x: ttnn.Tensor, z: ttnn.Tensor) -> list[Prepared]:
-    y = ttnn.narrow(x, 0, 16, 16)
+    y = ttnn.narrow(x, 0, 24, 24)
     return [RMSNorm.prepare(z, None, y, cores=cores) for cores in (LEFT, RIGHT)]
 
 
 def _output_is_view(x: ttnn.Tensor, z: ttnn.Tensor) -> list[Prepared]:
-    half = ttnn.narrow(x, 0, 16, 16)
+    half = ttnn.narrow(x, 0, 24, 24)
     return [RMSNorm.prepare(x, None, cores=LEFT), RMSNorm.prepare(z, None, half, cores=RIGHT)]
 
 
@@ -188,7 +188,8 @@ REFUSED: dict[str, tuple[Callable[[ttnn.Tensor, ttnn.Tensor], list[Prepared]], s
 
 @pytest.mark.parametrize(("prepare", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(device: Any, prepare: Callable[[ttnn.Tensor, ttnn.Tensor], list[Prepared]], message: str) -> None:
-    x, z = (upload(random_input((rows, 64)), device) for rows in (32, 16))
+    # A view begins in the first bank of DRAM, of 8 or of 12.
+    x, z = (upload(random_input((rows, 64)), device) for rows in (48, 24))
     prepared = prepare(x, z)
     programs = device.num_program_cache_entries()
     with pytest.raises(LayerNormArgumentError, match=re.escape(message.replace("ADDRESS", f"{x.buffer_address():#x}"))):
