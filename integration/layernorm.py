@@ -8,7 +8,7 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from micro_ops.layernorm import Cores, LayerNorm
+from micro_ops.layernorm import Cores, LayerNorm, Prepared
 
 
 class TtLayerNorm(TtNorm):
@@ -47,5 +47,5 @@ class TtLayerNorm(TtNorm):
         """
         super().__init__(width, gamma, beta, epsilon=epsilon, device=device, cores=cores, round_before_gamma=False)
 
-    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
-        return LayerNorm.op(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores, **keywords)
+    def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
+        return LayerNorm.prepare(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores, **keywords)

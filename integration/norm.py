@@ -17,7 +17,7 @@ from integration.device_weight import Copies, DeviceWeight, check_open, upload
 from integration.formula import ANY_DTYPES, DTYPES, TTNN_DTYPES, Formula
 from integration.probe import NotANormError
 from integration.recognize import recognize
-from micro_ops.layernorm import Cores, LayerNormArgumentError
+from micro_ops.layernorm import Cores, LayerNormArgumentError, Prepared, Result, run_together
 from micro_ops.layernorm.op import chip_of
 from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
@@ -39,7 +39,7 @@ class TtNorm(nn.Module):
         formula: what is computed
         device: an open device
         cores: at most so many of its cores, or none but these; None allows all
-        launches: how many times the kernels ran for this module
+        launches: how many times the kernels ran for this module, or were prepared to
         fallback: takes a call that the kernels can't, or None, which lets the error through
         fallbacks: how many times it did
     """
@@ -160,9 +160,29 @@ class TtNorm(nn.Module):
         """`paged_shape(W)` row-major in DRAM, of the values that the Parameter has now."""
         return self._beta.of(self._weight(self.formula.beta)) if self._beta else None
 
+    def op(self, x: ttnn.Tensor, **keywords: Any) -> Result:
+        """The norm of `x`, in any layout of the op's, as its `op` gives it back; keywords are the op's own: `residual`,
+        `memory_config`, ..."""
+        return run_together(self._prepare(x, **keywords))[0]
+
+    def prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
+        """The norm of `x`, for `run_together` with those of other modules, on other cores. Counted in `launches` now.
+
+        Args:
+            x: (..., W) bfloat16 or float32, as `LayerNorm.prepare` takes it
+            keywords: that method's own: `residual`, `memory_config`, ...
+        Raises:
+            LayerNormArgumentError: as `LayerNorm.prepare`
+            RuntimeError: the device is closed
+        """
+        check_open(self.device)
+        prepared = self._prepare(x, **keywords)
+        self.launches += 1
+        return prepared
+
     @abstractmethod
-    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
-        """The norm of `x`, in any layout of the op's; keywords are the op's own: `residual`, `memory_config`, ..."""
+    def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
+        """The norm of `x`, with the weights that the Parameters have now."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Takes what the original's forward takes: its tensor by position or name, other arguments at their defaults.

@@ -8,7 +8,7 @@ import torch
 import ttnn
 
 from integration.norm import TtNorm
-from micro_ops.layernorm import Cores, RMSNorm
+from micro_ops.layernorm import Cores, Prepared, RMSNorm
 
 
 class TtRMSNorm(TtNorm):
@@ -43,6 +43,8 @@ class TtRMSNorm(TtNorm):
             width, gamma, epsilon=epsilon, device=device, cores=cores, round_before_gamma=round_before_gamma
         )
 
-    def op(self, x: ttnn.Tensor, **keywords: Any) -> Any:
+    def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         order = self.formula.round_before_gamma
-        return RMSNorm.op(x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order, **keywords)
+        return RMSNorm.prepare(
+            x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order, **keywords
+        )

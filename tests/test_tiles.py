@@ -13,9 +13,9 @@ import ttnn
 from integration import TtLayerNorm
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
-from tt_device import Platform
 
 Shape = tuple[int, ...]
+pytestmark = pytest.mark.usefixtures("reads_back")
 
 
 def shards(strategy: str, shape: Shape, columns: int, rows: int, orientation: str = "ROW_MAJOR") -> ttnn.MemoryConfig:
@@ -57,17 +57,6 @@ FORMS = {
     "RMSNorm, rounded twice": (RMSNorm, torch.bfloat16, {"round_before_gamma": True}),
     "RMSNorm float32": (RMSNorm, torch.float32, {}),
 }
-
-
-@pytest.fixture(autouse=True)
-def _reads_back(request: pytest.FixtureRequest, platform: Platform) -> None:
-    """On wolfpine's Wormhole a read-back of what lies in the L1 of several cores hangs, of whatever op's result."""
-    if (platform.backend, platform.arch) != ("wolfpine", "wormhole") or not hasattr(request.node, "callspec"):
-        return
-    for value in request.node.callspec.params.values():
-        for memory in value if isinstance(value, tuple) else (value,):
-            if isinstance(memory, ttnn.MemoryConfig) and memory != DRAM:
-                pytest.xfail("wolfpine's Wormhole hangs in reading L1 of several cores back")
 
 
 def to_device(

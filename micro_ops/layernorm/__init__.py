@@ -3,6 +3,7 @@
 """LayerNorm and RMSNorm as `ttnn.generic_op`s with kernels of their own."""
 
 from micro_ops.layernorm.arguments import LayerNormArgumentError
+from micro_ops.layernorm.launch import Prepared, Result, run_together
 from micro_ops.layernorm.op import Cores, LayerNorm, LayerNormSingleCore, RMSNorm, RMSNormSingleCore
 from micro_ops.layernorm.plan import CbContractError
 from micro_ops.layernorm.program import Tap
@@ -13,7 +14,10 @@ __all__ = [
     "LayerNorm",
     "LayerNormArgumentError",
     "LayerNormSingleCore",
+    "Prepared",
     "RMSNorm",
     "RMSNormSingleCore",
+    "Result",
     "Tap",
+    "run_together",
 ]

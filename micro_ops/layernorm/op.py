@@ -7,6 +7,8 @@ describe it to ttnn, kernels/ has what runs. reference.py has the arithmetic wit
 the circular buffers (CBs), the numerics and the limits.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,16 +16,27 @@ import ttnn
 
 from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate, validate_target
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
+from micro_ops.layernorm.launch import Prepared, Result, free_l1, run_together
 from micro_ops.layernorm.placement import Shards, placement_of
-from micro_ops.layernorm.plan import Chip, check_contract, make_plan
+from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
-from micro_ops.layernorm.tile_plan import check_tile_contract, make_tile_plan
+from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_tile_plan
 from micro_ops.layernorm.tile_program import create_tile_program
 
 type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
 
 FIRST_CORE = ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))
 COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
+
+
+def _as_op[**P](prepare: Callable[P, Prepared]) -> Callable[P, Result]:
+    """Takes what `prepare` takes, runs it and returns its result."""
+
+    @wraps(prepare, assigned=["__doc__"])
+    def op(*arguments: P.args, **keywords: P.kwargs) -> Result:
+        return run_together(prepare(*arguments, **keywords))[0]
+
+    return op
 
 
 class LayerNorm:
@@ -54,7 +67,7 @@ class LayerNorm:
         return y
 
     @staticmethod
-    def op(
+    def prepare(
         input_tensor: ttnn.Tensor,
         gamma_tensor: ttnn.Tensor | None,
         beta_tensor: ttnn.Tensor | None,
@@ -66,8 +79,9 @@ class LayerNorm:
         memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         tap: Tap = Tap.NONE,
-    ) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
-        """Runs the kernels and returns the output; with a residual, the output and the sum. With no rows it runs nothing.
+    ) -> Prepared:
+        """Checks and lays out a norm and allocates its outputs, for `run_together`. `op` takes the same, runs it and
+        returns the output; with a residual, the output and the sum. With no rows nothing runs.
 
         A row's result has the same bits whatever the other rows are, wherever it stands, on whichever cores, and in
         whichever layout.
@@ -95,7 +109,9 @@ class LayerNorm:
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor, residual)
         variant = Variant(subtract_mean=True, tap=tap)
-        return _launch(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+        return _prepare(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+
+    op = staticmethod(_as_op(prepare))
 
 
 class RMSNorm:
@@ -124,7 +140,7 @@ class RMSNorm:
         return y if gamma_tensor is None else y * gamma_tensor.to(torch.float64).reshape(-1)
 
     @staticmethod
-    def op(
+    def prepare(
         input_tensor: ttnn.Tensor,
         gamma_tensor: ttnn.Tensor | None,
         output_tensor: ttnn.Tensor | None = None,
@@ -135,8 +151,9 @@ class RMSNorm:
         memory_config: ttnn.MemoryConfig | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
-    ) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
-        """Runs the kernels and returns the output. Arguments and errors are those of `LayerNorm.op`.
+    ) -> Prepared:
+        """As `LayerNorm.prepare`, with its arguments and errors; `op` takes the same, runs it and returns what
+        `LayerNorm.op` does.
 
         Args:
             round_before_gamma: round the normalized value to the input's dtype before it is multiplied by gamma, as
@@ -145,25 +162,31 @@ class RMSNorm:
         """
         operands = Operands(input_tensor, gamma_tensor, None, residual)
         variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _launch(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+        return _prepare(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+
+    op = staticmethod(_as_op(prepare))
 
 
 class LayerNormSingleCore(LayerNorm):
     """`LayerNorm` on core (0, 0)."""
 
     @staticmethod
-    def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
-        """`LayerNorm.op` without `cores`."""
-        return LayerNorm.op(*arguments, cores=FIRST_CORE, **keywords)
+    def prepare(*arguments: Any, **keywords: Any) -> Prepared:
+        """`LayerNorm.prepare` without `cores`."""
+        return LayerNorm.prepare(*arguments, cores=FIRST_CORE, **keywords)
+
+    op = staticmethod(_as_op(prepare))
 
 
 class RMSNormSingleCore(RMSNorm):
     """`RMSNorm` on core (0, 0)."""
 
     @staticmethod
-    def op(*arguments: Any, **keywords: Any) -> ttnn.Tensor:
-        """`RMSNorm.op` without `cores`."""
-        return RMSNorm.op(*arguments, cores=FIRST_CORE, **keywords)
+    def prepare(*arguments: Any, **keywords: Any) -> Prepared:
+        """`RMSNorm.prepare` without `cores`."""
+        return RMSNorm.prepare(*arguments, cores=FIRST_CORE, **keywords)
+
+    op = staticmethod(_as_op(prepare))
 
 
 def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
@@ -189,7 +212,7 @@ def chip_of(device: ttnn.Device, cores: Cores = None) -> Chip:
         max_cores = min(cores, max_cores)
     return Chip(
         costs=COSTS[device.arch()],
-        l1_bytes=_free_l1(device),
+        l1_bytes=free_l1(device),
         origin=start,
         noc_x=tuple(_noc(device, x, start[1])[0] for x in range(start[0], end[0] + 1)),
         noc_y=tuple(_noc(device, start[0], y)[1] for y in range(start[1], end[1] + 1)),
@@ -205,14 +228,7 @@ def _noc(device: ttnn.Device, x: int, y: int) -> tuple[int, int]:
     return core.x, core.y
 
 
-def _free_l1(device: ttnn.Device) -> int:
-    """Bytes of a core's L1 below all tensors that are there, which CBs may take."""
-    blocks = ttnn.get_memory_view(device, ttnn.BufferType.L1).block_table
-    lowest = next((block for block in blocks if int(block["address"]) == 0), None)
-    return int(lowest["size"]) if lowest and lowest["allocated"] == "no" else 0
-
-
-def _launch(
+def _prepare(
     operands: Operands,
     output_tensor: ttnn.Tensor | None,
     residual_output: ttnn.Tensor | None,
@@ -220,7 +236,7 @@ def _launch(
     epsilon: float,
     variant: Variant,
     cores: Cores,
-) -> ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]:
+) -> Prepared:
     validate(operands, output_tensor, residual_output, epsilon)
     x = operands.input
     source = placement_of(x)
@@ -258,17 +274,16 @@ def _launch(
         output_tensor = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
     if operands.residual is not None and residual_output is None:
         residual_output = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
-    results = output_tensor if residual_output is None else (output_tensor, residual_output)
     if 0 in tuple(x.shape):
-        return results
+        return Prepared(operands, output_tensor, residual_output)
     if source.tile_height is None:
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
         program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
-    tensors = (x, operands.gamma, operands.beta, operands.residual, residual_output, output_tensor)
-    ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
-    return results
+    used: Plan | TilePlan = plan if source.tile_height is None else tile_plan
+    cores_used = frozenset(share.core for share in used.shares)
+    return Prepared(operands, output_tensor, residual_output, program, cores_used, used.l1_bytes)
 
 
 def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:
