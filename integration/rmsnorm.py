@@ -45,6 +45,5 @@ class TtRMSNorm(TtNorm):
 
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         order = self.formula.round_before_gamma
-        return RMSNorm.prepare(
-            x, self.gamma, epsilon=self.epsilon, cores=self.cores, round_before_gamma=order, **keywords
-        )
+        own = {"epsilon": self.epsilon, "cores": self.cores, "round_before_gamma": order}
+        return RMSNorm.prepare(x, self.gamma, **own, **keywords)

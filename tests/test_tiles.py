@@ -153,7 +153,7 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], m
     assert torch.equal(ttnn.to_torch(y), expected(device, "RMSNorm", place[0]))
 
 
-# Each way of x, of the sum and of the result: rings and shards, rows cut and whole, padding, one row of tiles and several.
+# Each way of x, of the sum and of the result: rings and shards, rows cut and whole, padding, several rows of tiles.
 RESIDUALS = {
     "DRAM, whole rows": ("RMSNorm", TILED["DRAM, whole rows"], {}),
     "DRAM, rows cut": ("LayerNorm", TILED["DRAM, rows cut"], {}),

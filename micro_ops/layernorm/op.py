@@ -248,8 +248,8 @@ def _prepare(
     for name, tensor in (("output", output_tensor), ("residual_output", residual_output)):
         if tensor is not None and target != placement_of(tensor):
             raise LayerNormArgumentError(
-                f"{name} must lie as {'the output' if memory_config is None else 'memory_config says'}, {target}, but is"
-                f" {placement_of(tensor)}"
+                f"{name} must lie as {'memory_config says' if memory_config else 'the output'}, {target},"
+                f" but is {placement_of(tensor)}"
             )
     chip = chip_of(x.device(), cores)
     _check_shards(chip, source.shards or target.shards, cores)

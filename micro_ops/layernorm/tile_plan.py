@@ -53,7 +53,7 @@ class TileBuffer:
 
     Attributes:
         page_size: bytes
-        over: the tensor over whose shards it lies, as `create_tile_program` names them; None if it has memory of its own
+        over: the tensor over whose shards it lies: input, residual, output or stream; None if it has memory of its own
     """
 
     index: int

@@ -33,8 +33,8 @@ from micro_ops.layernorm.tile_plan import (
 
 CB_ARGUMENTS = {name.lower(): index for index, name in TILE_CB_NAMES.items()}
 SEMAPHORES = 16
-# How many have come to a core of its stripes (float32: of each of its quads), and of sums for its quads; of each quad, of
-# how many rows its statistics are there
+# How many have come to a core of its stripes (float32: of each of its quads), and of sums for its quads; of each quad,
+# of how many rows its statistics are there
 ROWS_SEMAPHORES = 0
 SUMS_SEMAPHORE = 1
 STATISTICS_SEMAPHORES = 8
