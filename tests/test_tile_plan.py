@@ -15,6 +15,7 @@ from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_ti
 from tests.chips import BLACKHOLE, HARVESTED, ONE_CORE, WORMHOLE
 
 BFLOAT16 = Dtypes(ttnn.bfloat16, ttnn.bfloat16, ttnn.bfloat16)
+FLOAT32 = Dtypes(ttnn.float32, ttnn.float32, ttnn.float32)
 DRAM = Placement(tile_height=32, in_l1=False)
 EIGHT = Shards(tuple((x, 0) for x in range(8)), height=32, width=64, across=8)
 IN_SHARDS = Placement(tile_height=32, in_l1=True, shards=EIGHT)
@@ -23,8 +24,10 @@ CHIPS = {"one core": ONE_CORE, "a few": A_FEW, "blackhole": BLACKHOLE, "wormhole
 SHAPES = [(1, 32), (32, 7168), (33, 300), (1024, 128), (2, 3, 40, 100), (5000, 64), (4096, 1536)]
 
 
-def plan_of(shape: tuple[int, ...], chip: Chip = BLACKHOLE, source: Placement = DRAM) -> TilePlan:
-    return make_tile_plan(shape, BFLOAT16, chip, source, source, tiled_weights=False, has_residual=False)
+def plan_of(
+    shape: tuple[int, ...], chip: Chip = BLACKHOLE, source: Placement = DRAM, dtypes: Dtypes = BFLOAT16
+) -> TilePlan:
+    return make_tile_plan(shape, dtypes, chip, source, source, tiled_weights=False, has_residual=False)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -44,14 +47,16 @@ def test_each_tile_is_in_one_share(chip: Chip, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_each_quad_is_added_up_by_one_core_of_its_team(shape: tuple[int, ...]) -> None:
-    plan = plan_of(shape)
+@pytest.mark.parametrize("dtypes", [BFLOAT16, FLOAT32], ids=["by stripes", "by quads"])
+def test_the_cores_of_a_team_agree_who_adds_up_what(shape: tuple[int, ...], dtypes: Dtypes) -> None:
+    plan = plan_of(shape, dtypes=dtypes)
     for team in {share.team for share in plan.shares}:
         members = [share for share in plan.shares if share.team == team]
-        adders = {plan.adders(share) for share in members}
-        assert len(adders) == 1
-        assert set(*adders) <= set(team)
-        assert len(*adders) == min(len(team), plan.quads)
+        ((adders, makers),) = {(plan.adders(share), plan.makers(share)) for share in members}
+        assert set(adders) <= set(team)
+        assert len(makers) == min(len(team), plan.quads)
+        assert len(adders) == min(len(team), plan.stripes if plan.striped else plan.quads)
+        assert adders[: len(makers)] == makers, "kernels find both in one list"
 
 
 def test_a_shard_stays_on_its_core() -> None:
