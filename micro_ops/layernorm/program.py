@@ -36,6 +36,9 @@ from micro_ops.layernorm.tile_plan import TilePlan
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
 MAX_RECTANGLES = 16  # that a core multicasts to
+# Of an argument that is a list: the coordinates of as many cores as there are quads, and two words for each rectangle.
+# All have this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
+LIST_WORDS = 8 + 2 * MAX_RECTANGLES
 # Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
 # of beta, has arrived
 INPUT_SEMAPHORE = 0
@@ -197,7 +200,8 @@ def create_kernel_descriptor(
     for share in plan.shares:
         *words, last = runtime(share).values()
         x, y = share.core
-        runtime_args[x][y] = [*words, *last] if isinstance(last, list) else [*words, last]
+        of_last = [*last, *[0] * (LIST_WORDS - len(last))] if isinstance(last, list) else [last]
+        runtime_args[x][y] = [*words, *of_last]
     return ttnn.KernelDescriptor(
         kernel_source=str(KERNELS / f"{name}.cpp"),
         core_ranges=core_ranges(plan),
