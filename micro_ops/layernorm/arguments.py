@@ -15,7 +15,7 @@ FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).tiny,
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
-TILE_HEIGHT = 32
+TILE_HEIGHTS = (32, 16)  # of tiles in whole faces
 MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
 WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
@@ -130,8 +130,8 @@ def _placement(name: str, tensor: ttnn.Tensor) -> Placement:
 def _validate_source(source: Placement) -> None:
     if source.shards and not source.in_l1:
         raise LayerNormArgumentError(f"input must be interleaved, or sharded in L1, but is {source}")
-    if source.tile_height not in (None, TILE_HEIGHT):
-        raise LayerNormArgumentError(f"input's tiles must be {TILE_HEIGHT} x {TILE_WIDTH}, but it is {source}")
+    if source.tile_height not in (None, *TILE_HEIGHTS):
+        raise LayerNormArgumentError(f"input's tiles must be 32 x 32 or 16 x 32, but it is {source}")
     if source.tile_height is None and source.shards and source.shards.across > 1:
         raise LayerNormArgumentError(
             f"input must have whole rows in each shard where it is ROW_MAJOR, but is {source}:"
@@ -151,8 +151,8 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
     if weight.layout == ttnn.TILE_LAYOUT:
         if not source.tile_height:
             raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, as the input's, but is {weight.layout}")
-        if tuple(weight.tile.tile_shape) != (TILE_HEIGHT, TILE_WIDTH):
-            raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32, but are {weight.tile.tile_shape}")
+        if weight.tile.tile_shape[0] not in TILE_HEIGHTS:
+            raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32 or 16 x 32, but are {weight.tile.tile_shape}")
         taken = {"(1, W)": (1, width)}
     if any(size != 1 for size in leading) or (rows, columns) not in taken.values():
         raise LayerNormArgumentError(

@@ -234,8 +234,7 @@ def _launch(
         tile_plan = make_tile_plan(tuple(x.shape), dtypes_of(operands), chip, source, target, tiled_weights)
         check_tile_contract(tile_plan)
     if output_tensor is None:
-        memory = memory_config or x.memory_config()
-        output_tensor = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+        output_tensor = _allocate_like(x, memory_config or x.memory_config())
     if 0 in tuple(x.shape):
         return output_tensor
     if source.tile_height is None:
@@ -245,6 +244,13 @@ def _launch(
         program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, epsilon)
     tensors = (x, operands.gamma, operands.beta, output_tensor)
     return ttnn.generic_op([tensor for tensor in tensors if tensor is not None], program)
+
+
+def _allocate_like(x: ttnn.Tensor, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
+    """With x's tiles, which `ttnn.allocate_tensor_on_device` knows of a spec alone."""
+    where = (memory.memory_layout, memory.shard_spec) if memory.is_sharded() else ()
+    spec = ttnn.TensorSpec(x.shape, x.dtype, x.layout, *where, buffer_type=memory.buffer_type, tile=x.tile)
+    return ttnn.allocate_tensor_on_device(spec, x.device())
 
 
 def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:
