@@ -16,6 +16,7 @@ FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
 TILE_HEIGHTS = (32, 16)  # of tiles in whole faces
+NOC_ALIGNMENT = 16  # bytes, of addresses in L1
 MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
 WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
@@ -51,7 +52,7 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     """
     _validate_tensor("input", operands.input, operands.input)
     source = _placement("input", operands.input)
-    _validate_source(source)
+    _validate_source(source, operands.input)
     shape = tuple(operands.input.shape)
     validate_shape(shape)
     for name, weight in (("gamma", operands.gamma), ("beta", operands.beta)):
@@ -61,15 +62,15 @@ def validate(operands: Operands, output: ttnn.Tensor | None, epsilon: float) -> 
     if output is not None:
         _validate_tensor("output", output, operands.input)
         _validate_output(output, operands)
-        validate_target(_placement("output", output), source)
+        validate_target(_placement("output", output), source, operands.input)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
 
 
-def validate_target(target: Placement, source: Placement) -> None:
-    """Of the output, where the input lies as `source`.
+def validate_target(target: Placement, source: Placement, x: ttnn.Tensor) -> None:
+    """Of the output, where the input x lies as `source`.
 
     Raises:
         LayerNormArgumentError: the result would have to leave its core for another's L1, or to change its layout
@@ -82,8 +83,20 @@ def validate_target(target: Placement, source: Placement) -> None:
         raise LayerNormArgumentError(
             f"output must be interleaved, or have the input's shards, {source}, but is {target}"
         )
-    if target.shards and target.tile_height is None and target.shards.across > 1:
-        raise LayerNormArgumentError(f"output must have whole rows in each shard, but is {target}")
+    _validate_pieces("output", target, x.dtype, x.shape[-1])
+
+
+def _validate_pieces(name: str, placement: Placement, dtype: ttnn.DataType, width: int) -> None:
+    """Of sticks in several shards: their pieces go over the NoC, and ttnn has no shards of sticks that are less wide."""
+    shards = placement.shards
+    if not placement.is_sticks or shards is None or shards.across == 1:
+        return
+    columns = NOC_ALIGNMENT // ELEMENT_SIZES[dtype]
+    if shards.width % columns or (placement.tile_height is None and width % shards.width):
+        raise LayerNormArgumentError(
+            f"{name}'s shards must be a multiple of {columns} columns wide and divide {width} columns, but it is"
+            f" {placement}"
+        )
 
 
 def validate_shape(shape: tuple[int, ...]) -> None:
@@ -127,16 +140,12 @@ def _placement(name: str, tensor: ttnn.Tensor) -> Placement:
     return placement
 
 
-def _validate_source(source: Placement) -> None:
+def _validate_source(source: Placement, x: ttnn.Tensor) -> None:
     if source.shards and not source.in_l1:
         raise LayerNormArgumentError(f"input must be interleaved, or sharded in L1, but is {source}")
-    if source.tile_height not in (None, *TILE_HEIGHTS):
-        raise LayerNormArgumentError(f"input's tiles must be 32 x 32 or 16 x 32, but it is {source}")
-    if source.tile_height is None and source.shards and source.shards.across > 1:
-        raise LayerNormArgumentError(
-            f"input must have whole rows in each shard where it is ROW_MAJOR, but is {source}:"
-            " ttnn.to_layout(input, ttnn.TILE_LAYOUT) makes tiles of it"
-        )
+    if not source.is_sticks and source.tile_height not in TILE_HEIGHTS:
+        raise LayerNormArgumentError(f"input's tiles must be 32, 16 or 1 x {TILE_WIDTH}, but it is {source}")
+    _validate_pieces("input", source, x.dtype, x.shape[-1])
 
 
 def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], source: Placement) -> None:
@@ -146,11 +155,13 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
     of_weight: tuple[int, ...] = (1, 1, *tuple(weight.shape))
     *leading, rows, columns = of_weight
     taken = {"(1, W)": (1, width), f"paged_shape(W) = {paged_shape(width)}": paged_shape(width)}
-    if source.tile_height and width % TILE_WIDTH == 0:
+    if not source.is_sticks and width % TILE_WIDTH == 0:
         taken["(W / 32, 32)"] = (width // TILE_WIDTH, TILE_WIDTH)
     if weight.layout == ttnn.TILE_LAYOUT:
-        if not source.tile_height:
-            raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, as the input's, but is {weight.layout}")
+        if source.is_sticks:
+            raise LayerNormArgumentError(
+                f"{name}.layout must be ROW_MAJOR beside an input in {source}, but is {weight.layout}"
+            )
         if weight.tile.tile_shape[0] not in TILE_HEIGHTS:
             raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32 or 16 x 32, but are {weight.tile.tile_shape}")
         taken = {"(1, W)": (1, width)}

@@ -218,14 +218,15 @@ def _launch(
     assert source is not None
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
-    validate_target(target, source)
+    validate_target(target, source, x)
     if output_tensor is not None and target != placement_of(output_tensor):
         raise LayerNormArgumentError(
             f"memory_config must be the output's, {output_tensor.memory_config()}, but is {memory_config}"
         )
     chip = chip_of(x.device(), cores)
-    _check_shards(chip, source.shards or target.shards, cores)
-    if source.tile_height is None:
+    if not source.is_sticks:
+        _check_shards(chip, source.shards or target.shards, cores)
+    if source.is_sticks:
         plan = make_plan(tuple(x.shape), dtypes_of(operands), chip)
         check_contract(plan)
     else:
@@ -237,7 +238,7 @@ def _launch(
         output_tensor = _allocate_like(x, memory_config or x.memory_config())
     if 0 in tuple(x.shape):
         return output_tensor
-    if source.tile_height is None:
+    if source.is_sticks:
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())

@@ -15,7 +15,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, Operands
 from micro_ops.layernorm.cost import MAX_PARTS
-from micro_ops.layernorm.placement import Core
+from micro_ops.layernorm.placement import Core, Runs, placement_of
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -247,6 +247,7 @@ def _create_reader_descriptor(
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
+            **_runs(input_tensor),
         },
         runtime=arguments,
         tensors=(input_tensor, *weights.tensors),
@@ -390,10 +391,26 @@ def _create_writer_descriptor(
             "piece_elements": plan.piece,
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
+            **_runs(output),
         },
         runtime=arguments,
         tensors=(output, *weights.tensors),
     )
+
+
+def _runs(tensor: ttnn.Tensor) -> dict[str, int]:
+    """How a tensor's rows lie (kernels/parts.h)."""
+    placement = placement_of(tensor)
+    assert placement is not None
+    found = placement.runs(tensor.shape[-1])
+    runs = found or Runs(1, 1, 1)  # which no kernel looks at
+    return {
+        "rows_are_pages": found is None,
+        "run": runs.run * ELEMENT_SIZES[tensor.dtype],
+        "run_pages": runs.run // runs.page,
+        "row_pages": runs.row_pages,
+        "run_page_size": tensor.buffer_aligned_page_size(),
+    }
 
 
 def _place(plan: Plan, share: Share) -> dict[str, int]:
