@@ -45,5 +45,5 @@ class TtRMSNorm(TtNorm):
 
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         order = self.formula.round_before_gamma
-        own = {"epsilon": self.epsilon, "cores": self.cores, "round_before_gamma": order}
-        return RMSNorm.prepare(x, self.gamma, **own, **keywords)
+        given: dict[str, Any] = {"epsilon": self.epsilon, "cores": self.cores, "round_before_gamma": order}
+        return RMSNorm.prepare(x, self.gamma, **given, **keywords)

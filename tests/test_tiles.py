@@ -120,6 +120,13 @@ def test_tiles_give_the_bits_of_sticks(
     assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
 
 
+def test_more_rows_in_the_same_shards(device: Any) -> None:
+    """As with more tokens: ttnn's program cache takes both launches for one program, and more cores add up."""
+    for rows in (1, 9):
+        y, _ = run(device, "RMSNorm", (rows, 256), ttnn.TILE_LAYOUT, shards("WIDTH", (rows, 256), 4, 1))
+        assert torch.equal(ttnn.to_torch(y), expected(device, "RMSNorm", (rows, 256)))
+
+
 @pytest.mark.parametrize("place", STICKS.values(), ids=STICKS)
 def test_sticks_in_l1(device: Any, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     shape, memory = place

@@ -15,7 +15,8 @@ FLOAT32_TINY, FLOAT32_MAX = (
     torch.finfo(torch.float32).tiny,
     torch.finfo(torch.float32).max,
 )  # the chip flushes what is smaller to zero
-TILE_HEIGHT = 32
+TILE_HEIGHTS = (32, 16)  # of tiles in whole faces
+NOC_ALIGNMENT = 16  # bytes, of addresses in L1
 MOST_ROWS = 2**31  # the kernels count rows in 32 bits, and add to them what a group or a ring has
 WEIGHT_PAGE_ELEMENTS = 1024  # so that a weight's reads are spread over DRAM's banks, a page each
 
@@ -56,7 +57,7 @@ def validate(
     """
     _validate_tensor("input", operands.input, operands.input)
     source = _placement("input", operands.input)
-    _validate_source(source)
+    _validate_source(source, operands.input)
     shape = tuple(operands.input.shape)
     validate_shape(shape)
     for name, weight in (("gamma", operands.gamma), ("beta", operands.beta)):
@@ -71,7 +72,7 @@ def validate(
         if tensor is not None:
             _validate_tensor(name, tensor, operands.input)
             _validate_output(name, tensor, operands)
-            validate_target(_placement(name, tensor), source, name)
+            validate_target(_placement(name, tensor), source, operands.input, name)
     if (
         output is not None
         and residual_output is not None
@@ -84,8 +85,8 @@ def validate(
         raise LayerNormArgumentError(f"epsilon must be positive and finite in float32, but is {epsilon}")
 
 
-def validate_target(target: Placement, source: Placement, name: str = "output") -> None:
-    """Of the output `name`, where the input lies as `source`.
+def validate_target(target: Placement, source: Placement, x: ttnn.Tensor, name: str = "output") -> None:
+    """Of the output `name`, where the input x lies as `source`.
 
     Raises:
         LayerNormArgumentError: the result would have to leave its core for another's L1, or to change its layout
@@ -98,8 +99,20 @@ def validate_target(target: Placement, source: Placement, name: str = "output") 
         raise LayerNormArgumentError(
             f"{name} must be interleaved, or have the input's shards, {source}, but is {target}"
         )
-    if target.shards and target.tile_height is None and target.shards.across > 1:
-        raise LayerNormArgumentError(f"{name} must have whole rows in each shard, but is {target}")
+    _validate_pieces(name, target, x.dtype, x.shape[-1])
+
+
+def _validate_pieces(name: str, placement: Placement, dtype: ttnn.DataType, width: int) -> None:
+    """Of sticks in several shards: their pieces go over the NoC, and ttnn's shards of sticks are all of one width."""
+    shards = placement.shards
+    if not placement.is_sticks or shards is None or shards.across == 1:
+        return
+    columns = NOC_ALIGNMENT // ELEMENT_SIZES[dtype]
+    if shards.width % columns or (placement.tile_height is None and width % shards.width):
+        raise LayerNormArgumentError(
+            f"{name}'s shards must be a multiple of {columns} columns wide and divide {width} columns, but it is"
+            f" {placement}"
+        )
 
 
 def validate_shape(shape: tuple[int, ...]) -> None:
@@ -143,16 +156,12 @@ def _placement(name: str, tensor: ttnn.Tensor) -> Placement:
     return placement
 
 
-def _validate_source(source: Placement) -> None:
+def _validate_source(source: Placement, x: ttnn.Tensor) -> None:
     if source.shards and not source.in_l1:
         raise LayerNormArgumentError(f"input must be interleaved, or sharded in L1, but is {source}")
-    if source.tile_height not in (None, TILE_HEIGHT):
-        raise LayerNormArgumentError(f"input's tiles must be {TILE_HEIGHT} x {TILE_WIDTH}, but it is {source}")
-    if source.tile_height is None and source.shards and source.shards.across > 1:
-        raise LayerNormArgumentError(
-            f"input must have whole rows in each shard where it is ROW_MAJOR, but is {source}:"
-            " ttnn.to_layout(input, ttnn.TILE_LAYOUT) makes tiles of it"
-        )
+    if not source.is_sticks and source.tile_height not in TILE_HEIGHTS:
+        raise LayerNormArgumentError(f"input's tiles must be 32, 16 or 1 x {TILE_WIDTH}, but it is {source}")
+    _validate_pieces("input", source, x.dtype, x.shape[-1])
 
 
 def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], source: Placement) -> None:
@@ -162,13 +171,15 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
     of_weight: tuple[int, ...] = (1, 1, *tuple(weight.shape))
     *leading, rows, columns = of_weight
     taken = {"(1, W)": (1, width), f"paged_shape(W) = {paged_shape(width)}": paged_shape(width)}
-    if source.tile_height and width % TILE_WIDTH == 0:
+    if not source.is_sticks and width % TILE_WIDTH == 0:
         taken["(W / 32, 32)"] = (width // TILE_WIDTH, TILE_WIDTH)
     if weight.layout == ttnn.TILE_LAYOUT:
-        if not source.tile_height:
-            raise LayerNormArgumentError(f"{name}.layout must be ROW_MAJOR, as the input's, but is {weight.layout}")
-        if tuple(weight.tile.tile_shape) != (TILE_HEIGHT, TILE_WIDTH):
-            raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32, but are {weight.tile.tile_shape}")
+        if source.is_sticks:
+            raise LayerNormArgumentError(
+                f"{name}.layout must be ROW_MAJOR beside an input in {source}, but is {weight.layout}"
+            )
+        if weight.tile.tile_shape[0] not in TILE_HEIGHTS:
+            raise LayerNormArgumentError(f"{name}'s tiles must be 32 x 32 or 16 x 32, but are {weight.tile.tile_shape}")
         taken = {"(1, W)": (1, width)}
     if any(size != 1 for size in leading) or (rows, columns) not in taken.values():
         raise LayerNormArgumentError(
@@ -185,7 +196,7 @@ def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor, source:
             f"residual must have the input's shape {ours[0]}, dtype {ours[1]} and layout {ours[2]},"
             f" but has {theirs[0]}, {theirs[1]} and {theirs[2]}"
         )
-    if source.tile_height is None:
+    if source.is_sticks:
         raise LayerNormArgumentError(
             f"residual must be TILE, as the input, but both are {source}: add it by ttnn.add(input, residual)"
         )

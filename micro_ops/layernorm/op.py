@@ -244,7 +244,7 @@ def _prepare(
     assert source is not None
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
-    validate_target(target, source)
+    validate_target(target, source, x)
     for name, tensor in (("output", output_tensor), ("residual_output", residual_output)):
         if tensor is not None and target != placement_of(tensor):
             raise LayerNormArgumentError(
@@ -252,8 +252,9 @@ def _prepare(
                 f" but is {placement_of(tensor)}"
             )
     chip = chip_of(x.device(), cores)
-    _check_shards(chip, source.shards or target.shards, cores)
-    if source.tile_height is None:
+    if not source.is_sticks:
+        _check_shards(chip, source.shards or target.shards, cores)
+    if source.is_sticks:
         plan = make_plan(tuple(x.shape), dtypes_of(operands), chip)
         check_contract(plan)
     else:
@@ -271,19 +272,26 @@ def _prepare(
         check_tile_contract(tile_plan)
     memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
     if output_tensor is None:
-        output_tensor = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+        output_tensor = _allocate_like(x, memory)
     if operands.residual is not None and residual_output is None:
-        residual_output = ttnn.allocate_tensor_on_device(x.shape, x.dtype, x.layout, x.device(), memory)
+        residual_output = _allocate_like(x, memory)
     if 0 in tuple(x.shape):
         return Prepared(operands, output_tensor, residual_output)
-    if source.tile_height is None:
+    if source.is_sticks:
         program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
         program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
-    used: Plan | TilePlan = plan if source.tile_height is None else tile_plan
+    used: Plan | TilePlan = plan if source.is_sticks else tile_plan
     cores_used = frozenset(share.core for share in used.shares)
     return Prepared(operands, output_tensor, residual_output, program, cores_used, used.l1_bytes)
+
+
+def _allocate_like(x: ttnn.Tensor, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
+    """With x's tiles, which `ttnn.allocate_tensor_on_device` knows of a spec alone."""
+    where = (memory.memory_layout, memory.shard_spec) if memory.is_sharded() else ()
+    spec = ttnn.TensorSpec(x.shape, x.dtype, x.layout, *where, buffer_type=memory.buffer_type, tile=x.tile)
+    return ttnn.allocate_tensor_on_device(spec, x.device())
 
 
 def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:

@@ -28,10 +28,25 @@ class Shards:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Where the elements of a stick lie that is in shards or in tiles.
+
+    Attributes:
+        run: as many elements in order, from the start of a page on
+        page: elements
+        row_pages: from a row's first page to the next row's
+    """
+
+    run: int
+    page: int
+    row_pages: int
+
+
+@dataclass(frozen=True)
 class Placement:
     """
     Attributes:
-        tile_height: rows of a tile, 32 columns wide; None for sticks
+        tile_height: rows of a tile, 32 columns wide; None for row-major
         in_l1: else in DRAM
         shards: None if its pages are interleaved over banks
     """
@@ -39,6 +54,19 @@ class Placement:
     tile_height: int | None
     in_l1: bool
     shards: Shards | None = None
+
+    @property
+    def is_sticks(self) -> bool:
+        """Whether a row lies in order: a tile of one row has two faces of 1 x 16, one behind the other."""
+        return self.tile_height in (None, 1)
+
+    def runs(self, width: int) -> Runs | None:
+        """Of sticks of `width` elements; None if they are pages that are interleaved."""
+        if self.tile_height is None and self.shards is None:
+            return None
+        run = TILE_WIDTH if self.shards is None else self.shards.width
+        page = run if self.tile_height is None else TILE_WIDTH
+        return Runs(run, page, math.ceil(width / page))
 
     def __str__(self) -> str:
         layout = "ROW_MAJOR" if self.tile_height is None else f"TILE ({self.tile_height}, {TILE_WIDTH})"

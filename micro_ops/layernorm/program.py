@@ -15,7 +15,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, Operands
 from micro_ops.layernorm.cost import MAX_PARTS
-from micro_ops.layernorm.placement import Core
+from micro_ops.layernorm.placement import Core, Runs, placement_of
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -36,6 +36,9 @@ from micro_ops.layernorm.tile_plan import TilePlan
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
 MAX_RECTANGLES = 16  # that a core multicasts to
+# Of an argument that is a list: the coordinates of as many cores as there are stripes, and two words a rectangle. All
+# have this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
+LIST_WORDS = 16 + 2 * MAX_RECTANGLES
 # Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
 # of beta, has arrived
 INPUT_SEMAPHORE = 0
@@ -197,7 +200,8 @@ def create_kernel_descriptor(
     for share in plan.shares:
         *words, last = runtime(share).values()
         x, y = share.core
-        runtime_args[x][y] = [*words, *last] if isinstance(last, list) else [*words, last]
+        of_last = [*last, *[0] * (LIST_WORDS - len(last))] if isinstance(last, list) else [last]
+        runtime_args[x][y] = [*words, *of_last]
     return ttnn.KernelDescriptor(
         kernel_source=str(KERNELS / f"{name}.cpp"),
         core_ranges=core_ranges(plan),
@@ -243,6 +247,7 @@ def _create_reader_descriptor(
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
+            **_runs(input_tensor),
         },
         runtime=arguments,
         tensors=(input_tensor, *weights.tensors),
@@ -386,10 +391,26 @@ def _create_writer_descriptor(
             "piece_elements": plan.piece,
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
+            **_runs(output),
         },
         runtime=arguments,
         tensors=(output, *weights.tensors),
     )
+
+
+def _runs(tensor: ttnn.Tensor) -> dict[str, int]:
+    """How a tensor's rows lie (kernels/parts.h)."""
+    placement = placement_of(tensor)
+    assert placement is not None
+    found = placement.runs(tensor.shape[-1])
+    runs = found or Runs(1, 1, 1)  # which no kernel looks at
+    return {
+        "rows_are_pages": found is None,
+        "run": runs.run * ELEMENT_SIZES[tensor.dtype],
+        "run_pages": runs.run // runs.page,
+        "row_pages": runs.row_pages,
+        "run_page_size": tensor.buffer_aligned_page_size(),
+    }
 
 
 def _place(plan: Plan, share: Share) -> dict[str, int]:

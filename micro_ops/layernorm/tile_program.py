@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tile plan's program: as program.py, of tile_plan.py's plans."""
 
+import math
+
 import ttnn
 
-from micro_ops.layernorm.arguments import ELEMENT_SIZES, TILE_HEIGHT, Operands, paged_shape
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, Operands, paged_shape
 from micro_ops.layernorm.placement import TILE_WIDTH
 from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, Chip
 from micro_ops.layernorm.program import (
@@ -77,7 +79,12 @@ def _create_cb_descriptors(plan: TilePlan, tensors: dict[str, ttnn.Tensor | None
         if cb.over:
             descriptors.append(ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensors[cb.over], core_ranges=cores))
         else:
-            page = ttnn.CBFormatDescriptor(buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size)
+            page = ttnn.CBFormatDescriptor(
+                buffer_index=cb.index,
+                data_format=cb.dtype,
+                page_size=cb.page_size,
+                tile=ttnn.TileDescriptor(plan.tile_height, TILE_WIDTH),  # by which the packer knows a tile's faces
+            )
             descriptors.append(ttnn.CBDescriptor(total_size=cb.size, core_ranges=cores, format_descriptors=[page]))
     return descriptors
 
@@ -145,7 +152,7 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
         }
         addresses |= {
             f"{name}_address": tensor.buffer_address(),
-            f"{name}_page_size": (tensor.shape[-1] if page else TILE_HEIGHT * TILE_WIDTH) * element,
+            f"{name}_page_size": (tensor.shape[-1] if page else math.prod(tensor.tile.tile_shape)) * element,
         }
 
     def arguments(share: TileShare) -> dict[str, int | list[int]]:

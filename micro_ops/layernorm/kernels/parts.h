@@ -43,6 +43,29 @@ __attribute__((always_inline)) inline void for_each_part(uint32_t pages, uint32_
     }
 }
 
+// Where rows lie: each is a page that is interleaved, or in runs of so many bytes from the start of a page on.
+constexpr bool rows_are_pages = get_named_compile_time_arg_val("rows_are_pages");
+constexpr uint32_t run = get_named_compile_time_arg_val("run");
+constexpr uint32_t run_pages = get_named_compile_time_arg_val("run_pages");
+constexpr uint32_t row_pages = get_named_compile_time_arg_val("row_pages");  // from a row to the next
+constexpr uint32_t run_page_size = get_named_compile_time_arg_val("run_page_size");  // bytes, aligned
+
+// Calls each(NoC address, bytes) for each run of the `size` bytes from `at` on of a row.
+template <class Pages, class Each>
+__attribute__((always_inline)) inline void for_each_run(
+    const Pages& pages, uint32_t row, uint32_t at, uint32_t size, Each each) {
+    if constexpr (rows_are_pages) {
+        each(pages.get_noc_addr(row, at), size);
+    } else {
+        while (size > 0) {
+            const uint32_t in_run = at % run, left = run - in_run, count = size < left ? size : left;
+            each(pages.get_noc_addr(row * row_pages + at / run * run_pages, in_run), count);
+            at += count;
+            size -= count;
+        }
+    }
+}
+
 // Reads the next part of a stick; the caller asks for no more parts than it has.
 struct Stick {
     uint64_t source;

@@ -91,7 +91,14 @@ void kernel_main() {
     const Sends sends{weights_are_sent ? RUNTIME_ARG(sends) : 0};
 
     constexpr auto input_args = TensorAccessorArgs<0>();
-    const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), input_stick);
+    const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), rows_are_pages ? input_stick : run_page_size);
+    // Reads the `size` bytes from `at` on of a row
+    const auto read = [&](uint32_t row, uint32_t at, uint32_t size, uint32_t address) __attribute__((always_inline)) {
+        for_each_run(input, row, at, size, [&](uint64_t source, uint32_t count) __attribute__((always_inline)) {
+            noc_async_read(source, address, count);
+            address += count;
+        });
+    };
 
     const uint32_t row_size = steps * input_piece;
     const uint32_t input_l1 = get_write_ptr(cb_input);
@@ -121,16 +128,22 @@ void kernel_main() {
     const uint32_t part_pages = group_rows == 1 ? part_of(steps) : steps;
     if constexpr (group_rows == 1) {
         if (!receives) {
-            Stick stick{input.get_noc_addr(first_row), input_l1, input_stick};
+            Stick stick{rows_are_pages ? input.get_noc_addr(first_row) : 0, input_l1, input_stick};
             for_each_part(steps, part_pages, [&](uint32_t part, uint32_t) __attribute__((always_inline)) {
                 noc_async_read_set_trid(input_trid + part);
-                stick.read(part_pages * input_piece);
+                if constexpr (rows_are_pages) {
+                    stick.read(part_pages * input_piece);
+                } else {
+                    const uint32_t at = part * part_pages * input_piece, left = input_stick - at;
+                    const uint32_t size = part_pages * input_piece;
+                    read(first_row, at, left < size ? left : size, input_l1 + at);
+                }
             });
         }
     } else {
         for (uint32_t row = 0; row < first_rows; ++row) {
             noc_async_read_set_trid(input_trid + row);
-            noc_async_read(input.get_noc_addr(first_row + row * row_stride), input_l1 + row * row_size, input_stick);
+            read(first_row + row * row_stride, 0, input_stick, input_l1 + row * row_size);
         }
     }
     if constexpr (reader_reads_weights && !weights_are_sent) {
@@ -154,7 +167,7 @@ void kernel_main() {
         issue_trid = issue_trid + 1 == groups_in_flight ? 0 : issue_trid + 1;
         uint32_t address = issued_l1;
         for (uint32_t row = 0; row < count; ++row) {
-            noc_async_read(input.get_noc_addr(issued_row + row * row_stride), address, input_stick);
+            read(issued_row + row * row_stride, 0, input_stick, address);
             address += row_size;
         }
         issued_row += group_stride;

@@ -60,7 +60,7 @@ void kernel_main() {
     // Of this core's columns
     const uint32_t output_size =
         rows_are_cut ? RUNTIME_ARG(own_columns) * (output_piece / piece_elements) : output_stick;
-    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), output_stick);
+    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), rows_are_pages ? output_stick : run_page_size);
 
     uint32_t left_rows = rows;
     for (uint32_t first = first_row; left_rows > 0; first += group_stride) {
@@ -70,9 +70,12 @@ void kernel_main() {
         ASSERT(get_local_cb_interface(cb_output).fifo_page_size == tile_size);
         ASSERT(get_local_cb_interface(cb_output).fifo_size % (tiles * tile_size) == 0);  // a step's tiles lie in a row
         uint64_t sticks[group_rows];
-        for (uint32_t row = 0; row < count; ++row) {
-            sticks[row] = output.get_noc_addr(first + row * row_stride, first_step * output_piece);
+        if constexpr (rows_are_pages) {
+            for (uint32_t row = 0; row < count; ++row) {
+                sticks[row] = output.get_noc_addr(first + row * row_stride, first_step * output_piece);
+            }
         }
+        uint32_t at = first_step * output_piece;  // of a row, bytes
         uint32_t left = output_size;
         for (uint32_t step = 0; step < own_steps; ++step) {
             const uint32_t size = left < output_piece ? left : output_piece;
@@ -80,10 +83,19 @@ void kernel_main() {
             cb_wait_front(cb_output, tiles);
             uint32_t address = get_read_ptr(cb_output);
             for (uint32_t row = 0; row < count; ++row) {
-                noc_async_write(address, sticks[row], size);
-                sticks[row] += size;
+                if constexpr (rows_are_pages) {
+                    noc_async_write(address, sticks[row], size);
+                    sticks[row] += size;
+                } else {
+                    uint32_t source = address;
+                    for_each_run(output, first + row * row_stride, at, size, [&](uint64_t target, uint32_t run_size) {
+                        noc_async_write(source, target, run_size);
+                        source += run_size;
+                    });
+                }
                 address += output_piece;
             }
+            at += size;
             noc_async_writes_flushed();
             cb_pop_front(cb_output, tiles);
         }
