@@ -10,8 +10,9 @@ import ttnn
 
 from micro_ops.layernorm import LayerNorm
 from tests.tensors import random_input, random_weights, upload
-from tests.test_tiles import DRAM, FORMS, Shape, _reads_back, expected  # noqa: F401  (a fixture)
+from tests.test_tiles import DRAM, FORMS, Shape, expected
 
+pytestmark = pytest.mark.usefixtures("reads_back")
 NAN = float("nan")
 
 
