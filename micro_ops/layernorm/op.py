@@ -97,7 +97,7 @@ class LayerNorm:
                 the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             residual: of the input's shape, dtype and layout, tiles. What is normalized is the input + residual, rounded
-                once to their dtype, as torch does.
+                once to their dtype, as torch does (a NaN may come out as an infinity).
             residual_output: where that sum goes, as `output_tensor`; it may be the input or the residual itself. None
                 allocates one.
             memory_config: of the outputs that are allocated; None takes the input's
