@@ -490,6 +490,7 @@ def invoke() -> Iterator[Invoke]:
         (("--checkpoint", "/no/such/folder"), "/no/such/folder: no such checkpoint folder"),
         (("--arch", "grayskull"), "Invalid value for '--arch'"),
         (("--norms", "k_norm,"), "--norms '' matches no norm of layer 3"),
+        (("--graph", "ttnn", "--trace", "t.json.gz"), "--trace counts cycles of norms alone: leave out --graph ttnn"),
     ],
 )
 def test_bad_arguments_exit_2(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
