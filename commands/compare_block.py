@@ -47,6 +47,10 @@ One norm, fed what HuggingFace's got:
 
   compare_block.py --norms k_norm --isolated
 
+The attention's norms in a ttnn graph, on the tiles of its linears:
+
+  compare_block.py --graph ttnn
+
 Keep the tensors, and judge them again without a device:
 
   compare_block.py --save run.safetensors

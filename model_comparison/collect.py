@@ -41,8 +41,7 @@ def collect(
             block with all of them, so that their errors propagate
         tokens: length of the one sequence; default `default_tokens`
         seed: of the input, N(0, 1) bfloat16
-        cores: as `replace_norms`'s; unless it is None, linears of a ttnn graph run on core (0, 0): on wolfpine, where a
-            command limits cores, the multicasts of ttnn's own ops deadlock
+        cores: as `replace_norms`'s
         tell: is called with what is going on, before it
     Raises:
         NormError: a pattern fits no norm, a norm can't run on the device, or no ttnn graph can be made of them
@@ -71,8 +70,7 @@ def collect(
     with ExitStack() as stack:
         replacement = stack.enter_context(replace_norms(block.layer, device, include=norms, cores=cores))
         stack.enter_context(_told(replacement, tell))
-        grid = None if cores is None else ttnn.CoreGrid(x=1, y=1)
-        stack.enter_context(on_ttnn_paths(block.layer, paths, replacement.norms, device, grid, isolated=isolated))
+        stack.enter_context(on_ttnn_paths(block.layer, paths, replacement.norms, device, isolated=isolated))
         result = _run_alone(block.layer, reference) if isolated else block.run(hidden_states, originals)
         recorded = {name: RecordedNorm.of(originals[name], norm.launches) for name, norm in replacement.norms.items()}
     return Recording(recorded, reference, float32, result, facts)

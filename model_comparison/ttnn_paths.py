@@ -3,9 +3,9 @@
 """Norms of DeepSeek's attention on ttnn paths, as a graph that is written in ttnn has them: `ttnn.linear`, the norm of
 the tiles that it left in DRAM, `ttnn.linear`.
 
-HuggingFace's forward stays as it is. A step of a path stands in the place of one of its modules: it takes the tensor
-that the step before left on the device, and gives the forward a copy of its own result. A step that the forward calls
-with anything but the copy of the step before raises: between two steps nothing is uploaded or converted.
+HuggingFace's forward stays as it is. Each module of a path has a stand-in, which takes the tensor that the one before
+left on the device, and gives the forward a copy of its own result. One that the forward calls with anything but the
+copy of the one before raises: between two of them nothing is uploaded or converted.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -61,7 +61,6 @@ def on_ttnn_paths(
     paths: Collection[TtnnPath],
     norms: Mapping[str, TtNorm],
     device: ttnn.Device,
-    core_grid: ttnn.CoreGrid | None = None,
     *,
     isolated: bool = False,
 ) -> Iterator[None]:
@@ -70,26 +69,25 @@ def on_ttnn_paths(
     Args:
         paths: what `find_paths` found
         norms: by module name, those of `paths` at least
-        core_grid: of the linears; None leaves it to ttnn
         isolated: the norms alone, each on the tiles of what it is called with
     Raises:
-        NormError: from a step, which the layer's forward has called with something else than the step before gave
+        NormError: from a stand-in that is called with something else than the one before gave
     """
     hidden_states = _Upload(device)
-    steps: dict[str, _Step] = {}
+    stand_ins: dict[str, _StandIn] = {}
     for path in paths:
         if isolated:
-            steps[path.norm] = _Step(path.norm, hidden_states.take, norms[path.norm])
+            stand_ins[path.norm] = _StandIn(path.norm, hidden_states.take, norms[path.norm])
             continue
-        linear = partial(_linear, layer, device=device, core_grid=core_grid)
-        steps[path.before] = before = _Step(path.before, hidden_states.take, linear(path.before))
-        steps[path.norm] = norm = _Step(path.norm, before.take, norms[path.norm])
+        before = _StandIn(path.before, hidden_states.take, _linear(layer, path.before, device))
+        norm = _StandIn(path.norm, before.take, norms[path.norm])
+        stand_ins |= {path.before: before, path.norm: norm}
         if path.after:
-            steps[path.after] = _Step(path.after, norm.take, linear(path.after))
-    modules = {name: layer.get_submodule(name) for name in steps}
+            stand_ins[path.after] = _StandIn(path.after, norm.take, _linear(layer, path.after, device))
+    modules = {name: layer.get_submodule(name) for name in stand_ins}
     try:
-        for name, step in steps.items():
-            layer.set_submodule(name, step)
+        for name, stand_in in stand_ins.items():
+            layer.set_submodule(name, stand_in)
         yield
     finally:
         for name, module in modules.items():
@@ -104,8 +102,8 @@ class _Result(NamedTuple):
 
     def begins_with(self, x: torch.Tensor) -> bool:
         """Whether `x` is, bit by bit, its rows' first columns."""
-        columns = self.copy[..., : x.shape[-1]].reshape(-1, x.shape[-1])
-        return columns.numel() == x.numel() and torch.equal(*(_bits(t) for t in (columns, x.reshape(columns.shape))))
+        rows, given = (t.reshape(-1, t.shape[-1]) for t in (self.copy, x))
+        return torch.equal(_bits(rows[:, : x.shape[-1]]), _bits(given))
 
 
 class _Upload:
@@ -122,12 +120,12 @@ class _Upload:
         return self._last.on_device
 
 
-class _Step(nn.Module):
+class _StandIn(nn.Module):
     """Runs `op` on what `take` has of the tensor that it is called with, and gives back a copy of the result.
 
     Args:
         name: of the module in whose place it is
-        take: from a tensor that a step is called with, and that step's name, to the tensor on the device
+        take: from a tensor that a stand-in is called with, and that one's name, to the tensor on the device
         op: from (..., N) to (..., M), both TILE in DRAM
     """
 
@@ -147,7 +145,7 @@ class _Step(nn.Module):
         return self._result.copy.reshape(*x.shape[:-1], -1).clone()
 
     def take(self, x: torch.Tensor, by: str) -> ttnn.Tensor:
-        """The step's result on the device, if `x` is its copy; its first columns, if `x` is those.
+        """The result on the device, if `x` is its copy; its first columns, if `x` is those.
 
         Raises:
             NormError: it is neither
@@ -165,14 +163,14 @@ class _Step(nn.Module):
         return ttnn.slice(on_device, [0] * len(ends), ends)
 
 
-def _linear(
-    layer: nn.Module, name: str, *, device: ttnn.Device, core_grid: ttnn.CoreGrid | None
-) -> Callable[[ttnn.Tensor], ttnn.Tensor]:
+def _linear(layer: nn.Module, name: str, device: ttnn.Device) -> Callable[[ttnn.Tensor], ttnn.Tensor]:
+    """On one core: with several, ttnn's multicasts deadlock on wolfpine, and ttsim's Wormhole ends where float32
+    partial sums come back from L1 through SrcA."""
     return partial(
         ttnn.linear,
         input_tensor_b=_as_tiles(layer.get_parameter(f"{name}.weight").T, device),
         memory_config=ttnn.DRAM_MEMORY_CONFIG,
-        core_grid=core_grid,
+        core_grid=ttnn.CoreGrid(x=1, y=1),
         compute_kernel_config=ttnn.init_device_compute_kernel_config(
             device.arch(), math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
         ),
