@@ -19,9 +19,9 @@ from model_comparison.collect import collect
 from model_comparison.judge import judge
 from model_comparison.report import read_report
 from model_comparison.ttnn_paths import PATHS, find_paths, on_ttnn_paths
+from tests.compared import K_NORM, NORMS, V3_NORMS, inject, run_op, run_script
 from tests.small import SMALL, SMALL_V3
 from tests.tensors import hidden_states
-from tests.test_compare_block import K_NORM, NORMS, V3_NORMS, _op, inject, run_script
 from tt_device import Platform
 from weights_tools import Checkpoint, write_synthetic
 
@@ -102,7 +102,7 @@ def test_finds_a_dropped_beta(
     isolated: bool,
     holds: bool,
 ) -> None:
-    inject(monkeypatch, K_NORM, lambda norm, x: _op(norm, x, **({} if holds else {"beta_tensor": None})))
+    inject(monkeypatch, K_NORM, lambda norm, x: run_op(norm, x, **({} if holds else {"beta_tensor": None})))
     result = judge(collect(block, device, [K_NORM], graph="ttnn", isolated=isolated, cores=cores))
     assert launched == [(ttnn.TILE_LAYOUT, ttnn.TILE_LAYOUT)]
     assert result.verdicts[0].reference == "float64"
