@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from model_comparison.recording import Recording
 
 # Options that say what to run: --load, which runs nothing, refuses them.
-OF_A_RUN = ("layer", "checkpoint", "model", "norms", "isolated", "tokens", "seed", "arch", "trace", "save")
+OF_A_RUN = ("layer", "checkpoint", "model", "norms", "graph", "isolated", "tokens", "seed", "arch", "trace", "save")
 EXAMPLES = """
 Examples:
 
@@ -46,6 +46,10 @@ Examples:
 One norm, fed what HuggingFace's got:
 
   compare_block.py --norms k_norm --isolated
+
+The attention's norms in a ttnn graph, on the tiles of its linears:
+
+  compare_block.py --graph ttnn
 
 Keep the tensors, and judge them again without a device:
 
@@ -69,6 +73,11 @@ class Model(StrEnum):
     auto = "auto"
 
 
+class Graph(StrEnum):
+    torch = "torch"
+    ttnn = "ttnn"
+
+
 app = typer.Typer(add_completion=False)
 
 
@@ -85,6 +94,12 @@ def main(
     norms: Annotated[
         str, typer.Option(help="Which norms run on the device: globs, separated by commas, e.g. 'k_norm,*_a_*'.")
     ] = "*",
+    graph: Annotated[
+        Graph,
+        typer.Option(
+            help="ttnn: q_a, kv_a and k_norm between ttnn's linears, on their tiles. torch: in HuggingFace's forward."
+        ),
+    ] = Graph.torch,
     isolated: Annotated[
         bool, typer.Option("--isolated", help="Feed each norm what HuggingFace's got; else errors propagate.")
     ] = False,
@@ -132,6 +147,8 @@ def main(
             _refuse_options_of_a_run(context)
             source: Job | Path = load
         else:
+            if trace is not None and graph == Graph.ttnn:
+                raise OptionError("--trace counts cycles of norms alone: leave out --graph ttnn, which launches more")
             platform = _find_device(arch, trace)
             weights = _open_checkpoint(checkpoint, model)
             patterns = _norm_patterns(norms, weights, layer)
@@ -140,6 +157,7 @@ def main(
                 weights=weights,
                 layer=layer,
                 norms=patterns,
+                graph=graph,
                 isolated=isolated,
                 tokens=tokens,
                 seed=seed,
@@ -158,7 +176,7 @@ class Job:
     Attributes:
         weights: the checkpoint
         norms: globs of norms' names in the layer
-        isolated, tokens, seed: as `model_comparison.collect.collect` takes them
+        graph, isolated, tokens, seed: as `model_comparison.collect.collect` takes them
         trace: the file that the launches' timeline goes to
     """
 
@@ -166,6 +184,7 @@ class Job:
     weights: Checkpoint
     layer: int
     norms: list[str]
+    graph: Graph
     isolated: bool
     tokens: int | None
     seed: int
@@ -334,9 +353,17 @@ def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
     tell("opening the device")
     # wolfpine simulates 3,000 cycles of one core a second: a row's bits are the same on eight as on all.
     cores = 8 if job.platform.backend == "wolfpine" else None
-    with _opened(job.platform, job.trace) as (device, counter):
+    with _opened(job) as (device, counter):
         recording = collect(
-            block, device, job.norms, isolated=job.isolated, tokens=job.tokens, seed=job.seed, cores=cores, tell=tell
+            block,
+            device,
+            job.norms,
+            graph=job.graph.value,
+            isolated=job.isolated,
+            tokens=job.tokens,
+            seed=job.seed,
+            cores=cores,
+            tell=tell,
         )
         cycles = {"cycles": norm_cycles(recording, _launches(counter))} if counter else {}
     platform = job.platform
@@ -351,9 +378,12 @@ def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
 
 
 @contextmanager
-def _opened(platform: Platform, trace: Path | None) -> Iterator[tuple[Any, CycleCounter | None]]:
-    """The device; with a counter if `trace` asks for a timeline, or TT_SIM_COST_MODEL for wolfpine's cost model."""
-    if platform.backend == "wolfpine" and (trace is not None or os.environ.get("TT_SIM_COST_MODEL") == "1"):
+def _opened(job: Job) -> Iterator[tuple[Any, CycleCounter | None]]:
+    """The device; with a counter if `trace` asks for a timeline, or TT_SIM_COST_MODEL for wolfpine's cost model. In a
+    ttnn graph nothing is counted: not each launch is a norm's."""
+    platform, trace = job.platform, job.trace
+    wanted = trace is not None or os.environ.get("TT_SIM_COST_MODEL") == "1"
+    if platform.backend == "wolfpine" and wanted and job.graph == Graph.torch:
         with (
             environment({} if trace is None else {"TT_SIM_TRACE_PERFETTO": str(trace.absolute())}),
             open_counted(platform.arch) as (_, device, counter),

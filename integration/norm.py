@@ -31,9 +31,9 @@ class TtNorm(nn.Module):
     """A norm over the last dimension, by kernels on `device`.
 
     Takes a torch tensor or a ttnn tensor of shape (..., W), bfloat16 or float32, and gives back the same kind, shape
-    and dtype. A ttnn tensor may lie in any layout that the op takes. The weights are ordinary Parameters; when they
-    change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too: both
-    raise.
+    and dtype. A ttnn tensor stays in its layout, of those that the op takes. The weights are ordinary Parameters; when
+    they change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too:
+    both raise.
 
     Attributes:
         formula: what is computed
@@ -192,7 +192,7 @@ class TtNorm(nn.Module):
         Raises:
             NormInputError: another width or dtype, a row too wide for L1, or another argument
             TypeError: neither kind of tensor, or arguments that the original does not take
-            LayerNormArgumentError: a ttnn tensor in a layout that the op does not take, or a row too wide
+            LayerNormArgumentError: a ttnn tensor of a layout or in a place that the op does not take, or a row too wide
             RuntimeError: the device is closed
         """
         x, others = self._arguments(args, kwargs)

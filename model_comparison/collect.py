@@ -5,15 +5,18 @@ same weights, and in bfloat16 with the chosen norms on the device (the result).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import torch
 import ttnn
+from torch import nn
 
 from integration import Replacement, find_norms, replace_norms
 from micro_ops.layernorm import Cores
 from model_comparison.block import Activation, Block, NormActivation, Run, short
 from model_comparison.recording import RecordedNorm, Recording
+from model_comparison.ttnn_paths import find_paths, on_ttnn_paths
 
 
 def collect(
@@ -21,6 +24,7 @@ def collect(
     device: ttnn.Device,
     norms: Sequence[str] = ("*",),
     *,
+    graph: Literal["torch", "ttnn"] = "torch",
     isolated: bool = False,
     tokens: int | None = None,
     seed: int = 0,
@@ -31,6 +35,8 @@ def collect(
 
     Args:
         norms: globs of those norms' module names in the layer; see `replace_norms`
+        graph: what the norms are called from: HuggingFace's forward, with sticks that are uploaded, or, as far as they
+            are in one of `ttnn_paths.PATHS`, ttnn's ops, with the tiles that those left on the device
         isolated: feed each norm the reference's input, and look at norms alone, without a float32 run; else run the
             block with all of them, so that their errors propagate
         tokens: length of the one sequence; default `default_tokens`
@@ -38,7 +44,7 @@ def collect(
         cores: as `replace_norms`'s
         tell: is called with what is going on, before it
     Raises:
-        NormError: a pattern fits no norm, or a norm can't run on the device
+        NormError: a pattern fits no norm, a norm can't run on the device, or no ttnn graph can be made of them
     """
     tokens = tokens or default_tokens(block)
     generator = torch.Generator().manual_seed(seed)
@@ -48,19 +54,24 @@ def collect(
         "layer": block.number,
         "tokens": tokens,
         "seed": seed,
+        "graph": graph,
         "isolated": isolated,
         "index_topk": getattr(block.config, "index_topk", None),
     }
 
     originals = {norm.name: norm for norm in find_norms(block.layer, include=norms)}
+    paths = find_paths(block.layer, originals) if graph == "ttnn" else []
     tell("reference on the CPU, bfloat16")
     reference = block.run(hidden_states, originals)
     float32 = None
     if not isolated:
         tell("reference on the CPU, float32")
         float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
-    with replace_norms(block.layer, device, include=norms, cores=cores) as replacement, _told(replacement, tell):
-        result = _run_alone(replacement, reference) if isolated else block.run(hidden_states, originals)
+    with ExitStack() as stack:
+        replacement = stack.enter_context(replace_norms(block.layer, device, include=norms, cores=cores))
+        stack.enter_context(_told(replacement, tell))
+        stack.enter_context(on_ttnn_paths(block.layer, paths, replacement.norms, device, isolated=isolated))
+        result = _run_alone(block.layer, reference) if isolated else block.run(hidden_states, originals)
         recorded = {name: RecordedNorm.of(originals[name], norm.launches) for name, norm in replacement.norms.items()}
     return Recording(recorded, reference, float32, result, facts)
 
@@ -73,13 +84,12 @@ def default_tokens(block: Block) -> int:
     return index_topk + 4 if index_topk and index_topk <= 32 else 16
 
 
-def _run_alone(replacement: Replacement, reference: Run) -> Run:
-    """Each of the device's norms on the reference's input, in the reference's order."""
+def _run_alone(layer: nn.Module, reference: Run) -> Run:
+    """Each norm of the reference, as `layer` has it now, on the reference's input, in the reference's order."""
     activations: dict[str, Activation] = {}
-    for name in reference.activations:
-        if name in replacement.norms:
-            x = reference.norm(name).input
-            activations[name] = NormActivation(x, replacement.norms[name](x))
+    for name, activation in reference.activations.items():
+        if isinstance(activation, NormActivation):
+            activations[name] = NormActivation(activation.input, layer.get_submodule(name)(activation.input))
     return Run(activations, torch.empty(0))
 
 

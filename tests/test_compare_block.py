@@ -5,7 +5,6 @@
 import gzip
 import inspect
 import json
-import os
 import re
 import subprocess
 import sys
@@ -35,15 +34,11 @@ from model_comparison.metrics import compare
 from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.report import read_report
 from tests.child import PATIENCE, wait_for
+from tests.compared import K_NORM, NORMS, SCRIPT, V3_NORMS, inject, run_op, run_script
 from tests.small import SMALL, SMALL_V3
 from tests.tensors import hidden_states, upload
 from tt_device import Platform
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_block.py"
-V3_NORMS = ["input_layernorm", "self_attn.q_a_layernorm", "self_attn.kv_a_layernorm", "post_attention_layernorm"]
-NORMS = {"v3": V3_NORMS, "v32": [*V3_NORMS[:3], "self_attn.indexer.k_norm", V3_NORMS[3]]}
-K_NORM = NORMS["v32"][3]
 
 
 @pytest.fixture(scope="module")
@@ -160,16 +155,6 @@ def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
 # --- What it finds ---
 
 
-def _op(norm: TtNorm, x: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
-    """What `norm` does, but for what is `changed`."""
-    weights = {"gamma_tensor": norm.gamma, "beta_tensor": norm.beta}
-    arguments = {"input_tensor": x, "epsilon": norm.epsilon}
-    if norm.formula.subtract_mean:
-        return LayerNormSingleCore.op(**(arguments | weights | changed))
-    del weights["beta_tensor"]
-    return RMSNormSingleCore.op(**(arguments | weights | {"round_before_gamma": True} | changed))
-
-
 def _scaled(norm: TtNorm, factor: float) -> ttnn.Tensor:
     return upload(ttnn.to_torch(norm.gamma).float() * factor, norm.device)
 
@@ -183,30 +168,18 @@ def _mean_left(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
 
 
 FAULTS: dict[str, tuple[str, Callable[..., ttnn.Tensor]]] = {
-    "k_norm: none": (K_NORM, _op),
-    "k_norm: weights swapped": (K_NORM, lambda n, x: _op(n, x, gamma_tensor=n.beta, beta_tensor=n.gamma)),
-    "k_norm: no beta": (K_NORM, lambda n, x: _op(n, x, beta_tensor=None)),
-    "k_norm: 1% too large": (K_NORM, lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.01))),
-    "k_norm: eps 1e-3": (K_NORM, lambda n, x: _op(n, x, epsilon=1e-3)),
+    "k_norm: none": (K_NORM, run_op),
+    "k_norm: weights swapped": (K_NORM, lambda n, x: run_op(n, x, gamma_tensor=n.beta, beta_tensor=n.gamma)),
+    "k_norm: no beta": (K_NORM, lambda n, x: run_op(n, x, beta_tensor=None)),
+    "k_norm: 1% too large": (K_NORM, lambda n, x: run_op(n, x, gamma_tensor=_scaled(n, 1.01))),
+    "k_norm: eps 1e-3": (K_NORM, lambda n, x: run_op(n, x, epsilon=1e-3)),
     "k_norm: no mean": (K_NORM, _mean_left),
-    "RMSNorm: none": (V3_NORMS[1], _op),
-    "RMSNorm: 1% too large": (V3_NORMS[1], lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.01))),
-    "RMSNorm: eps 1e-3": (V3_NORMS[1], lambda n, x: _op(n, x, epsilon=1e-3)),
+    "RMSNorm: none": (V3_NORMS[1], run_op),
+    "RMSNorm: 1% too large": (V3_NORMS[1], lambda n, x: run_op(n, x, gamma_tensor=_scaled(n, 1.01))),
+    "RMSNorm: eps 1e-3": (V3_NORMS[1], lambda n, x: run_op(n, x, epsilon=1e-3)),
     "RMSNorm: mean": (V3_NORMS[1], _mean_subtracted),
-    "RMSNorm: rounds once": (V3_NORMS[1], lambda n, x: _op(n, x, round_before_gamma=False)),
+    "RMSNorm: rounds once": (V3_NORMS[1], lambda n, x: run_op(n, x, round_before_gamma=False)),
 }
-
-
-def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Tensor]) -> None:
-    """From now on, `compare_block` gets norm `name` with `op`."""
-
-    def faulty(*args: Any, **kwargs: Any) -> Replacement:
-        replacement = replace_norms(*args, **kwargs)
-        norm = replacement.norms[name]
-        monkeypatch.setattr(norm, "op", lambda x: op(norm, x))
-        return replacement
-
-    monkeypatch.setattr("model_comparison.collect.replace_norms", faulty)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -222,7 +195,7 @@ def test_names_the_norm_that_is_wrong(
     device: Any, cores: int | None, block: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What follows from its output is off, too, but right for its own input."""
-    inject(monkeypatch, "input_layernorm", lambda n, x: _op(n, x, gamma_tensor=_scaled(n, 1.05)))
+    inject(monkeypatch, "input_layernorm", lambda n, x: run_op(n, x, gamma_tensor=_scaled(n, 1.05)))
     failed = [
         (verdict.name, verdict.reference)
         for verdict in judge(collect(block, device, cores=cores)).verdicts
@@ -379,17 +352,6 @@ def _last_two(choice: Choice, token: int) -> tuple[int, int]:
 # --- The command line ---
 
 
-def run_script(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
 def test_default_checkpoint_holds(platform: Platform) -> None:
     """All five norms at DeepSeek-V3.2's own widths. Few tokens: on wolfpine a row of 7168 takes seconds."""
     run = run_script("--layer", "3", "--isolated", "--tokens", "1", "--arch", platform.arch)
@@ -490,6 +452,7 @@ def invoke() -> Iterator[Invoke]:
         (("--checkpoint", "/no/such/folder"), "/no/such/folder: no such checkpoint folder"),
         (("--arch", "grayskull"), "Invalid value for '--arch'"),
         (("--norms", "k_norm,"), "--norms '' matches no norm of layer 3"),
+        (("--graph", "ttnn", "--trace", "t.json.gz"), "--trace counts cycles of norms alone: leave out --graph ttnn"),
     ],
 )
 def test_bad_arguments_exit_2(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:

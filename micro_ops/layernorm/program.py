@@ -36,9 +36,9 @@ from micro_ops.layernorm.tile_plan import TilePlan
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
 MAX_RECTANGLES = 16  # that a core multicasts to
-# Of an argument that is a list: the coordinates of as many cores as there are stripes, and two words a rectangle. All
-# have this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
-LIST_WORDS = 16 + 2 * MAX_RECTANGLES
+# Of an argument that is a list: a word for each stripe and each quad (tile_program.py), and two a rectangle. All have
+# this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
+LIST_WORDS = 24 + 2 * MAX_RECTANGLES
 # Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
 # of beta, has arrived
 INPUT_SEMAPHORE = 0

@@ -7,7 +7,7 @@ import math
 import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, Operands, paged_shape
-from micro_ops.layernorm.placement import TILE_WIDTH
+from micro_ops.layernorm.placement import TILE_WIDTH, Core
 from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, Chip
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
@@ -40,6 +40,7 @@ SEMAPHORES = 16
 ROWS_SEMAPHORES = 0
 SUMS_SEMAPHORE = 1
 STATISTICS_SEMAPHORES = 8
+MOST_STRIPES, MOST_QUADS = 16, 8  # of a row of tiles
 ONE_PAGE = 2**30  # elements, more than a row has
 
 
@@ -130,8 +131,23 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
     }
 
 
-def _coordinates(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
-    return [x | y << 8 for x, y in map(chip.noc, plan.adders(share))] if plan.gathered else []
+def _peers(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
+    """Of each stripe (or quad) who adds it up, of each quad who makes its statistics: kernels/gather.h's Peers."""
+
+    def words(cores: tuple[Core, ...], count: int) -> list[int]:
+        at = [chip.noc(core) for core in cores]
+        found = [(*at[i % len(at)], i // len(at)) for i in range(count)]
+        return [x | y << 8 | turn << 16 for x, y, turn in found]
+
+    if not plan.gathered:
+        return []
+    makers = words(plan.makers(share), plan.quads)
+    adders = words(plan.adders(share), plan.stripes) if plan.striped else makers
+    return [*_padded(adders, MOST_STRIPES), *_padded(makers, MOST_QUADS)]
+
+
+def _padded(words: list[int], length: int) -> list[int]:
+    return words + [0] * (length - len(words))
 
 
 def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) -> ttnn.KernelDescriptor:
@@ -164,7 +180,7 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
             "input_address": operands.input.buffer_address(),
             "residual_address": residual.buffer_address(),
             "ring_tiles": plan.cb(plan.source).pages,
-            "coordinates": _coordinates(plan, chip, share),
+            "peers": _peers(plan, chip, share),
         }
 
     return create_kernel_descriptor(
@@ -200,7 +216,7 @@ def _create_writer_descriptor(
             "output_address": output.buffer_address(),
             "stream_address": stream.buffer_address(),
             "rectangles": len(words) // 2,
-            "coordinates": [*_coordinates(plan, chip, share), *words],
+            "peers": [*_peers(plan, chip, share), *words],
         }
 
     return create_kernel_descriptor(
@@ -211,6 +227,8 @@ def _create_writer_descriptor(
             **_layout(plan, ELEMENT_SIZES[output.dtype]),
             "output_is_sharded": plan.output_is_sharded,
             "subtract_mean": subtract_mean,
+            "first_maker": MOST_STRIPES,
+            "first_rectangle": MOST_STRIPES + MOST_QUADS,
         },
         runtime=arguments,
         tensors=(output, stream),

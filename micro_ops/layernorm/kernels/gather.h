@@ -41,11 +41,63 @@ constexpr bool writer_sends = rows_are_gathered && input_is_sharded;
 // Stripes of a row of tiles with so many quads: those of its upper faces, then of its lower ones.
 inline uint32_t stripes_of(uint32_t quads) { return quads > face_quads ? 2 * row_stripes : row_stripes; }
 
+// Another core, from a runtime argument: its coordinates, and the how many-th stripe or quad of that core's it is.
+struct Peer {
+    uint32_t word;
+    uint32_t turn() const { return word >> 16; }
+    uint64_t address(uint32_t l1) const { return get_noc_addr(word & 0xff, word >> 8 & 0xff, l1); }
+    uint32_t coordinate() const { return coordinate_register(address(0)); }
+};
+
+// Writes of one size to other cores, by the command buffer's registers (receivers.h).
+struct Writes {
+    uint32_t count = 0;
+
+    __attribute__((always_inline)) explicit Writes(uint32_t size) {
+        wait_for_registers();
+        noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
+        set_register(NOC_AT_LEN_BE, size);
+    }
+    __attribute__((always_inline)) void select(Peer peer) const {
+        wait_for_registers();
+        set_register(NOC_RET_ADDR_COORDINATE, peer.coordinate());
+    }
+    __attribute__((always_inline)) void write(uint32_t from, uint32_t to) {
+        wait_for_registers();
+        set_register(NOC_TARG_ADDR_LO, from);
+        set_register(NOC_RET_ADDR_LO, to);
+        set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+        ++count;
+    }
+    // Waits until all have left.
+    __attribute__((always_inline)) void flush() const {
+        noc_nonposted_writes_num_issued[noc_index] += count;
+        noc_nonposted_writes_acked[noc_index] += count;
+        noc_async_writes_flushed();
+    }
+};
+
+// Increments of one semaphore of other cores: the first by the call that sets all registers, the others by what differs.
+struct Increments {
+    uint32_t id, count = 0;
+
+    __attribute__((always_inline)) void increment(Peer peer) {
+        if (count++ == 0) {
+            noc_semaphore_inc(peer.address(get_semaphore(id)), 1);
+            return;
+        }
+        while (!noc_cmd_buf_ready(noc_index, write_at_cmd_buf)) {
+        }
+        NOC_CMD_BUF_WRITE_REG(noc_index, write_at_cmd_buf, NOC_TARG_ADDR_COORDINATE, peer.coordinate());
+        NOC_CMD_BUF_WRITE_REG(noc_index, write_at_cmd_buf, NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
+        noc_nonposted_atomics_acked[noc_index] += 1;
+    }
+};
+
 // Where this core's tiles are, and what it sends of them to whom.
 struct Sender {
     uint32_t across, own, first_tile;  // tiles of a row, this core's of it, and the first of those
-    uint32_t adders;                   // cores that add up: stripe or quad i is that of core i % adders
-    uint32_t coordinates;              // the runtime argument that has theirs, of the first one
+    uint32_t adders;                   // the runtime argument that has the core that adds up stripe or quad 0, then 1, ...
     uint32_t start;                    // the stripe or quad that this core sends first: else all would send to one at a time
 
     // Pages of cb_rows that a stripe or a quad takes.
@@ -68,46 +120,7 @@ struct Sender {
     }
 
 private:
-    struct Place {
-        uint64_t semaphore;  // of the core that adds up stripe or quad i
-        uint32_t rows;       // where that lies in cb_rows there
-    };
-
-    __attribute__((always_inline)) Place place_of(uint32_t i) const {
-        uint32_t adder = i, turn = 0;
-        for (; adder >= adders; adder -= adders) {
-            ++turn;
-        }
-        const uint32_t core = get_arg_val<uint32_t>(coordinates + adder);
-        const uint32_t id = rows_semaphores + (rows_are_striped ? 0 : turn);
-        return {get_noc_addr(core & 0xff, core >> 8, get_semaphore(id)), get_write_ptr(cb_rows) + turn * pages() * chunk_size};
-    }
-
-    // Makes ready for writes of `size` bytes.
-    __attribute__((always_inline)) static void prepare(uint32_t size) {
-        wait_for_registers();
-        noc_write_init_state<write_cmd_buf, CQ_NOC_mkp>(noc_index, NOC_UNICAST_WRITE_VC);
-        set_register(NOC_AT_LEN_BE, size);
-    }
-
-    __attribute__((always_inline)) static void select_core(const Place& place) {
-        wait_for_registers();
-        set_register(NOC_RET_ADDR_COORDINATE, coordinate_register(place.semaphore));
-    }
-
-    __attribute__((always_inline)) static void write(uint32_t from, uint32_t to) {
-        wait_for_registers();
-        set_register(NOC_TARG_ADDR_LO, from);
-        set_register(NOC_RET_ADDR_LO, to);
-        set_register(NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
-    }
-
-    // That `count` writes have been issued, for the calls that wait for them; and waits until they have left.
-    __attribute__((always_inline)) static void flush(uint32_t count) {
-        noc_nonposted_writes_num_issued[noc_index] += count;
-        noc_nonposted_writes_acked[noc_index] += count;
-        noc_async_writes_flushed();
-    }
+    __attribute__((always_inline)) Peer adder(uint32_t i) const { return {get_arg_val<uint32_t>(adders + i)}; }
 
     // Bytes of a face in the `half` of a row of tiles, without quads of padding.
     __attribute__((always_inline)) static uint32_t face_bytes(uint32_t quads, uint32_t half) {
@@ -116,28 +129,31 @@ private:
     }
 
     __attribute__((noinline)) void send_stripes(uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step) const {
-        const uint32_t count = stripes_of(quads);
-        uint32_t writes = 0;
-        prepare(face_bytes(quads, 0));
+        const uint32_t count = stripes_of(quads), rows = get_write_ptr(cb_rows), of_stripe = pages() * chunk_size;
+        Peer peers[2 * row_stripes];
+        Writes writes(face_bytes(quads, 0));
         for (uint32_t i = first; i < count; i += step) {
             const uint32_t stripe = (start + i) & (count - 1), half = stripe / row_stripes;
-            const Place place = place_of(stripe);
-            select_core(place);
-            set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
+            const Peer peer = adder(stripe);
+            peers[i] = peer;
             // Of this core's 2 * own columns of faces, those in the stripe
             uint32_t column = (stripe - 2 * first_tile) % row_stripes;
             uint32_t from = tiles + column / 2 * tile_size + (half * 2 + column % 2) * face_size;
-            uint32_t to = place.rows + (2 * first_tile + column) / row_stripes * face_size;
+            uint32_t to = rows + peer.turn() * of_stripe + (2 * first_tile + column) / row_stripes * face_size;
+            writes.select(peer);
+            if (quads != 2 * face_quads) {
+                set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
+            }
             for (; column < 2 * own; column += row_stripes) {
-                write(from, to);
+                writes.write(from, to);
                 from += row_stripes / 2 * tile_size;
                 to += face_size;
-                ++writes;
             }
         }
-        flush(writes);
+        writes.flush();
+        Increments increments{rows_semaphores};
         for (uint32_t i = first; i < count; i += step) {
-            noc_semaphore_inc(place_of((start + i) & (count - 1)).semaphore, 1);
+            increments.increment(peers[i]);
         }
     }
 
@@ -145,52 +161,53 @@ private:
     template <class Wait>
     __attribute__((always_inline)) void send_stripes_as_made(
         uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step, Wait wait) const {
-        const uint32_t count = stripes_of(quads);
-        Place places[2 * row_stripes];
+        const uint32_t count = stripes_of(quads), rows = get_write_ptr(cb_rows), of_stripe = pages() * chunk_size;
+        Peer peers[2 * row_stripes];
         for (uint32_t i = first; i < count; i += step) {
-            places[i] = place_of(i);
+            peers[i] = adder(i);
         }
-        uint32_t writes = 0;
-        prepare(face_bytes(quads, 0));
+        Writes writes(face_bytes(quads, 0));
         for (uint32_t tile = 0; tile < own; ++tile) {
             wait(tile + 1);
             for (uint32_t column = first; column < 2; column += step) {
                 const uint32_t block = 2 * (first_tile + tile) + column;
                 for (uint32_t half = 0; half < count / row_stripes; ++half) {
-                    const Place& place = places[half * row_stripes + block % row_stripes];
-                    select_core(place);
-                    set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
-                    write(tiles + tile * tile_size + (half * 2 + column) * face_size,
-                          place.rows + block / row_stripes * face_size);
-                    ++writes;
+                    const Peer peer = peers[half * row_stripes + block % row_stripes];
+                    writes.select(peer);
+                    if (quads != 2 * face_quads) {
+                        set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
+                    }
+                    writes.write(tiles + tile * tile_size + (half * 2 + column) * face_size,
+                                 rows + peer.turn() * of_stripe + block / row_stripes * face_size);
                 }
             }
         }
-        flush(writes);
+        writes.flush();
+        Increments increments{rows_semaphores};
         for (uint32_t i = first; i < count; i += step) {
-            noc_semaphore_inc(places[i].semaphore, 1);
+            increments.increment(peers[i]);
         }
     }
 
     __attribute__((noinline)) void send_quads(uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step) const {
-        prepare(quarter_face_size);
         for (uint32_t i = first; i < quads; i += step) {
             uint32_t quad = start + i;
             while (quad >= quads) {
                 quad -= quads;
             }
-            const Place place = place_of(quad);
-            select_core(place);
+            const Peer peer = adder(quad);
             uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
-            uint32_t to = place.rows + first_tile * 2 * quarter_face_size;
+            uint32_t to = get_write_ptr(cb_rows) + peer.turn() * pages() * chunk_size + first_tile * 2 * quarter_face_size;
+            Writes writes(quarter_face_size);
+            writes.select(peer);
             for (uint32_t tile = 0; tile < own; ++tile) {
-                write(from, to);
-                write(from + face_size, to + quarter_face_size);
+                writes.write(from, to);
+                writes.write(from + face_size, to + quarter_face_size);
                 from += tile_size;
                 to += 2 * quarter_face_size;
             }
-            flush(2 * own);
-            noc_semaphore_inc(place.semaphore, 1);
+            writes.flush();
+            noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + peer.turn())), 1);
         }
     }
 };

@@ -195,7 +195,8 @@ void kernel_main() {
     if constexpr (!sends_first) {
         issue_weights();
     }
-    const Sender sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start)};
+    const Sender sender{across, own_tiles, first_tile, ARG_POSITION(peers), RUNTIME_ARG(start)};
+    const uint32_t adders = RUNTIME_ARG(adders), makers = RUNTIME_ARG(makers);
     const uint32_t members = RUNTIME_ARG(members);
     const uint32_t ring = get_read_ptr(cb_source), ring_end = ring + RUNTIME_ARG(ring_tiles) * tile_size;
     uint32_t tiles = ring;  // of the row
@@ -208,13 +209,13 @@ void kernel_main() {
             return;
         }
         uint32_t rows = get_write_ptr(cb_rows), pages = 0;
-        for (uint32_t stripe = first_stripe; stripe < stripes; stripe += sender.adders) {
+        for (uint32_t stripe = first_stripe; stripe < stripes; stripe += adders) {
             stripes_to_come += members;
             pages += sender.pages();
         }
         noc_semaphore_wait_min(semaphore(rows_semaphores), stripes_to_come);
         if (last_columns != tile_columns) {
-            for (uint32_t stripe = first_stripe; stripe < stripes; stripe += sender.adders) {
+            for (uint32_t stripe = first_stripe; stripe < stripes; stripe += adders) {
                 for (uint32_t column = 2 * across - 2, left = last_columns; column < 2 * across; ++column) {
                     if (column % row_stripes == stripe % row_stripes) {
                         zero_columns(rows + column / row_stripes * face_size, 16, left);
@@ -229,7 +230,7 @@ void kernel_main() {
     // The sums of this core's quads of a row, once the adders of their stripes have sent them.
     const auto push_sums = [&](uint32_t row_quads) __attribute__((always_inline)) {
         uint32_t pages = 0;
-        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += RUNTIME_ARG(makers)) {
+        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += makers) {
             ++pages;
         }
         if (pages != 0) {
@@ -241,7 +242,7 @@ void kernel_main() {
     // float32: this core's quads of a row, each once all cores have sent theirs of it.
     const auto push_quads = [&](uint32_t row, uint32_t row_quads) __attribute__((always_inline)) {
         uint32_t rows = get_write_ptr(cb_rows), turn = 0;
-        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += sender.adders, ++turn) {
+        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += makers, ++turn) {
             noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
             if (last_columns != tile_columns) {
                 zero_padding(rows + (across - 1) * 2 * quarter_face_size, 1, 4, last_columns);

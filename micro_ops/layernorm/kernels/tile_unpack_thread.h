@@ -173,14 +173,15 @@ inline void add_stripes(const Tiles& tiles, uint32_t row) {
         done_with_sources();
         set_source(p_setadc::UNP_AB, page * chunk_faces * face_elements, chunk_faces * face_elements);
         llk_wait_tiles(cb_rows, pages);
-        uint32_t left = (2 * tiles.across + row_stripes - 1 - stripe % row_stripes) / row_stripes;  // faces
-        for (; left >= chunk_faces; left -= chunk_faces) {
+        const uint32_t faces = (2 * tiles.across + row_stripes - 1 - stripe % row_stripes) / row_stripes;
+        if (faces != 0) {
+            uint32_t left = faces;
             unpack_sources.replay();
-            add_chunk(2 * chunk_faces);
-        }
-        if (left != 0) {
-            unpack_sources.replay();
-            add_chunk(2);
+            for (; left > chunk_faces; left -= chunk_faces) {
+                unpack_sources.replay();  // while the chunk before is added
+                add_chunk(2 * chunk_faces);
+            }
+            add_chunk(2 * left);
         }
         end_phases();
         give<normalized, p_stall::MATH>();

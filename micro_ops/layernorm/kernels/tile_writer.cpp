@@ -19,6 +19,7 @@ constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_st
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 
+constexpr uint32_t first_maker = get_named_compile_time_arg_val("first_maker"), first_rectangle = get_named_compile_time_arg_val("first_rectangle");  // among peers
 constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
 
 constexpr uint32_t quad_statistics_size = 4 * 16 * sizeof(float);  // a quad's rows of Dest
@@ -42,29 +43,30 @@ inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t 
 
 // Sends the sums of a stripe, 32 rows of Dest in cb_own_statistics' page, to the cores that make its quads' statistics,
 // where they lie as dest.h says: a quad's of 2 x (LayerNorm), 4 rows, and those of x^2.
-inline void send_sums(const Sender& sender, uint32_t stripe, uint32_t row_quads, uint32_t makers) {
+inline void send_sums(uint32_t stripe, uint32_t row_quads) {
     constexpr uint32_t dest_row = 16 * sizeof(float), quad_rows = 4 * dest_row, half_face = 8 * dest_row;
-    cb_wait_front(cb_own_statistics, 1);
     const uint32_t first_quad = stripe / row_stripes * face_quads, column = stripe % row_stripes;
     const uint32_t count = row_quads - first_quad < face_quads ? row_quads - first_quad : face_quads;
-    uint64_t semaphores[face_quads];
+    Peer makers[face_quads];
     for (uint32_t i = 0; i < count; ++i) {
-        uint32_t maker = first_quad + i, turn = 0;
-        for (; maker >= makers; maker -= makers) {
-            ++turn;
-        }
-        const uint32_t core = get_arg_val<uint32_t>(sender.coordinates + maker);
-        semaphores[i] = get_noc_addr(core & 0xff, core >> 8, get_semaphore(sums_semaphore));
-        const uint32_t from = get_read_ptr(cb_own_statistics) + i / 2 * 2 * half_face + i % 2 * quad_rows;
-        const uint32_t to = get_write_ptr(cb_sums) + turn * own_statistics_size + column / 2 * 2 * half_face + column % 2 * quad_rows;
-        if constexpr (subtract_mean) {
-            noc_async_write(from, get_noc_addr(core & 0xff, core >> 8, to), quad_rows);
-        }
-        noc_async_write(from + half_face, get_noc_addr(core & 0xff, core >> 8, to + half_face), quad_rows);
+        makers[i] = {get_arg_val<uint32_t>(ARG_POSITION(peers) + first_maker + first_quad + i)};
     }
-    noc_async_writes_flushed();
+    const uint32_t sums = get_write_ptr(cb_sums) + column / 2 * 2 * half_face + column % 2 * quad_rows;
+    Writes writes(quad_rows);
+    cb_wait_front(cb_own_statistics, 1);
     for (uint32_t i = 0; i < count; ++i) {
-        noc_semaphore_inc(semaphores[i], 1);
+        const uint32_t from = get_read_ptr(cb_own_statistics) + i / 2 * 2 * half_face + i % 2 * quad_rows;
+        const uint32_t to = sums + makers[i].turn() * own_statistics_size;
+        writes.select(makers[i]);
+        if constexpr (subtract_mean) {
+            writes.write(from, to);
+        }
+        writes.write(from + half_face, to + half_face);
+    }
+    writes.flush();
+    Increments increments{sums_semaphore};
+    for (uint32_t i = 0; i < count; ++i) {
+        increments.increment(makers[i]);
     }
     cb_pop_front(cb_own_statistics, 1);
 }
@@ -81,7 +83,7 @@ void kernel_main() {
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
     const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), tile_size);
 
-    const Sender sender{across, own_tiles, first_tile, RUNTIME_ARG(adders), ARG_POSITION(coordinates), RUNTIME_ARG(start)};
+    const Sender sender{across, own_tiles, first_tile, ARG_POSITION(peers), RUNTIME_ARG(start)};
     const auto write_row = [&](const auto& tensor, uint32_t row) {
         uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
         for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
@@ -102,7 +104,7 @@ void kernel_main() {
             }
         });
     }
-    const Receivers receivers(ARG_POSITION(coordinates) + sender.adders, RUNTIME_ARG(rectangles));
+    const Receivers receivers(ARG_POSITION(peers) + first_rectangle, RUNTIME_ARG(rectangles));
     const uint32_t first_quad = RUNTIME_ARG(first_quad), makers = RUNTIME_ARG(makers);
     for (uint32_t row = 0; row < tile_rows; ++row) {
         if (writes_stream && row != 0) {
@@ -111,8 +113,8 @@ void kernel_main() {
         if constexpr (rows_are_gathered) {
             const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
             if constexpr (rows_are_striped) {
-                for (uint32_t stripe = RUNTIME_ARG(first_stripe); stripe < stripes_of(row_quads); stripe += sender.adders) {
-                    send_sums(sender, stripe, row_quads, makers);
+                for (uint32_t stripe = RUNTIME_ARG(first_stripe); stripe < stripes_of(row_quads); stripe += RUNTIME_ARG(adders)) {
+                    send_sums(stripe, row_quads);
                 }
             }
             receivers.prepare_command_buffer();
