@@ -148,14 +148,19 @@ class TilePlan:
 
     def makers(self, share: TileShare) -> tuple[Core, ...]:
         """Those of a share's team that make statistics: quad q's are those of the (q % their number)th."""
-        return share.team[: min(len(share.team), self.quads)]
+        return _spaced(share.team, self.quads)
 
     def adders(self, share: TileShare) -> tuple[Core, ...]:
         """Those of a share's team that add rows up, likewise: stripes, or quads, of which they make the statistics."""
-        return share.team[: min(len(share.team), self.stripes)] if self.striped else self.makers(share)
+        return _spaced(share.team, self.stripes if self.striped else self.quads)
 
     def cb(self, index: int) -> TileBuffer:
         return next(cb for cb in self.cbs if cb.index == index)
+
+
+def _spaced(team: tuple[Core, ...], count: int) -> tuple[Core, ...]:
+    """`count` cores of a team or all, as far apart as can be: what others send them takes other links then."""
+    return tuple(team[i * len(team) // count] for i in range(count)) if count < len(team) else team
 
 
 def make_tile_plan(

@@ -108,7 +108,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
 
 def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
     """Which tiles are a core's, and which quads it adds up."""
-    adders, makers = len(plan.adders(share)), len(plan.makers(share))
+    adders, makers = plan.adders(share), plan.makers(share)
     parts = plan.stripes if plan.striped else plan.quads
     return {
         "tile_rows": len(share.tile_rows),
@@ -121,10 +121,10 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "first_tile": share.tiles.start,
         "quads": plan.quads,
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
-        "first_stripe": share.member if share.member < adders else plan.stripes,
-        "adders": adders,
-        "first_quad": share.member if share.member < makers else plan.quads,
-        "makers": makers,
+        "first_stripe": adders.index(share.core) if share.core in adders else plan.stripes,
+        "adders": len(adders),
+        "first_quad": makers.index(share.core) if share.core in makers else plan.quads,
+        "makers": len(makers),
         "start": 2 * share.member % parts,
         "members": len(share.team),
         "last_columns": plan.width - (plan.tiles_across - 1) * TILE_WIDTH,
@@ -134,15 +134,16 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
 def _peers(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
     """Of each stripe (or quad) who adds it up, of each quad who makes its statistics: kernels/gather.h's Peers."""
 
-    def words(cores: tuple[Core, ...], count: int) -> list[int]:
+    def words(cores: tuple[Core, ...], count: int, pages: int) -> list[int]:
         at = [chip.noc(core) for core in cores]
-        found = [(*at[i % len(at)], i // len(at)) for i in range(count)]
-        return [x | y << 8 | turn << 16 for x, y, turn in found]
+        found = [(*at[i % len(at)], i // len(at) * pages) for i in range(count)]
+        return [x | y << 8 | in_front << 16 for x, y, in_front in found]
 
     if not plan.gathered:
         return []
-    makers = words(plan.makers(share), plan.quads)
-    adders = words(plan.adders(share), plan.stripes) if plan.striped else makers
+    row_chunks = math.ceil(plan.tiles_across / CHUNK_TILES)
+    adders = words(plan.adders(share), plan.stripes if plan.striped else plan.quads, row_chunks)
+    makers = words(plan.makers(share), plan.quads, 1)
     return [*_padded(adders, MOST_STRIPES), *_padded(makers, MOST_QUADS)]
 
 
@@ -209,7 +210,7 @@ def _create_writer_descriptor(
 ) -> ttnn.KernelDescriptor:
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
-        sends = plan.gathered and share.member < len(plan.makers(share))
+        sends = plan.gathered and share.core in plan.makers(share)
         words = multicast_words(chip, ttnn.NOC.NOC_1, others) if sends else []
         return {
             **_place(plan, share),

@@ -41,10 +41,11 @@ constexpr bool writer_sends = rows_are_gathered && input_is_sharded;
 // Stripes of a row of tiles with so many quads: those of its upper faces, then of its lower ones.
 inline uint32_t stripes_of(uint32_t quads) { return quads > face_quads ? 2 * row_stripes : row_stripes; }
 
-// Another core, from a runtime argument: its coordinates, and the how many-th stripe or quad of that core's it is.
+// A core that adds up a stripe or a quad, or makes a quad's statistics, from a runtime argument: its coordinates, and how many
+// pages of that core's are in front of this stripe's or quad's.
 struct Peer {
     uint32_t word;
-    uint32_t turn() const { return word >> 16; }
+    uint32_t pages_in_front() const { return word >> 16; }
     uint64_t address(uint32_t l1) const { return get_noc_addr(word & 0xff, word >> 8 & 0xff, l1); }
     uint32_t coordinate() const { return coordinate_register(address(0)); }
 };
@@ -77,22 +78,18 @@ struct Writes {
     }
 };
 
-// Increments of one semaphore of other cores: the first by the call that sets all registers, the others by what differs.
-struct Increments {
-    uint32_t id, count = 0;
-
-    __attribute__((always_inline)) void increment(Peer peer) {
-        if (count++ == 0) {
-            noc_semaphore_inc(peer.address(get_semaphore(id)), 1);
-            return;
-        }
+// Increments semaphore `id` of `count` cores: the first by the call that sets all registers, the others by what differs.
+__attribute__((always_inline)) inline void increment(uint32_t id, const Peer* peers, uint32_t count) {
+    noc_semaphore_inc(peers->address(get_semaphore(id)), 1);
+    for (uint32_t i = 1; i < count; ++i) {
+        const uint32_t coordinate = peers[i].coordinate();
         while (!noc_cmd_buf_ready(noc_index, write_at_cmd_buf)) {
         }
-        NOC_CMD_BUF_WRITE_REG(noc_index, write_at_cmd_buf, NOC_TARG_ADDR_COORDINATE, peer.coordinate());
+        NOC_CMD_BUF_WRITE_REG(noc_index, write_at_cmd_buf, NOC_TARG_ADDR_COORDINATE, coordinate);
         NOC_CMD_BUF_WRITE_REG(noc_index, write_at_cmd_buf, NOC_CMD_CTRL, NOC_CTRL_SEND_REQ);
-        noc_nonposted_atomics_acked[noc_index] += 1;
     }
-};
+    noc_nonposted_atomics_acked[noc_index] += count - 1;
+}
 
 // Where this core's tiles are, and what it sends of them to whom.
 struct Sender {
@@ -124,69 +121,71 @@ private:
 
     // Bytes of a face in the `half` of a row of tiles, without quads of padding.
     __attribute__((always_inline)) static uint32_t face_bytes(uint32_t quads, uint32_t half) {
-        const uint32_t left = quads - half * face_quads;
+        const uint32_t left = quads < half * face_quads ? 0 : quads - half * face_quads;
         return (left < face_quads ? left : face_quads) * quarter_face_size;
     }
 
+    // The reader sends every other column of faces, the writer the others, if that sends, too: then `step` is 2.
     __attribute__((noinline)) void send_stripes(uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step) const {
-        const uint32_t count = stripes_of(quads), rows = get_write_ptr(cb_rows), of_stripe = pages() * chunk_size;
+        const uint32_t halves = stripes_of(quads) / row_stripes, rows = get_write_ptr(cb_rows);
+        const uint32_t first_column = 2 * first_tile, columns = 2 * own, sizes[2] = {face_bytes(quads, 0), face_bytes(quads, 1)};
         Peer peers[2 * row_stripes];
-        Writes writes(face_bytes(quads, 0));
-        for (uint32_t i = first; i < count; i += step) {
-            const uint32_t stripe = (start + i) & (count - 1), half = stripe / row_stripes;
-            const Peer peer = adder(stripe);
-            peers[i] = peer;
-            // Of this core's 2 * own columns of faces, those in the stripe
-            uint32_t column = (stripe - 2 * first_tile) % row_stripes;
-            uint32_t from = tiles + column / 2 * tile_size + (half * 2 + column % 2) * face_size;
-            uint32_t to = rows + peer.turn() * of_stripe + (2 * first_tile + column) / row_stripes * face_size;
-            writes.select(peer);
-            if (quads != 2 * face_quads) {
-                set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
-            }
-            for (; column < 2 * own; column += row_stripes) {
-                writes.write(from, to);
-                from += row_stripes / 2 * tile_size;
-                to += face_size;
+        Peer* end = peers;
+        Writes writes(sizes[0]);
+        for (uint32_t i = first; i < row_stripes; i += step) {
+            const uint32_t stripe = (start + i) % row_stripes;
+            uint32_t column = (stripe - first_column) % row_stripes;  // the first one of this core's in the stripe
+            uint32_t from = tiles + column / 2 * tile_size + column % 2 * face_size;
+            uint32_t to = rows + (first_column + column) / row_stripes * face_size;
+            for (uint32_t half = 0; half < halves; ++half) {
+                const Peer peer = adder(stripe + half * row_stripes);
+                *end++ = peer;
+                const uint32_t there = to + peer.pages_in_front() * chunk_size;
+                writes.select(peer);
+                if (sizes[0] != sizes[1]) {
+                    set_register(NOC_AT_LEN_BE, sizes[half]);
+                }
+                for (uint32_t at = column, f = from, t = there; at < columns; at += row_stripes) {
+                    writes.write(f, t);
+                    f += row_stripes / 2 * tile_size;
+                    t += face_size;
+                }
+                from += 2 * face_size;
             }
         }
         writes.flush();
-        Increments increments{rows_semaphores};
-        for (uint32_t i = first; i < count; i += step) {
-            increments.increment(peers[i]);
-        }
+        increment(rows_semaphores, peers, end - peers);
     }
 
     // The same of tiles that are still being made: all faces of one, then of the next.
     template <class Wait>
     __attribute__((always_inline)) void send_stripes_as_made(
         uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step, Wait wait) const {
-        const uint32_t count = stripes_of(quads), rows = get_write_ptr(cb_rows), of_stripe = pages() * chunk_size;
+        const uint32_t halves = stripes_of(quads) / row_stripes, rows = get_write_ptr(cb_rows);
+        const uint32_t sizes[2] = {face_bytes(quads, 0), face_bytes(quads, 1)};
         Peer peers[2 * row_stripes];
-        for (uint32_t i = first; i < count; i += step) {
-            peers[i] = adder(i);
+        uint32_t count = 0;
+        for (uint32_t stripe = first; stripe < halves * row_stripes; stripe += step) {
+            peers[count++] = adder(stripe);
         }
-        Writes writes(face_bytes(quads, 0));
+        Writes writes(sizes[0]);
         for (uint32_t tile = 0; tile < own; ++tile) {
             wait(tile + 1);
-            for (uint32_t column = first; column < 2; column += step) {
-                const uint32_t block = 2 * (first_tile + tile) + column;
-                for (uint32_t half = 0; half < count / row_stripes; ++half) {
-                    const Peer peer = peers[half * row_stripes + block % row_stripes];
+            for (uint32_t column = 2 * tile + first; column < 2 * tile + 2; column += step) {
+                const uint32_t block = 2 * first_tile + column;
+                for (uint32_t half = 0; half < halves; ++half) {
+                    const Peer peer = peers[(half * row_stripes + block % row_stripes) / step];
                     writes.select(peer);
-                    if (quads != 2 * face_quads) {
-                        set_register(NOC_AT_LEN_BE, face_bytes(quads, half));
+                    if (sizes[0] != sizes[1]) {
+                        set_register(NOC_AT_LEN_BE, sizes[half]);
                     }
-                    writes.write(tiles + tile * tile_size + (half * 2 + column) * face_size,
-                                 rows + peer.turn() * of_stripe + block / row_stripes * face_size);
+                    writes.write(tiles + tile * tile_size + (half * 2 + column % 2) * face_size,
+                                 rows + peer.pages_in_front() * chunk_size + block / row_stripes * face_size);
                 }
             }
         }
         writes.flush();
-        Increments increments{rows_semaphores};
-        for (uint32_t i = first; i < count; i += step) {
-            increments.increment(peers[i]);
-        }
+        increment(rows_semaphores, peers, count);
     }
 
     __attribute__((noinline)) void send_quads(uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step) const {
@@ -197,7 +196,8 @@ private:
             }
             const Peer peer = adder(quad);
             uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
-            uint32_t to = get_write_ptr(cb_rows) + peer.turn() * pages() * chunk_size + first_tile * 2 * quarter_face_size;
+            uint32_t to =
+                get_write_ptr(cb_rows) + peer.pages_in_front() * chunk_size + first_tile * 2 * quarter_face_size;
             Writes writes(quarter_face_size);
             writes.select(peer);
             for (uint32_t tile = 0; tile < own; ++tile) {
@@ -207,7 +207,8 @@ private:
                 to += 2 * quarter_face_size;
             }
             writes.flush();
-            noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + peer.turn())), 1);
+            const uint32_t turn = peer.pages_in_front() / pages();
+            noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + turn)), 1);
         }
     }
 };

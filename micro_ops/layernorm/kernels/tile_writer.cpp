@@ -56,7 +56,7 @@ inline void send_sums(uint32_t stripe, uint32_t row_quads) {
     cb_wait_front(cb_own_statistics, 1);
     for (uint32_t i = 0; i < count; ++i) {
         const uint32_t from = get_read_ptr(cb_own_statistics) + i / 2 * 2 * half_face + i % 2 * quad_rows;
-        const uint32_t to = sums + makers[i].turn() * own_statistics_size;
+        const uint32_t to = sums + makers[i].pages_in_front() * own_statistics_size;
         writes.select(makers[i]);
         if constexpr (subtract_mean) {
             writes.write(from, to);
@@ -64,10 +64,7 @@ inline void send_sums(uint32_t stripe, uint32_t row_quads) {
         writes.write(from + half_face, to + half_face);
     }
     writes.flush();
-    Increments increments{sums_semaphore};
-    for (uint32_t i = 0; i < count; ++i) {
-        increments.increment(makers[i]);
-    }
+    increment(sums_semaphore, makers, count);
     cb_pop_front(cb_own_statistics, 1);
 }
 
