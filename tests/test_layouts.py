@@ -9,8 +9,8 @@ import torch
 import ttnn
 
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.layouts import DRAM, FORMS, Shape, expected, reads_back  # noqa: F401  (a fixture)
 from tests.tensors import random_input, random_weights, upload
-from tests.test_tiles import DRAM, FORMS, Shape, _reads_back, expected  # noqa: F401  (a fixture)
 
 NAN = float("nan")
 

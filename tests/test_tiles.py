@@ -3,7 +3,6 @@
 """The layouts of a ttnn graph: a row has the bits of the same row as a stick on one core, wherever and how it lies."""
 
 import itertools
-from functools import cache
 from typing import Any
 
 import pytest
@@ -12,10 +11,8 @@ import ttnn
 
 from integration import TtLayerNorm
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.layouts import DRAM, FORMS, L1, Shape, expected, operands, reads_back  # noqa: F401  (a fixture)
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
-from tt_device import Platform
-
-Shape = tuple[int, ...]
 
 
 def shards(strategy: str, shape: Shape, columns: int, rows: int, orientation: str = "ROW_MAJOR") -> ttnn.MemoryConfig:
@@ -30,8 +27,6 @@ def shards(strategy: str, shape: Shape, columns: int, rows: int, orientation: st
     )
 
 
-L1 = ttnn.L1_MEMORY_CONFIG
-DRAM = ttnn.DRAM_MEMORY_CONFIG
 TILED: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "DRAM, whole rows": ((5, 96), DRAM),  # one core has them
     "DRAM, rows cut": ((33, 300), DRAM),  # over a team of cores; padding below and beside
@@ -50,24 +45,6 @@ STICKS: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "L1": ((5, 300), L1),
     "height-sharded": ((64, 128), shards("HEIGHT", (64, 128), 2, 1)),
 }
-FORMS = {
-    "LayerNorm": (LayerNorm, torch.bfloat16, {}),
-    "LayerNorm float32": (LayerNorm, torch.float32, {}),
-    "RMSNorm": (RMSNorm, torch.bfloat16, {}),
-    "RMSNorm, rounded twice": (RMSNorm, torch.bfloat16, {"round_before_gamma": True}),
-    "RMSNorm float32": (RMSNorm, torch.float32, {}),
-}
-
-
-@pytest.fixture(autouse=True)
-def _reads_back(request: pytest.FixtureRequest, platform: Platform) -> None:
-    """On wolfpine's Wormhole a read-back of what lies in the L1 of several cores hangs, of whatever op's result."""
-    if (platform.backend, platform.arch) != ("wolfpine", "wormhole") or not hasattr(request.node, "callspec"):
-        return
-    for value in request.node.callspec.params.values():
-        for memory in value if isinstance(value, tuple) else (value,):
-            if isinstance(memory, ttnn.MemoryConfig) and memory != DRAM:
-                pytest.xfail("wolfpine's Wormhole hangs in reading L1 of several cores back")
 
 
 def to_device(
@@ -82,27 +59,13 @@ def to_device(
     return ttnn.to_device(on_host, device, memory_config=memory)
 
 
-@cache
-def _operands(shape: Shape, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    return random_input(shape, dtype=dtype), *random_weights(shape[-1], dtype=dtype)
-
-
 def run(device: Any, form: str, shape: Shape, layout: ttnn.Layout, memory: ttnn.MemoryConfig, **more: Any) -> Any:
     """The result of a form's operands, and the tensor that it was computed of."""
     norm, dtype, keywords = FORMS[form]
-    x, *weights = _operands(shape, dtype)
+    x, *weights = operands(shape, dtype)
     on_device = to_device(x, device, layout, memory, more.pop("padding", None))
     tensors = [upload(weight, device) for weight in weights[: 2 if norm is LayerNorm else 1]]
     return norm.op(on_device, *tensors, **keywords, **more), on_device
-
-
-def expected(device: Any, form: str, shape: Shape) -> torch.Tensor:
-    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's."""
-    norm, dtype, keywords = FORMS[form]
-    x, *weights = _operands(shape, dtype)
-    tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
-    y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
-    return y.reshape(shape)
 
 
 # Every place with one form, and every form in a place for each way through the kernels.
@@ -147,7 +110,7 @@ SHARDED = (32, 512), shards("WIDTH", (32, 512), 4, 2)
 @pytest.mark.parametrize("place", [TILED["DRAM, rows cut"], SHARDED], ids=["DRAM", "shards"])
 def test_in_place(device: Any, cores: int | None, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     shape, memory = place
-    x, gamma, beta = _operands(shape, torch.bfloat16)
+    x, gamma, beta = operands(shape, torch.bfloat16)
     on_device = to_device(x, device, ttnn.TILE_LAYOUT, memory)
     chosen = cores if memory == DRAM else None
     y = LayerNorm.op(on_device, upload(gamma, device), upload(beta, device), on_device, cores=chosen)
@@ -218,7 +181,7 @@ def test_a_bad_value_marks_its_row_and_no_other(device: Any, cores: int | None, 
 
 
 def test_a_module_takes_tiles(device: Any, cores: int | None) -> None:
-    x, gamma, beta = _operands((40, 96), torch.bfloat16)
+    x, gamma, beta = operands((40, 96), torch.bfloat16)
     norm = TtLayerNorm(96, gamma.flatten(), beta.flatten(), epsilon=1e-6, device=device, cores=cores)
     y = norm(to_device(x, device, ttnn.TILE_LAYOUT, DRAM))
     assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 1)

@@ -32,8 +32,7 @@ GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1
 GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
-# Of a row alone whose result is packed to where it belongs: by half faces of a piece, the tile of as many elements, which
-# are all that the packer then writes
+# By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
 PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
 
 Weight = Literal["gamma", "beta"]
