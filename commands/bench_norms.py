@@ -100,6 +100,8 @@ SHARDED: list[tuple[int, int, tuple[int, int], dict[Norm, int]]] = [
     (32, 1536, (4, 4), {"LayerNorm": 3206, "RMSNorm": 2889}),
     (32, 7168, (4, 7), {"LayerNorm": 4102, "RMSNorm": 3471}),
 ]
+# One row that lies whole in one core's L1, as in low-latency decoding: bars by norm.
+ROW_IN_L1: tuple[int, dict[Norm, int]] = (7168, {"LayerNorm": 2700, "RMSNorm": 2000})
 # Tiles in DRAM, which are held to so many times the cycles of sticks, as recorded.
 TILES: list[tuple[int, int]] = [(32, 7168), (1024, 128)]
 TIMES_STICKS = 1.25
@@ -270,6 +272,8 @@ def find_cases(pattern: str, arch: Arch) -> dict["Case", Bar]:
     if arch == Arch.blackhole:  # wolfpine's Wormhole hangs in reading L1 of several cores back
         for rows, width, shards, bars in SHARDED:
             cases |= {Case(norm, rows, width, tiles=True, shards=shards): Bar(bar) for norm, bar in bars.items()}
+        width, bars = ROW_IN_L1
+        cases |= {Case(norm, 1, width, shards=(1, 1)): Bar(bar) for norm, bar in bars.items()}
     for rows, width in TILES:
         for norm in get_args(Norm):
             cases[Case(norm, rows, width, tiles=True)] = Bar(sticks=str(Case(norm, rows, width)))

@@ -122,8 +122,9 @@ class Trial:
         if self.case.shards is None:
             return self._upload(self._x, layout)
         columns, rows = self.case.shards
+        height = 32 * math.ceil(self.case.rows / 32) if layout == ttnn.TILE_LAYOUT else self.case.rows
         memory = ttnn.create_sharded_memory_config(
-            (1, 1, 32 * math.ceil(self.case.rows / 32), self.case.width),
+            (1, 1, height, self.case.width),
             ttnn.CoreGrid(x=columns, y=rows),
             ttnn.ShardStrategy.WIDTH,
         )

@@ -54,9 +54,9 @@ def given_tensors(device: Any) -> SimpleNamespace:
     freed = upload(x, device)
     freed.deallocate()
     in_dram, in_l1 = ttnn.DRAM_MEMORY_CONFIG, ttnn.L1_MEMORY_CONFIG
-    one_core, two_cores = ttnn.CoreGrid(y=1, x=1), ttnn.CoreGrid(y=1, x=2)
+    one_core, four_cores = ttnn.CoreGrid(y=1, x=1), ttnn.CoreGrid(y=1, x=4)
     sharded = ttnn.create_sharded_memory_config((32, 128), one_core, ttnn.ShardStrategy.HEIGHT)
-    by_width = ttnn.create_sharded_memory_config((32, 128), two_cores, ttnn.ShardStrategy.WIDTH)
+    by_width = ttnn.create_sharded_memory_config((4, 80), four_cores, ttnn.ShardStrategy.WIDTH)
     made = SimpleNamespace(
         x=upload(x, device),
         gamma=upload(gamma, device),
@@ -73,10 +73,10 @@ def given_tensors(device: Any) -> SimpleNamespace:
             random_input((32, 128)), layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=sharded
         ),
         by_width=ttnn.from_torch(
-            random_input((32, 128)), layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=by_width
+            random_input((4, 80)), layout=ttnn.ROW_MAJOR_LAYOUT, device=device, memory_config=by_width
         ),
         small_tiles=ttnn.from_torch(
-            random_input((4, 128)), tile=ttnn.Tile((16, 32)), layout=ttnn.TILE_LAYOUT, device=device
+            random_input((4, 128)), tile=ttnn.Tile((8, 32)), layout=ttnn.TILE_LAYOUT, device=device
         ),
         integers=upload(torch.zeros(SHAPE, dtype=torch.uint32), device),
         float32=upload(x.float(), device),
@@ -102,8 +102,8 @@ REFUSED: list[tuple[str, str, str]] = [
     ("input", "freed", "input must be allocated, but its buffer has been freed"),
     ("input", "tiled", r"output must have the input's shape \(32, 128\).*, but has \(4, 128\)"),
     ("input", "block_float", r"but is DataType\.BFLOAT8_B: ttnn\.typecast\(input, ttnn\.bfloat16\) converts it"),
-    ("input", "by_width", r"whole rows in each shard where it is ROW_MAJOR, .* 2 shards of 32 x 64: ttnn\.to_layout"),
-    ("input", "small_tiles", r"input's tiles must be 32 x 32, but it is TILE \(16, 32\), interleaved in DRAM"),
+    ("input", "by_width", r"a multiple of 8 columns wide and divide 80 columns, but .* in L1 in 4 shards of 4 x 20"),
+    ("input", "small_tiles", r"input's tiles must be 32, 16 or 1 x 32, but it is TILE \(8, 32\), interleaved in DRAM"),
     ("input", "integers", r"input\.dtype must be bfloat16 or float32, but is DataType\.UINT32"),
     ("input", "sharded", r"output must have the input's shape \(32, 128\)"),
     ("input", "rank_5", r"rank 1 to 4 and a column at least, but has shape \(1, 1, 1, 4, 128\)"),
@@ -115,7 +115,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("gamma", "torch", r"gamma must be a ttnn\.Tensor"),
     ("gamma", "in_l1", r"gamma must have shape \(1, W\) or .*, but gamma\.shape=\(4, 128\)"),
     ("gamma", "sharded", "gamma must be interleaved, but is .*HEIGHT_SHARDED"),
-    ("beta", "tiled", r"beta\.layout must be ROW_MAJOR, as the input's, but is Layout\.TILE"),
+    ("beta", "tiled", r"beta\.layout must be ROW_MAJOR beside an input in ROW_MAJOR, interleaved in DRAM, but"),
     ("gamma", "elsewhere", "gamma must be on the input's device"),
     ("output", "elsewhere", "output must be on the input's device"),
     ("output", "gamma", r"output must have the input's shape \(4, 128\).*, but has \(1, 128\)"),

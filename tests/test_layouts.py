@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""As tests/test_tiles.py, of layouts of small models and of low latency: tiles of 16 rows."""
+"""As tests/test_tiles.py, of few rows: tiles of 16 rows and of one, and rows whole or in pieces in shards."""
 
 from typing import Any
 
@@ -8,19 +8,21 @@ import pytest
 import torch
 import ttnn
 
-from micro_ops.layernorm import LayerNorm
+from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.layouts import DRAM, FORMS, Shape, expected
 from tests.tensors import random_input, random_weights, upload
-from tests.test_tiles import DRAM, FORMS, Shape, expected
 
 pytestmark = pytest.mark.usefixtures("reads_back")
 NAN = float("nan")
 
 
-def shards(strategy: str, shape: Shape, cores: int, tile: Shape) -> ttnn.MemoryConfig:
-    """Of a matrix padded to whole tiles, over the first `cores`."""
-    height, width = (size + -size % of_tile for size, of_tile in zip(shape, tile, strict=True))
+def shards(strategy: str, shard: Shape, cores: int, rows: int = 1) -> ttnn.MemoryConfig:
+    """Of such shards, over the first `cores` of `rows`."""
     return ttnn.create_sharded_memory_config(
-        (1, 1, height, width), ttnn.CoreGrid(x=cores, y=1), getattr(ttnn.ShardStrategy, strategy)
+        shard,
+        ttnn.CoreGrid(x=cores, y=rows),
+        getattr(ttnn.ShardStrategy, strategy),
+        use_height_and_width_as_shard_shape=True,
     )
 
 
@@ -31,20 +33,27 @@ def run(device: Any, form: str, x: ttnn.Tensor, **more: Any) -> ttnn.Tensor:
     return norm.op(x, *[upload(weight, device) for weight in weights], **keywords, **more)
 
 
-def tiles(device: Any, form: str, shape: Shape, tile: Shape, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
-    """A form's x in such tiles, padded with NaN."""
-    x = random_input(shape, dtype=FORMS[form][1])
-    on_host = ttnn.from_torch(x, layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(tile), pad_value=NAN)
+def to_device(x: torch.Tensor, device: Any, tile: Shape | None, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
+    """In such tiles, padded with NaN; or row-major."""
+    if tile is None:
+        on_host = ttnn.from_torch(x, layout=ttnn.ROW_MAJOR_LAYOUT)
+    else:
+        on_host = ttnn.from_torch(x, layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(tile), pad_value=NAN)
     return ttnn.to_device(on_host, device, memory_config=memory)
+
+
+def input_of(form: str, shape: Shape) -> torch.Tensor:
+    """As `expected` has it."""
+    return random_input(shape, dtype=FORMS[form][1])
 
 
 SIXTEEN = (16, 32)
 OF_SIXTEEN = {
     **{f"DRAM, {rows} rows": ((rows, 300), DRAM) for rows in (1, 5, 16, 20)},  # over a team
-    "one shard": ((20, 96), shards("HEIGHT", (20, 96), 1, SIXTEEN)),
-    "one shard, padded": ((5, 72), shards("HEIGHT", (5, 72), 1, SIXTEEN)),
-    "width-sharded": ((16, 256), shards("WIDTH", (16, 256), 4, SIXTEEN)),
-    "width-sharded, padded": ((20, 200), shards("WIDTH", (20, 200), 7, SIXTEEN)),
+    "one shard": ((20, 96), shards("HEIGHT", (32, 96), 1)),
+    "one shard, padded": ((5, 72), shards("HEIGHT", (16, 96), 1)),
+    "width-sharded": ((16, 256), shards("WIDTH", (16, 64), 4)),
+    "width-sharded, padded": ((20, 200), shards("WIDTH", (32, 32), 7)),
 }
 
 
@@ -57,16 +66,95 @@ OF_SIXTEEN = {
 )
 def test_tiles_of_16_rows(device: Any, cores: int | None, form: str, place: str) -> None:
     shape, memory = OF_SIXTEEN[place]
-    x = tiles(device, form, shape, SIXTEEN, memory)
+    x = to_device(input_of(form, shape), device, SIXTEEN, memory)
     y = run(device, form, x, cores=cores if memory == DRAM else None)
     assert (y.tile, y.memory_config()) == (ttnn.Tile(SIXTEEN), memory)
     assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
 
 
 def test_weights_in_tiles_of_16_rows(device: Any, cores: int | None) -> None:
-    x = tiles(device, "LayerNorm", (5, 160), SIXTEEN, DRAM)
+    x = to_device(input_of("LayerNorm", (5, 160)), device, SIXTEEN, DRAM)
     weights = [
         ttnn.from_torch(w, layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(SIXTEEN), pad_value=NAN) for w in random_weights(160)
     ]
     y = LayerNorm.op(x, *[ttnn.to_device(weight, device) for weight in weights], cores=cores)
     assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", (5, 160)))
+
+
+ROW = (1, 32)  # a tile
+STICKS: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig]] = {
+    "tiles of a row in DRAM": ((5, 300), ROW, DRAM),
+    "tiles of a row, padded": ((1, 300), ROW, shards("HEIGHT", (1, 320), 1)),
+    "tiles of a row, width-sharded": ((5, 300), ROW, shards("WIDTH", (5, 64), 5)),
+    "tiles of a row, block-sharded": ((6, 300), ROW, shards("BLOCK", (3, 96), 4, 2)),  # the last ones are less wide
+    "height-sharded, padded": ((5, 300), None, shards("HEIGHT", (3, 300), 2)),  # pages of 600 bytes, 608 apart
+    "width-sharded": ((5, 160), None, shards("WIDTH", (5, 40), 4)),
+    "block-sharded": ((6, 1200), None, shards("BLOCK", (3, 400), 3, 2)),
+    "width-sharded, cut": ((1, 7200), None, shards("WIDTH", (1, 2400), 3)),  # over a team
+}
+# Rows that are normalized where they lie, in pieces of any size
+IN_PLACES: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig]] = {
+    "pieces of 1024": ((1, 7168), ROW, shards("HEIGHT", (1, 7168), 1)),
+    "pieces of 512": ((1, 1536), None, shards("HEIGHT", (1, 1536), 1)),
+    "pieces of 256": ((2, 256), ROW, shards("HEIGHT", (1, 256), 2)),
+    "pieces of 128": ((5, 384), ROW, shards("HEIGHT", (3, 384), 2)),
+    "four rows": ((7, 384), None, shards("HEIGHT", (4, 384), 2)),
+}
+ALL_STICKS = STICKS | IN_PLACES
+WAYS = [
+    *(("LayerNorm", place) for place in ALL_STICKS),
+    *((form, place) for form in FORMS if form != "LayerNorm" for place in ("width-sharded", "pieces of 512")),
+    ("LayerNorm float32", "tiles of a row, padded"),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "place"), [(form, ALL_STICKS[place]) for form, place in WAYS], ids=[f"{f}: {p}" for f, p in WAYS]
+)
+def test_sticks(device: Any, form: str, place: tuple[Shape, Shape | None, ttnn.MemoryConfig]) -> None:
+    """Behind x, in L1, lies what is NaN, and behind the result x."""
+    shape, tile, memory = place
+    values = input_of(form, shape)
+    behind = to_device(torch.full_like(values, NAN), device, tile, memory)
+    x = to_device(values, device, tile, memory)
+    y = run(device, form, x)
+    assert (y.layout, y.memory_config()) == (x.layout, memory)
+    assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
+    assert torch.equal(ttnn.to_torch(x), values)
+    assert ttnn.to_torch(behind).isnan().all()
+    assert memory == DRAM or y.buffer_address() < x.buffer_address() < behind.buffer_address()
+
+
+@pytest.mark.parametrize("place", [ALL_STICKS[place] for place in ("width-sharded", "pieces of 512", "four rows")])
+def test_in_place(device: Any, place: tuple[Shape, Shape | None, ttnn.MemoryConfig]) -> None:
+    shape, tile, memory = place
+    x = to_device(input_of("RMSNorm", shape), device, tile, memory)
+    run(device, "RMSNorm", x, output_tensor=x)
+    assert torch.equal(ttnn.to_torch(x), expected(device, "RMSNorm", shape))
+
+
+@pytest.mark.parametrize("place", [ALL_STICKS[place] for place in ("width-sharded", "pieces of 512")])
+@pytest.mark.parametrize("to_shards", [True, False])
+def test_output_elsewhere(device: Any, place: tuple[Shape, Shape | None, ttnn.MemoryConfig], to_shards: bool) -> None:
+    shape, tile, memory = place
+    source, target = (DRAM, memory) if to_shards else (memory, DRAM)
+    y = run(device, "LayerNorm", to_device(input_of("LayerNorm", shape), device, tile, source), memory_config=target)
+    assert y.memory_config() == target
+    assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", shape))
+
+
+def test_refusals(device: Any) -> None:
+    def norm_of(shape: Shape, tile: Shape | None, memory: ttnn.MemoryConfig, gamma: Any = None, **more: Any) -> None:
+        RMSNorm.op(to_device(random_input(shape), device, tile, memory), gamma, **more)
+
+    gamma = to_device(random_weights(64)[0], device, SIXTEEN, DRAM)
+    with pytest.raises(
+        LayerNormArgumentError, match=r"gamma.layout must be ROW_MAJOR beside an input in TILE \(1, 32\)"
+    ):
+        norm_of((5, 64), ROW, DRAM, gamma)
+    gamma = to_device(random_weights(64)[0], device, ROW, DRAM)
+    with pytest.raises(LayerNormArgumentError, match=r"gamma's tiles must be 32 x 32 or 16 x 32, but are .*1, 32"):
+        norm_of((5, 64), SIXTEEN, DRAM, gamma)
+    shape, tile, memory = IN_PLACES["four rows"]
+    with pytest.raises(LayerNormArgumentError, match="cores must be as many as have shards, 2, but is 1"):
+        norm_of(shape, tile, memory, cores=1)

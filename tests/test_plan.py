@@ -10,7 +10,17 @@ import pytest
 import ttnn
 
 from micro_ops.layernorm import CbContractError, LayerNormArgumentError
-from micro_ops.layernorm.plan import Chip, Dtypes, Plan, Share, check_contract, make_plan
+from micro_ops.layernorm.placement import Placement, Shards
+from micro_ops.layernorm.plan import (
+    Chip,
+    Dtypes,
+    Plan,
+    Share,
+    check_contract,
+    make_plan,
+    make_shard_plan,
+    stays_on_its_cores,
+)
 from micro_ops.layernorm.program import MAX_RECTANGLES, rectangles
 from tests.chips import BLACKHOLE, HARVESTED, L1_BYTES, ONE_CORE, WORMHOLE
 
@@ -199,3 +209,24 @@ def test_l1_is_asked_for_no_more_than_it_has() -> None:
     too_few = one.l1_bytes - 1
     with pytest.raises(LayerNormArgumentError, match=f"need {one.l1_bytes} bytes of L1, but a core has {too_few}"):
         make_plan((4, 7168), BFLOAT16, replace(ONE_CORE, l1_bytes=too_few))
+
+
+@pytest.mark.parametrize(
+    ("shape", "height", "group_rows", "piece"),
+    [((1, 7168), 1, 1, 1024), ((5, 1536), 3, 1, 512), ((7, 384), 4, 4, 384), ((12, 128), 8, 4, 128)],
+)
+def test_a_stick_in_a_shard_stays_on_its_core(shape: tuple[int, int], height: int, group_rows: int, piece: int) -> None:
+    rows, width = shape
+    shards = Shards(tuple((0, y) for y in range(math.ceil(rows / height))), height, width, across=1)
+    placement = Placement(tile_height=None, in_l1=True, shards=shards)
+    assert stays_on_its_cores(placement, width)
+    assert not stays_on_its_cores(placement, width - 1)
+    plan = make_shard_plan(shape, BFLOAT16, BLACKHOLE, shards, placement)
+    check_contract(plan)
+    assert (plan.group_rows, plan.piece, plan.output_is_sharded) == (group_rows, piece, group_rows == 1)
+    done = [(share.core, row) for share in plan.shares for group in share.groups for row in plan.rows_of(group)]
+    assert done == [((0, row // height), row) for row in range(rows)]
+    with pytest.raises(CbContractError, match="must each be in one shard"):
+        check_contract(replace(plan, shares=plan.shares[:-1]))
+    with pytest.raises(LayerNormArgumentError, match="bytes of L1 beside them, but a core has 100"):
+        make_shard_plan(shape, BFLOAT16, replace(BLACKHOLE, l1_bytes=100), shards, placement)

@@ -3,7 +3,6 @@
 """The layouts of a ttnn graph: a row has the bits of the same row as a stick on one core, wherever and how it lies."""
 
 import itertools
-from functools import cache
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ import ttnn
 
 from integration import TtLayerNorm
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.layouts import DRAM, FORMS, L1, Shape, expected, operands
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 
-Shape = tuple[int, ...]
 pytestmark = pytest.mark.usefixtures("reads_back")
 
 
@@ -30,8 +29,6 @@ def shards(strategy: str, shape: Shape, columns: int, rows: int, orientation: st
     )
 
 
-L1 = ttnn.L1_MEMORY_CONFIG
-DRAM = ttnn.DRAM_MEMORY_CONFIG
 TILED: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "DRAM, whole rows": ((5, 96), DRAM),  # one core has them
     "DRAM, rows cut": ((33, 300), DRAM),  # over a team of cores; padding below and beside
@@ -50,13 +47,6 @@ STICKS: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "L1": ((5, 300), L1),
     "height-sharded": ((64, 128), shards("HEIGHT", (64, 128), 2, 1)),
 }
-FORMS = {
-    "LayerNorm": (LayerNorm, torch.bfloat16, {}),
-    "LayerNorm float32": (LayerNorm, torch.float32, {}),
-    "RMSNorm": (RMSNorm, torch.bfloat16, {}),
-    "RMSNorm, rounded twice": (RMSNorm, torch.bfloat16, {"round_before_gamma": True}),
-    "RMSNorm float32": (RMSNorm, torch.float32, {}),
-}
 
 
 def to_device(
@@ -71,32 +61,13 @@ def to_device(
     return ttnn.to_device(on_host, device, memory_config=memory)
 
 
-@cache
-def _operands(shape: Shape, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    return random_input(shape, dtype=dtype), *random_weights(shape[-1], dtype=dtype)
-
-
 def run(device: Any, form: str, shape: Shape, layout: ttnn.Layout, memory: ttnn.MemoryConfig, **more: Any) -> Any:
     """The result of a form's operands, and the tensor that it was computed of."""
     norm, dtype, keywords = FORMS[form]
-    x, *weights = _operands(shape, dtype)
+    x, *weights = operands(shape, dtype)
     on_device = to_device(x, device, layout, memory, more.pop("padding", None))
     tensors = [upload(weight, device) for weight in weights[: 2 if norm is LayerNorm else 1]]
     return norm.op(on_device, *tensors, **keywords, **more), on_device
-
-
-def expected(device: Any, form: str, shape: Shape, of: torch.Tensor | None = None) -> torch.Tensor:
-    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's.
-
-    Args:
-        of: what is normalized in the place of the form's own x
-    """
-    norm, dtype, keywords = FORMS[form]
-    x, *weights = _operands(shape, dtype)
-    x = x if of is None else of
-    tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
-    y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
-    return y.reshape(shape)
 
 
 # Every place with one form, and every form in a place for each way through the kernels.
@@ -141,7 +112,7 @@ SHARDED = (32, 512), shards("WIDTH", (32, 512), 4, 2)
 @pytest.mark.parametrize("place", [TILED["DRAM, rows cut"], SHARDED], ids=["DRAM", "shards"])
 def test_in_place(device: Any, cores: int | None, place: tuple[Shape, ttnn.MemoryConfig]) -> None:
     shape, memory = place
-    x, gamma, beta = _operands(shape, torch.bfloat16)
+    x, gamma, beta = operands(shape, torch.bfloat16)
     on_device = to_device(x, device, ttnn.TILE_LAYOUT, memory)
     chosen = cores if memory == DRAM else None
     y = LayerNorm.op(on_device, upload(gamma, device), upload(beta, device), on_device, cores=chosen)
@@ -161,6 +132,7 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], m
 
 
 # Each way of x, of the sum and of the result: rings and shards, rows cut and whole, padding, several rows of tiles.
+IN_PLACE = {"in_place": True}  # the result overwrites x, the sum the residual
 RESIDUALS = {
     "DRAM, whole rows": ("RMSNorm", TILED["DRAM, whole rows"], {}),
     "DRAM, rows cut": ("LayerNorm", TILED["DRAM, rows cut"], {}),
@@ -172,22 +144,20 @@ RESIDUALS = {
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
     "DRAM to shards": ("RMSNorm", ((32, 512), DRAM), {"memory_config": SHARDED[1]}),
     "many tiles of a core": ("RMSNorm", ((40, 640), DRAM), {"cores": 1}),  # the rings go round
+    "DRAM, in place": ("LayerNorm", TILED["DRAM, rows cut"], IN_PLACE),
+    "shards, in place": ("LayerNorm", TILED["width-sharded, two rows of tiles"], IN_PLACE),
 }
 
 
 @pytest.mark.parametrize(("form", "place", "more"), RESIDUALS.values(), ids=RESIDUALS)
-@pytest.mark.parametrize("in_place", [False, True], ids=["", "in place"])
 def test_a_residual_is_added_as_torch_adds_it(
     device: Any,
     cores: int | None,
     form: str,
     place: tuple[Shape, ttnn.MemoryConfig],
     more: dict[str, Any],
-    in_place: bool,
 ) -> None:
-    """To the bit: bfloat16 sums of two are often ties. What is not finite stays so: a NaN may come out as an infinity."""
-    if in_place and "memory_config" in more:
-        pytest.skip("the result goes elsewhere")
+    """To the bit; bfloat16 sums of two are often ties. What is not finite stays so: a NaN may become an infinity."""
     shape, memory = place
     norm, dtype, _ = FORMS[form]
     x = random_input(shape, dtype=dtype)
@@ -195,7 +165,9 @@ def test_a_residual_is_added_as_torch_adds_it(
     inf = float("inf")
     x.view(-1)[:4], residual.view(-1)[:4] = torch.tensor([[inf] * 4, [1.0, inf, -inf, float("nan")]])
     on_device, added = (to_device(t, device, ttnn.TILE_LAYOUT, memory, float("nan")) for t in (x, residual))
-    tensors = [upload(w, device) for w in _operands(shape, dtype)[1:][: 2 if norm is LayerNorm else 1]]
+    tensors = [upload(w, device) for w in operands(shape, dtype)[1:][: 2 if norm is LayerNorm else 1]]
+    in_place = more == IN_PLACE
+    more = {} if in_place else more
     outputs = {"output_tensor": on_device, "residual_output": added} if in_place else {}
     chosen = {"cores": cores} if memory == DRAM and "memory_config" not in more else {}
     y, total = norm.op(on_device, *tensors, residual=added, **chosen | FORMS[form][2] | outputs | more)
@@ -260,7 +232,7 @@ def test_a_bad_value_marks_its_row_and_no_other(device: Any, cores: int | None, 
 
 
 def test_a_module_takes_tiles(device: Any, cores: int | None) -> None:
-    x, gamma, beta = _operands((40, 96), torch.bfloat16)
+    x, gamma, beta = operands((40, 96), torch.bfloat16)
     norm = TtLayerNorm(96, gamma.flatten(), beta.flatten(), epsilon=1e-6, device=device, cores=cores)
     y = norm(to_device(x, device, ttnn.TILE_LAYOUT, DRAM))
     assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 1)

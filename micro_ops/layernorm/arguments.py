@@ -103,7 +103,7 @@ def validate_target(target: Placement, source: Placement, x: ttnn.Tensor, name: 
 
 
 def _validate_pieces(name: str, placement: Placement, dtype: ttnn.DataType, width: int) -> None:
-    """Of sticks in several shards: their pieces go over the NoC, and ttnn's shards of sticks are all of one width."""
+    """Of sticks in pieces: these go over the NoC, and of row-major ones ttnn has no last piece that is less wide."""
     shards = placement.shards
     if not placement.is_sticks or shards is None or shards.across == 1:
         return

@@ -18,7 +18,7 @@ from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, vali
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
 from micro_ops.layernorm.launch import Prepared, Result, free_l1, run_together
 from micro_ops.layernorm.placement import Shards, placement_of
-from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan
+from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan, make_shard_plan, stays_on_its_cores
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_tile_plan
 from micro_ops.layernorm.tile_program import create_tile_program
@@ -87,12 +87,12 @@ class LayerNorm:
         whichever layout.
 
         Args:
-            input_tensor: (..., W), rank 1 to 4, bfloat16 or float32. Row-major: interleaved in DRAM or L1, or
-                height-sharded in L1. TILE of 32 x 32: interleaved, or height-, width- or block-sharded in L1. What pads
-                a tile may be anything.
+            input_tensor: (..., W), rank 1 to 4, bfloat16 or float32. Row-major, or TILE of 32, 16 or 1 x 32:
+                interleaved in DRAM or L1, or height-, width- or block-sharded in L1. What pads a tile may be anything.
+                Row-major shards beside one another must divide W, in multiples of 16 bytes.
             gamma_tensor, beta_tensor: bfloat16 or float32, interleaved, each optional. (1, W) row-major, or faster if W
-                is more than 1,024: `arguments.paged_shape`(W). Beside tiles also (W / 32, 32) row-major, or (1, W)
-                TILE.
+                is more than 1,024: `arguments.paged_shape`(W). Beside tiles of 32 or 16 rows also (W / 32, 32)
+                row-major, or (1, W) TILE of 32 or 16 x 32.
             output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with
                 the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
@@ -102,7 +102,8 @@ class LayerNorm:
                 allocates one.
             memory_config: of the outputs that are allocated; None takes the input's
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
-                make it faster (cost.py). A shard stays on its core, which must be among them.
+                make it faster (cost.py). A shard stays on its core, which must be among them, unless it is row-major or
+                of tiles of one row and `plan.stays_on_its_cores` says no.
             tap: an intermediate to write in place of the result, for tests, of rows as sticks
         Raises:
             LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
@@ -252,10 +253,15 @@ def _prepare(
                 f" but is {placement_of(tensor)}"
             )
     chip = chip_of(x.device(), cores)
-    if not source.is_sticks:
+    stays = not source.is_sticks or stays_on_its_cores(source, x.shape[-1])
+    if stays:
         _check_shards(chip, source.shards or target.shards, cores)
     if source.is_sticks:
-        plan = make_plan(tuple(x.shape), dtypes_of(operands), chip)
+        shape, dtypes = tuple(x.shape), dtypes_of(operands)
+        if stays and source.shards:
+            plan = make_shard_plan(shape, dtypes, chip, source.shards, target)
+        else:
+            plan = make_plan(shape, dtypes, chip)
         check_contract(plan)
     else:
         assert variant.tap == Tap.NONE, "taps are of sticks"

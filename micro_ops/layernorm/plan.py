@@ -17,7 +17,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, LayerNormArgumentError
 from micro_ops.layernorm.cost import MAX_PARTS, Costs, Split, estimate, weights_are_multicast
-from micro_ops.layernorm.placement import Core
+from micro_ops.layernorm.placement import Core, Placement, Shards
 
 # CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
 CB_INPUT = 0
@@ -31,7 +31,9 @@ HALF_FACE_ELEMENTS = 128  # 8 x 16: what one FPU instruction works on (kernels/d
 GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1 has no room (kernels/dest.h)
 GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
-OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds: four steps of two, or eight of one
+OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
+# By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
+PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
 
 Weight = Literal["gamma", "beta"]
 
@@ -128,12 +130,19 @@ class Chip:
 
 @dataclass(frozen=True)
 class CircularBuffer:
-    """One CB, the same on every core of the plan."""
+    """One CB, the same on every core of the plan.
+
+    Attributes:
+        over: the tensor over whose shards it lies, "input" or "output"; None if it has memory of its own
+        tile: of a page, which tells the packer how much to write
+    """
 
     index: int
     pages: int
     page_elements: int
     dtype: ttnn.DataType
+    over: str | None = None
+    tile: tuple[int, int] = (32, 32)
 
     @property
     def page_size(self) -> int:
@@ -169,7 +178,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch over row-major sticks, interleaved in DRAM.
+    """A launch over sticks.
 
     Attributes:
         reader, writer: kernels (files of kernels/, without .cpp) that know where the operands lie
@@ -199,8 +208,26 @@ class Plan:
 
     @property
     def l1_bytes(self) -> int:
-        """What the CBs take of a core's L1."""
-        return sum(cb.size for cb in self.cbs)
+        """What the CBs take of a core's L1 beside shards."""
+        return sum(cb.size for cb in self.cbs if cb.over is None)
+
+    def cb(self, index: int) -> CircularBuffer:
+        return next(cb for cb in self.cbs if cb.index == index)
+
+    @property
+    def input_is_sharded(self) -> bool:
+        """Whether CB_INPUT lies over shards: then each core does the rows of its shard."""
+        return self.cb(CB_INPUT).over is not None
+
+    @property
+    def output_is_sharded(self) -> bool:
+        """Whether CB_OUTPUT does."""
+        return self.cb(CB_OUTPUT).over is not None
+
+    @property
+    def ring_rows(self) -> int:
+        """Rows that CB_INPUT holds."""
+        return self.cb(CB_INPUT).pages // self.steps
 
     @property
     def groups(self) -> int:
@@ -283,6 +310,67 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
         fitting = fitting[:1]  # of several rows a core does four side by side faster than one by one
     splits = [_split(rows, width, dtypes, chip, *way) for way in fitting]
     return _plan(dtypes, chip, min(splits, key=lambda split: estimate(chip.costs, split)))
+
+
+def stays_on_its_cores(source: Placement, width: int) -> bool:
+    """Whether sticks are normalized where they lie: in whole rows, without the padding that a sum would need."""
+    return source.shards is not None and source.shards.across == 1 and width % HALF_FACE_ELEMENTS == 0
+
+
+def make_shard_plan(
+    input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip, shards: Shards, target: Placement
+) -> Plan:
+    """The plan of sticks that stay on the cores that have them (`stays_on_its_cores`): CB_INPUT lies over the shards.
+
+    So does CB_OUTPUT if the result is in the same shards and rows go one by one. Four rows side by side are faster, but
+    the packer leaves a step's pieces one behind the other: the writer copies them to the shard.
+
+    Args:
+        input_shape: (..., W)
+        shards: the input's
+        target: of the output; in the same shards, or interleaved
+    Raises:
+        LayerNormArgumentError: L1 has no room
+    """
+    rows, width = math.prod(input_shape[:-1]), input_shape[-1]
+    half_faces = width // HALF_FACE_ELEMENTS
+    group_rows = GROUP_ROWS if shards.height % GROUP_ROWS == 0 else 1
+    if group_rows > 1:
+        piece = max(size for size in (1, 2, 3, 4) if half_faces % size == 0)
+    else:
+        piece = max(size for size in PIECE_TILES if half_faces % size == 0)
+    steps = half_faces // piece
+    page = piece * HALF_FACE_ELEMENTS
+    packs_to_shard = target.shards is not None and group_rows == 1
+    weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
+    groups = math.ceil(rows / group_rows)
+    of_shard = shards.height // group_rows
+    plan = Plan(
+        reader="reader",
+        writer="writer",
+        width=width,
+        rows=rows,
+        group_rows=group_rows,
+        row_stride=1,
+        piece=page,
+        steps=steps,
+        shares=tuple(
+            Share(core, range(index * of_shard, min((index + 1) * of_shard, groups)), range(width))
+            for index, core in enumerate(shards.cores)
+        ),
+        cbs=(
+            CircularBuffer(CB_INPUT, shards.height * steps, page, dtypes.input, over="input"),
+            *(CircularBuffer(index, steps, page, dtype) for index, dtype in weights if dtype is not None),
+            CircularBuffer(CB_OUTPUT, shards.height * steps, page, dtypes.input, "output", PIECE_TILES[piece])
+            if packs_to_shard
+            else CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+        ),
+    )
+    if plan.l1_bytes > chip.l1_bytes:
+        raise LayerNormArgumentError(
+            f"rows of {width} elements need {plan.l1_bytes} bytes of L1 beside them, but a core has {chip.l1_bytes}"
+        )
+    return plan
 
 
 def least_l1_bytes(width: int, dtypes: Dtypes) -> int:
@@ -396,10 +484,10 @@ def check_contract(plan: Plan) -> None:
     pages = {cb.index: cb.pages for cb in plan.cbs}
     group = plan.group_rows * plan.steps
     # Compute frees a group only when it has all of the next, and the reader reserves room for two at once.
-    if pages[CB_INPUT] % group or pages[CB_INPUT] < (1 + GROUPS_IN_FLIGHT) * group:
+    least = 1 if plan.input_is_sharded else 1 + GROUPS_IN_FLIGHT
+    if pages[CB_INPUT] % group or pages[CB_INPUT] < least * group:
         raise CbContractError(
-            f"CB_INPUT must hold whole groups of {group} pages, {1 + GROUPS_IN_FLIGHT} at least,"
-            f" but holds {pages[CB_INPUT]} pages"
+            f"CB_INPUT must hold whole groups of {group} pages, {least} at least, but holds {pages[CB_INPUT]} pages"
         )
     if pages[CB_INPUT] >= 2**16:  # as wide as the CBs' counters are
         raise CbContractError(f"CB_INPUT must hold fewer than {2**16} pages, but holds {pages[CB_INPUT]}")
@@ -407,12 +495,21 @@ def check_contract(plan: Plan) -> None:
     for index in (CB_GAMMA, CB_BETA):
         if pages.get(index, most) != most:
             raise CbContractError(f"{CB_NAMES[index]} must hold a row's {most} pages, but holds {pages[index]}")
-    step = math.ceil(plan.group_rows * plan.piece / TILE_ELEMENTS)
+    step = math.ceil(plan.group_rows * plan.piece / plan.cb(CB_OUTPUT).page_elements)
     if pages[CB_OUTPUT] % step or not pages[CB_OUTPUT]:
         raise CbContractError(f"CB_OUTPUT must hold whole steps of {step} pages, but holds {pages[CB_OUTPUT]}")
 
 
 def _check_shares(plan: Plan) -> None:
+    if plan.input_is_sharded:
+        done = [group for share in plan.shares for group in share.groups]
+        most = max((plan.row_count(share) for share in plan.shares), default=0)
+        if done != list(range(plan.groups)) or most > plan.ring_rows or plan.width % plan.piece:
+            raise CbContractError(
+                f"the {plan.groups} groups must each be in one shard of {plan.ring_rows} rows, in whole pieces of"
+                f" {plan.piece}, but these have {', '.join(str(share.groups) for share in plan.shares)}"
+            )
+        return
     teams: dict[range, list[range]] = {}
     for share in plan.shares:
         teams.setdefault(share.groups, []).append(share.columns)

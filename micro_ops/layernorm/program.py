@@ -86,7 +86,7 @@ def create_program(
             _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=_create_semaphores(plan),
-        cbs=_create_cb_descriptors(plan),
+        cbs=_create_cb_descriptors(plan, operands.input, output),
     )
 
 
@@ -165,18 +165,21 @@ def multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> lis
     return words
 
 
-def _create_cb_descriptors(plan: Plan) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(plan: Plan, input_tensor: ttnn.Tensor, output: ttnn.Tensor) -> list[ttnn.CBDescriptor]:
     cores = core_ranges(plan)
-    return [
-        ttnn.CBDescriptor(
-            total_size=cb.size,
-            core_ranges=cores,
-            format_descriptors=[
-                ttnn.CBFormatDescriptor(buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size)
-            ],
+    descriptors = []
+    for cb in plan.cbs:
+        page = ttnn.CBFormatDescriptor(
+            buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size, tile=ttnn.TileDescriptor(*cb.tile)
         )
-        for cb in plan.cbs
-    ]
+        if cb.over:
+            tensor = {"input": input_tensor, "output": output}[cb.over]
+            descriptor = ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensor, core_ranges=cores)
+            descriptor.format_descriptors = [page]  # of a piece, not of a page of the tensor
+        else:
+            descriptor = ttnn.CBDescriptor(total_size=cb.size, core_ranges=cores, format_descriptors=[page])
+        descriptors.append(descriptor)
+    return descriptors
 
 
 def create_kernel_descriptor(
@@ -247,6 +250,7 @@ def _create_reader_descriptor(
             "ring_groups": RING_GROUPS,
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
+            "input_is_sharded": plan.input_is_sharded,
             **_runs(input_tensor),
         },
         runtime=arguments,
@@ -279,6 +283,7 @@ class _Weights:
                     for name, tensor in given.items()
                 },
                 "weights_are_sent": plan.weight_part is not None,
+                "reader_has_rows": plan.input_is_sharded,
                 "gamma_semaphores": GAMMA_SEMAPHORES,
                 "beta_semaphores": BETA_SEMAPHORES,
                 "max_parts": MAX_PARTS,
@@ -297,7 +302,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
     config = compute_config({CB_INPUT: dtypes.input, CB_GAMMA: dtypes.gamma, CB_BETA: dtypes.beta})
     common = {
         "steps": plan.steps,
-        "ring_rows": RING_GROUPS * plan.group_rows,
+        "ring_rows": plan.ring_rows,
         **row_constants(plan.width, dtypes, epsilon),
         "last_piece_elements": plan.width - (plan.steps - 1) * plan.piece,
     }
@@ -391,6 +396,7 @@ def _create_writer_descriptor(
             "piece_elements": plan.piece,
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
+            "output_is_sharded": plan.output_is_sharded,
             **_runs(output),
         },
         runtime=arguments,

@@ -4,7 +4,8 @@
 // Compute (TRISC0-2): LayerNorm, or RMSNorm where `subtract_mean` is off, of one group of rows (dest.h) after another.
 //
 // A page of the input's, gamma's and beta's CBs is a piece of a row (dest.h), one of cb_output is a tile's 1,024
-// elements.
+// elements; or a piece, too, if cb_output lies over a shard: its tile has then as many elements, and the packer writes no
+// more.
 //
 // CB contract:
 //   pops    cb_input           the pieces of a group's rows, row by row; padded with zeros to whole pieces  <- reader

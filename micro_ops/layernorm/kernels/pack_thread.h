@@ -6,7 +6,7 @@
 //
 // pack_tile writes 64 Dest rows of 16 elements to L1 one behind the other, in the order of their Dest rows. A tile of
 // ttnn would have its four faces there; here each Dest row holds 16 consecutive elements of a row of the tensor, so
-// that L1 gets 1,024 consecutive elements of the pieces in a section.
+// that L1 gets 1,024 consecutive elements of the pieces in a section. (Over a shard a tile is no larger than a piece.)
 #pragma once
 
 #include "dest.h"

@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Reader (NCRISC): row-major sticks from DRAM, or from another core, into L1; and gamma and beta (weights.h).
+// Reader (NCRISC): sticks from DRAM or L1, or from another core, into L1; and gamma and beta (weights.h).
 //
 // CB contract, in pages of one piece (compute.cpp):
 //   pushes  cb_input           `steps` a row: the rows, each padded with zeros to whole pieces                    -> compute
 //   pushes  cb_gamma, cb_beta  `own_steps` once, of this core's columns, not padded                               -> compute
 //
-// x is padded, because the padding would reach the sums.
+// x is padded, because the padding would reach the sums. If cb_input lies over a shard, whose rows are whole pieces, all
+// its rows are pushed at once, and nothing is read but gamma and beta.
 //
 // The reads of two groups are in flight, each group's under a transaction id of its own. The first group comes in parts:
 // its rows, or parts of its only row.
@@ -23,6 +24,7 @@ constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups"); 
 constexpr uint32_t groups_in_flight = get_named_compile_time_arg_val("groups_in_flight");
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
+constexpr bool input_is_sharded = get_named_compile_time_arg_val("input_is_sharded");
 constexpr uint32_t input_semaphore = get_named_compile_time_arg_val("input_semaphore");
 
 constexpr uint32_t input_trid = weights_trid + max_parts, group_trid = input_trid + max_parts;
@@ -91,6 +93,16 @@ void kernel_main() {
     const Sends sends{weights_are_sent ? RUNTIME_ARG(sends) : 0};
 
     constexpr auto input_args = TensorAccessorArgs<0>();
+    if constexpr (input_is_sharded) {
+        cb_push_back(cb_input, rows * steps);
+        if constexpr (has_gamma || has_beta) {
+            read_weights<input_args.next_compile_time_args_offset()>(
+                0, steps, input_stick / input_size, part_of(steps), all_parts, all_parts);
+            push_weights(steps);
+            noc_async_read_set_trid(0);
+        }
+        return;
+    }
     const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), rows_are_pages ? input_stick : run_page_size);
     // Reads the `size` bytes from `at` on of a row
     const auto read = [&](uint32_t row, uint32_t at, uint32_t size, uint32_t address) __attribute__((always_inline)) {

@@ -24,7 +24,8 @@ constexpr uint32_t gamma_page = get_named_compile_time_arg_val("gamma_page");
 constexpr uint32_t beta_page = get_named_compile_time_arg_val("beta_page");
 
 constexpr bool weights_are_sent = get_named_compile_time_arg_val("weights_are_sent");
-constexpr bool reader_reads_weights = weights_are_sent || !(gamma_is_paged || beta_is_paged);
+constexpr bool reader_has_rows = get_named_compile_time_arg_val("reader_has_rows");  // from the start, as a shard
+constexpr bool reader_reads_weights = weights_are_sent || reader_has_rows || !(gamma_is_paged || beta_is_paged);
 constexpr uint32_t gamma_semaphores = get_named_compile_time_arg_val("gamma_semaphores");  // that of the first part
 constexpr uint32_t beta_semaphores = get_named_compile_time_arg_val("beta_semaphores");
 constexpr uint32_t all_parts = (1 << max_parts) - 1;

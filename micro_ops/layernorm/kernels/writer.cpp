@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Writer (BRISC): row-major sticks from L1 to DRAM. Before there is a result, its part in bringing gamma and beta
+// Writer (BRISC): sticks from L1 to DRAM or L1. Before there is a result, its part in bringing gamma and beta
 // (weights.h).
 //
 // CB contract:
 //   pushes  cb_gamma, cb_beta  as the reader, where the writer reads them                                         -> compute
 //   pops    cb_output          in pages of a tile's 1,024 elements: for each of this core's steps of a group of
 //                              rows, a piece of each row, one behind the other                                    <- compute
+//                              If cb_output lies over a shard, it has room for all, and nothing is popped.
 //
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
@@ -20,6 +21,7 @@ constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t output_piece = get_named_compile_time_arg_val("output_piece");  // bytes
 constexpr uint32_t tile_size = get_named_compile_time_arg_val("tile_size");        // bytes
 constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
+constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
 
@@ -53,6 +55,9 @@ void kernel_main() {
         noc_async_read_set_trid(0);
     }
 
+    if constexpr (output_is_sharded) {
+        return;
+    }
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t first_row = RUNTIME_ARG(first_row);
     const uint32_t group_stride = RUNTIME_ARG(group_stride);  // rows from the first of a group to the first of the next

@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of layouts share: the norms' forms, their operands, and the bits that are expected in whatever layout."""
+
+from functools import cache
+from typing import Any
+
+import torch
+import ttnn
+
+from micro_ops.layernorm import LayerNorm, RMSNorm
+from tests.tensors import random_input, random_weights, upload
+
+Shape = tuple[int, ...]
+L1 = ttnn.L1_MEMORY_CONFIG
+DRAM = ttnn.DRAM_MEMORY_CONFIG
+FORMS = {
+    "LayerNorm": (LayerNorm, torch.bfloat16, {}),
+    "LayerNorm float32": (LayerNorm, torch.float32, {}),
+    "RMSNorm": (RMSNorm, torch.bfloat16, {}),
+    "RMSNorm, rounded twice": (RMSNorm, torch.bfloat16, {"round_before_gamma": True}),
+    "RMSNorm float32": (RMSNorm, torch.float32, {}),
+}
+
+
+@cache
+def operands(shape: Shape, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return random_input(shape, dtype=dtype), *random_weights(shape[-1], dtype=dtype)
+
+
+def expected(device: Any, form: str, shape: Shape, of: torch.Tensor | None = None) -> torch.Tensor:
+    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's.
+
+    Args:
+        of: what is normalized in the place of the form's own x
+    """
+    norm, dtype, keywords = FORMS[form]
+    x, *weights = operands(shape, dtype)
+    x = x if of is None else of
+    tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
+    y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
+    return y.reshape(shape)
