@@ -37,6 +37,10 @@ TILED: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "width-sharded": ((32, 512), shards("WIDTH", (32, 512), 4, 2)),
     "width-sharded, one row": ((1, 256), shards("WIDTH", (1, 256), 2, 2)),
     "width-sharded, two rows of tiles": ((40, 256), shards("WIDTH", (40, 256), 4, 1)),
+    "width-sharded, more stripes than cores": (
+        (68, 160),
+        shards("WIDTH", (68, 160), 5, 1),
+    ),  # and fewer in the last row
     "width-sharded, padded": ((32, 200), shards("WIDTH", (32, 200), 7, 1)),
     "height-sharded": ((128, 128), shards("HEIGHT", (128, 128), 2, 2)),
     "height-sharded, padded": ((64, 72), shards("HEIGHT", (64, 72), 2, 1)),
@@ -77,6 +81,7 @@ WAYS = [
         [form for form in FORMS if form != "LayerNorm"],
         ["DRAM, whole rows", "DRAM, rows cut"],
     ),
+    ("LayerNorm float32", "width-sharded, more stripes than cores"),
 ]
 
 

@@ -117,6 +117,7 @@ def estimate_tiles(
     own_tiles: int,
     team_size: int,
     quads: int,
+    stripes: int | None,
     weights: int,
     has_residual: bool,
 ) -> float:
@@ -128,6 +129,7 @@ def estimate_tiles(
         own_rows, own_tiles: of them, the busiest core's
         team_size: cores that share a row
         quads: of a row of tiles
+        stripes: of a row of tiles that cores share by these, else None
         weights: how many of gamma and beta there are
         has_residual: there is one
     """
@@ -135,6 +137,10 @@ def estimate_tiles(
     tile = (90, 130, 175)[weights] * quads / 8
     if team_size == 1:
         statistics = quads * (costs.statistics + 11 * across)
+    elif stripes:
+        turns = math.ceil(stripes / min(team_size, stripes))
+        send = stripes * (70 + 6 * own_tiles)
+        statistics = send + 4 * costs.multicast + turns * (2.8 * across + 60) + 2 * costs.statistics
     else:
         turns = math.ceil(quads / min(team_size, quads))
         send = 22 * own_tiles * quads

@@ -237,6 +237,7 @@ def _estimate(costs: Costs, plan: TilePlan, dtypes: Dtypes) -> tuple[float, int]
         own_tiles=len(busiest.tiles),
         team_size=len(busiest.team),
         quads=plan.quads,
+        stripes=plan.stripes if plan.striped else None,
         weights=weights,
         has_residual=plan.has_residual,
     )

@@ -22,6 +22,7 @@ from micro_ops.layernorm.program import (
 )
 from micro_ops.layernorm.tile_plan import (
     CB_RESIDUAL,
+    CB_ROWS,
     CB_STATISTICS,
     CB_STREAM,
     CB_SUMS,
@@ -119,6 +120,8 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "term_pages": plan.term_pages(share),
         "ring_terms": plan.cb(CB_INPUT).pages,
         "first_tile": share.tiles.start,
+        "rows_pages": plan.cb(CB_ROWS).pages if plan.gathered else 0,
+        "sums_pages": plan.cb(CB_SUMS).pages if plan.striped else 0,
         "quads": plan.quads,
         "last_quads": plan.last_quads if share.tile_rows.stop == plan.tile_rows else plan.quads,
         "first_stripe": adders.index(share.core) if share.core in adders else plan.stripes,

@@ -58,6 +58,8 @@ void kernel_main() {
                       .row_pages = RUNTIME_ARG(row_pages),
                       .term_pages = RUNTIME_ARG(term_pages),
                       .ring_terms = RUNTIME_ARG(ring_terms),
+                      .rows_pages = RUNTIME_ARG(rows_pages),
+                      .sums_pages = RUNTIME_ARG(sums_pages),
                       .quads = RUNTIME_ARG(quads),
                       .last_quads = RUNTIME_ARG(last_quads),
                       .first_stripe = RUNTIME_ARG(first_stripe),

@@ -208,13 +208,12 @@ void kernel_main() {
         if (first_stripe >= stripes) {
             return;
         }
-        uint32_t rows = get_write_ptr(cb_rows), pages = 0;
         for (uint32_t stripe = first_stripe; stripe < stripes; stripe += adders) {
             stripes_to_come += members;
-            pages += sender.pages();
         }
         noc_semaphore_wait_min(semaphore(rows_semaphores), stripes_to_come);
         if (last_columns != tile_columns) {
+            uint32_t rows = get_write_ptr(cb_rows);
             for (uint32_t stripe = first_stripe; stripe < stripes; stripe += adders) {
                 for (uint32_t column = 2 * across - 2, left = last_columns; column < 2 * across; ++column) {
                     if (column % row_stripes == stripe % row_stripes) {
@@ -225,30 +224,34 @@ void kernel_main() {
                 rows += sender.pages() * chunk_size;
             }
         }
-        cb_push_back(cb_rows, pages);
+        cb_push_back(cb_rows, RUNTIME_ARG(rows_pages));
     };
     // The sums of this core's quads of a row, once the adders of their stripes have sent them.
     const auto push_sums = [&](uint32_t row_quads) __attribute__((always_inline)) {
-        uint32_t pages = 0;
-        for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += makers) {
-            ++pages;
+        const uint32_t first_quad = RUNTIME_ARG(first_quad);
+        if (first_quad >= row_quads) {
+            return;
         }
-        if (pages != 0) {
-            sums_to_come += pages * row_stripes;
-            noc_semaphore_wait_min(semaphore(sums_semaphore), sums_to_come);
-            cb_push_back(cb_sums, pages);
+        for (uint32_t quad = first_quad; quad < row_quads; quad += makers) {
+            sums_to_come += row_stripes;
         }
+        noc_semaphore_wait_min(semaphore(sums_semaphore), sums_to_come);
+        cb_push_back(cb_sums, RUNTIME_ARG(sums_pages));
     };
     // float32: this core's quads of a row, each once all cores have sent theirs of it.
     const auto push_quads = [&](uint32_t row, uint32_t row_quads) __attribute__((always_inline)) {
+        const uint32_t pages = sender.pages(), end = get_write_ptr(cb_rows) + RUNTIME_ARG(rows_pages) * chunk_size;
         uint32_t rows = get_write_ptr(cb_rows), turn = 0;
         for (uint32_t quad = RUNTIME_ARG(first_quad); quad < row_quads; quad += makers, ++turn) {
             noc_semaphore_wait_min(semaphore(rows_semaphores + turn), members * (row + 1));
             if (last_columns != tile_columns) {
                 zero_padding(rows + (across - 1) * 2 * quarter_face_size, 1, 4, last_columns);
             }
-            cb_push_back(cb_rows, sender.pages());
-            rows += sender.pages() * chunk_size;
+            cb_push_back(cb_rows, pages);
+            rows += pages * chunk_size;
+        }
+        if (turn != 0) {
+            cb_push_back(cb_rows, (end - rows) / chunk_size);
         }
     };
     for (uint32_t row = 0; row < tile_rows; ++row) {

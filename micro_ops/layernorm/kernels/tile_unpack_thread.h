@@ -157,13 +157,14 @@ inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile) {
 inline void add_stripes(const Tiles& tiles, uint32_t row) {
     const uint32_t pages = chunks(tiles), stripes = tiles.stripes_of(row);
     uint32_t page = 0;
-    if (tiles.first_stripe < stripes) {
-        wait_for_all_sections();
-        select_operand<false>(rows_base, cb_input);
-        set_base<SrcB>(rows_base);
-        set_target(0);
-        set_srcb_quad(0);
+    if (tiles.first_stripe >= stripes) {
+        return;
     }
+    wait_for_all_sections();
+    select_operand<false>(rows_base, cb_input);
+    set_base<SrcB>(rows_base);
+    set_target(0);
+    set_srcb_quad(0);
     for (uint32_t stripe = tiles.first_stripe; stripe < stripes; stripe += tiles.stripe_stride, page += pages) {
         start_sums();
         unpack_zeros<SrcA>();
@@ -172,7 +173,7 @@ inline void add_stripes(const Tiles& tiles, uint32_t row) {
         start_phases();
         done_with_sources();
         set_source(p_setadc::UNP_AB, page * chunk_faces * face_elements, chunk_faces * face_elements);
-        llk_wait_tiles(cb_rows, pages);
+        llk_wait_tiles(cb_rows, tiles.rows_pages);
         const uint32_t faces = (2 * tiles.across + row_stripes - 1 - stripe % row_stripes) / row_stripes;
         if (faces != 0) {
             uint32_t left = faces;
@@ -185,8 +186,8 @@ inline void add_stripes(const Tiles& tiles, uint32_t row) {
         }
         end_phases();
         give<normalized, p_stall::MATH>();
-        llk_pop_tiles(cb_rows, pages);
     }
+    llk_pop_tiles(cb_rows, tiles.rows_pages);
 }
 
 // Brings the sums of this core's quads, which the adders of their stripes have sent, to Dest one after another.
@@ -201,11 +202,11 @@ inline void unpack_sums(const Tiles& tiles, uint32_t row) {
     for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride, ++page) {
         set_source(p_setadc::UNP_A, page * tile_dest_rows * 16, tile_dest_rows * 16);
         take<free_sums>();
-        llk_wait_tiles(cb_sums, 1);
+        llk_wait_tiles(cb_sums, tiles.sums_pages);
         unpack_piece<SrcA, stay, false>();
         give<filled, p_stall::UNPACK0>();
-        llk_pop_tiles(cb_sums, 1);
     }
+    llk_pop_tiles(cb_sums, tiles.sums_pages);
 }
 
 // ---- float32: the SFPU adds up, chunk by chunk in a section, a quad's quarter faces one below the other
@@ -433,6 +434,10 @@ inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, ui
             llk_pop_tiles(cb_rows, pages);
             page += pages;
         }
+    }
+    if (rows_are_gathered && page != 0) {
+        llk_wait_tiles(cb_rows, tiles.rows_pages - page);
+        llk_pop_tiles(cb_rows, tiles.rows_pages - page);
     }
 }
 

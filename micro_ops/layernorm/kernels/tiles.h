@@ -34,6 +34,8 @@ struct Tiles {
     uint32_t rows, across, own;
     uint32_t row_pages;                // of cb_source and a cb_output over shards, from a row to the next
     uint32_t term_pages, ring_terms;   // of cb_input and cb_residual, where s is made: from a row to the next, and in all
+    uint32_t rows_pages, sums_pages;   // that cb_rows and cb_sums hold: other cores fill them from their start on, so each
+                                       // row's are waited for and popped all
     uint32_t quads, last_quads;        // of a row of tiles, and of the last one
     uint32_t first_stripe, stripe_stride;  // this core adds up the stripes first_stripe, first_stripe + stripe_stride, ...
     uint32_t first_quad, quad_stride;      // and makes the statistics of the quads first_quad, ..., likewise
