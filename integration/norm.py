@@ -163,7 +163,7 @@ class TtNorm(nn.Module):
     def op(self, x: ttnn.Tensor, **keywords: Any) -> Result:
         """The norm of `x`, in any layout of the op's, as its `op` gives it back; keywords are the op's own: `residual`,
         `memory_config`, ..."""
-        return run_together(self._prepare(x, **keywords))[0]
+        return run_together(self.prepare(x, **keywords))[0]
 
     def prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         """The norm of `x`, for `run_together` with those of other modules, on other cores. Counted in `launches` now.
@@ -200,7 +200,7 @@ class TtNorm(nn.Module):
         if not others and not isinstance(x, torch.Tensor | ttnn.Tensor):
             raise TypeError(f"x must be a torch or ttnn tensor, but is {type(x).__name__}")
         if not others and isinstance(x, ttnn.Tensor):
-            return self._launch(x)
+            return self.op(x)
         if reason := others or self._refusal(x):
             if self.fallback is None or isinstance(x, ttnn.Tensor):
                 raise NormInputError(reason)
@@ -287,13 +287,8 @@ class TtNorm(nn.Module):
         if rows == 0:
             return torch.empty_like(x)
         on_device = upload(x.detach().cpu().reshape(rows, self.width), self.device)
-        y: torch.Tensor = ttnn.to_torch(self._launch(on_device))
+        y: torch.Tensor = ttnn.to_torch(self.op(on_device))
         return y.reshape(x.shape).to(x.device)
-
-    def _launch(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        y = self.op(x)
-        self.launches += 1
-        return y
 
 
 class _NoBackward(torch.autograd.Function):

@@ -88,6 +88,7 @@ STICKS: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig]] = {
     "tiles of a row, width-sharded": ((5, 300), ROW, shards("WIDTH", (5, 64), 5)),
     "tiles of a row, block-sharded": ((6, 300), ROW, shards("BLOCK", (3, 96), 4, 2)),  # the last ones are less wide
     "height-sharded, padded": ((5, 300), None, shards("HEIGHT", (3, 300), 2)),  # pages of 600 bytes, 608 apart
+    "tiles of a row, a shard wider than W": ((5, 128), ROW, shards("WIDTH", (5, 256), 1)),
     "width-sharded": ((5, 160), None, shards("WIDTH", (5, 40), 4)),
     "block-sharded": ((6, 1200), None, shards("BLOCK", (3, 400), 3, 2)),
     "width-sharded, cut": ((1, 7200), None, shards("WIDTH", (1, 2400), 3)),  # over a team

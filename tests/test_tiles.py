@@ -41,6 +41,7 @@ TILED: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
         (68, 160),
         shards("WIDTH", (68, 160), 5, 1),
     ),  # and fewer in the last row
+    "width-sharded, a maker that adds nothing up": ((20, 640), shards("WIDTH", (20, 640), 4, 5)),
     "width-sharded, padded": ((32, 200), shards("WIDTH", (32, 200), 7, 1)),
     "height-sharded": ((128, 128), shards("HEIGHT", (128, 128), 2, 2)),
     "height-sharded, padded": ((64, 72), shards("HEIGHT", (64, 72), 2, 1)),
@@ -261,8 +262,28 @@ def test_bad_residuals(device: Any, shape: Shape, layout: ttnn.Layout, message: 
         RMSNorm.op(x, None, residual=to_device(random_input(shape), device, layout, DRAM))
     with pytest.raises(LayerNormArgumentError, match="residual_output must be None where residual is"):
         RMSNorm.op(x, None, residual_output=x)
-    with pytest.raises(LayerNormArgumentError, match="residual_output must not be output: both start at"):
+    with pytest.raises(LayerNormArgumentError, match="residual_output must not share memory with output"):
         RMSNorm.op(x, None, x, residual=x, residual_output=x)
+
+
+def test_views_of_one_buffer_that_overlap(device: Any) -> None:
+    """Cores would write what others have still to read."""
+    both = upload(random_input((72, 64)), device)
+    upper, lower = (
+        ttnn.narrow(both, 0, 0, 48),
+        ttnn.narrow(both, 0, 24, 48),
+    )  # 24 pages: in the first bank of either chip
+    message = r"output must not share memory with input, but starts at .* in the buffer in which that starts at"
+    with pytest.raises(LayerNormArgumentError, match=message):
+        RMSNorm.op(upper, None, lower)
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (0, 32, 64), (2, 0, 64)])
+@pytest.mark.parametrize("memory", [None, shards("HEIGHT", (32, 64), 1, 1)], ids=["DRAM", "shards"])
+def test_no_rows(device: Any, shape: Shape, memory: ttnn.MemoryConfig | None) -> None:
+    x = ttnn.from_torch(torch.zeros(shape, dtype=torch.bfloat16), layout=ttnn.TILE_LAYOUT, device=device)
+    y, total = RMSNorm.op(x, None, residual=x, memory_config=memory)
+    assert tuple(y.shape) == tuple(total.shape) == shape
 
 
 def test_shards_stay_on_their_cores(device: Any) -> None:

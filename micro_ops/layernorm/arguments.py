@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
-from micro_ops.layernorm.placement import TILE_WIDTH, Placement, placement_of
+from micro_ops.layernorm.placement import TILE_WIDTH, Placement, placement_of, share_memory
 
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes, of the dtypes that an operand may have
 FLOAT32_TINY, FLOAT32_MAX = (
@@ -73,12 +73,8 @@ def validate(
             _validate_tensor(name, tensor, operands.input)
             _validate_output(name, tensor, operands)
             validate_target(_placement(name, tensor), source, operands.input, name)
-    if (
-        output is not None
-        and residual_output is not None
-        and output.buffer_address() == residual_output.buffer_address()
-    ):
-        raise LayerNormArgumentError(f"residual_output must not be output: both start at {output.buffer_address():#x}")
+    if output is not None and residual_output is not None and math.prod(shape) > 0:
+        _refuse_shared("residual_output", residual_output, "output", output)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise LayerNormArgumentError(f"epsilon must be a number, but is {epsilon!r}")
     if not FLOAT32_TINY <= epsilon <= FLOAT32_MAX:  # a NaN is neither
@@ -198,7 +194,8 @@ def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor, source:
         )
     if source.is_sticks:
         raise LayerNormArgumentError(
-            f"residual must be TILE, as the input, but both are {source}: add it by ttnn.add(input, residual)"
+            f"a residual is added to tiles of 32 or 16 rows, but input and residual are {source}:"
+            " use ttnn.add(input, residual)"
         )
 
 
@@ -209,8 +206,21 @@ def _validate_output(output_name: str, output: ttnn.Tensor, operands: Operands) 
             f"{output_name} must have the input's shape {shape} and dtype {dtype},"
             f" but has {tuple(output.shape)} and {output.dtype}"
         )
-    for name, tensor in (("gamma", operands.gamma), ("beta", operands.beta)):
-        if tensor is not None and tensor.buffer_address() == output.buffer_address() and math.prod(shape) > 0:
-            raise LayerNormArgumentError(
-                f"{output_name} must not be {name}: both start at {output.buffer_address():#x}"
-            )
+    if math.prod(shape) == 0:
+        return
+    for name, tensor in vars(operands).items():
+        in_place = name in ("input", "residual") and tensor is not None and _same_place(tensor, output)
+        if tensor is not None and not in_place:
+            _refuse_shared(output_name, output, name, tensor)
+
+
+def _same_place(one: ttnn.Tensor, other: ttnn.Tensor) -> bool:
+    return one.buffer_address() == other.buffer_address() and placement_of(one) == placement_of(other)
+
+
+def _refuse_shared(output_name: str, output: ttnn.Tensor, name: str, tensor: ttnn.Tensor) -> None:
+    if share_memory(output, tensor):
+        raise LayerNormArgumentError(
+            f"{output_name} must not share memory with {name}, but starts at {output.buffer_address():#x} in the buffer"
+            f" in which that starts at {tensor.buffer_address():#x}"
+        )

@@ -9,7 +9,7 @@ from itertools import combinations, product
 import ttnn
 
 from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands
-from micro_ops.layernorm.placement import Core, placement_of
+from micro_ops.layernorm.placement import Core, share_memory
 from micro_ops.layernorm.program import rectangles
 
 type Result = ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]  # the output; with a residual, the output and the sum
@@ -102,7 +102,7 @@ def _check_apart(one: Prepared, other: Prepared) -> None:
     for writer, user in ((one, other), (other, one)):
         written = {name: tensor for name, tensor in writer.tensors.items() if name in ("output", "residual_output")}
         for (name, output), (of_other, tensor) in product(written.items(), user.tensors.items()):
-            if _share_memory(output, tensor):
+            if share_memory(output, tensor):
                 raise LayerNormArgumentError(
                     f"norms run together only if none writes what another reads or writes, but the {name} of one, at"
                     f" {output.buffer_address():#x}, shares memory with the {of_other} of another, at"
@@ -112,11 +112,3 @@ def _check_apart(one: Prepared, other: Prepared) -> None:
 
 def _as_text(cores: Collection[Core]) -> str:
     return ", ".join(f"{rectangle.first} to {rectangle.last}" for rectangle in rectangles(cores))
-
-
-def _share_memory(one: ttnn.Tensor, other: ttnn.Tensor) -> bool:
-    """Whether they are of one buffer, as views of it are (`ttnn.narrow`), and not of shards on other cores."""
-    if one.buffer_unique_id() != other.buffer_unique_id():
-        return False
-    shards = [placement.shards for placement in map(placement_of, (one, other)) if placement and placement.shards]
-    return len(shards) < 2 or bool(set(shards[0].cores) & set(shards[1].cores))

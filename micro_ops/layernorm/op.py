@@ -8,6 +8,7 @@ the circular buffers (CBs), the numerics and the limits.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -17,7 +18,7 @@ import ttnn
 from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate, validate_target
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
 from micro_ops.layernorm.launch import Prepared, Result, free_l1, run_together
-from micro_ops.layernorm.placement import Shards, placement_of
+from micro_ops.layernorm.placement import Placement, Shards, placement_of
 from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan, make_shard_plan, stays_on_its_cores
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_tile_plan
@@ -96,8 +97,8 @@ class LayerNorm:
             output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with
                 the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
-            residual: of the input's shape, dtype and layout, tiles. What is normalized is the input + residual, rounded
-                once to their dtype, as torch does (a NaN may come out as an infinity).
+            residual: of the input's shape, dtype and layout, tiles of 32 or 16 rows. What is normalized is the input +
+                residual, rounded once to their dtype, as torch does (a NaN may come out as an infinity).
             residual_output: where that sum goes, as `output_tensor`; it may be the input or the residual itself. None
                 allocates one.
             memory_config: of the outputs that are allocated; None takes the input's
@@ -252,45 +253,58 @@ def _prepare(
                 f"{name} must lie as {'memory_config says' if memory_config else 'the output'}, {target},"
                 f" but is {placement_of(tensor)}"
             )
+    if variant.tap != Tap.NONE and not source.is_sticks:
+        raise LayerNormArgumentError(f"tap must be none where rows are no sticks, but is {variant.tap} of {source}")
     chip = chip_of(x.device(), cores)
-    stays = not source.is_sticks or stays_on_its_cores(source, x.shape[-1])
+    memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
+    plan = None if 0 in tuple(x.shape) else _plan(operands, chip, source, target, cores)
+    if output_tensor is None:
+        output_tensor = _allocate_like(x, memory)
+    if operands.residual is not None and residual_output is None:
+        residual_output = _allocate_like(x, memory)
+    if plan is None:
+        return Prepared(operands, output_tensor, residual_output)
+    free = free_l1(x.device())
+    if plan.l1_bytes > free:  # now that the outputs are there
+        plan = _plan(operands, replace(chip, l1_bytes=free), source, target, cores)
+    if isinstance(plan, Plan):
+        program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
+    else:
+        whole_chip = chip if cores is None else chip_of(x.device())
+        program = create_tile_program(plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
+    cores_used = frozenset(share.core for share in plan.shares)
+    return Prepared(operands, output_tensor, residual_output, program, cores_used, plan.l1_bytes)
+
+
+def _plan(operands: Operands, chip: Chip, source: Placement, target: Placement, cores: Cores) -> Plan | TilePlan:
+    """
+    Args:
+        source, target: of the input and the output
+    Raises:
+        LayerNormArgumentError: L1 has no room, or shards lie on cores that are not to be taken
+    """
+    shape, dtypes = tuple(operands.input.shape), dtypes_of(operands)
+    stays = not source.is_sticks or stays_on_its_cores(source, shape[-1])
     if stays:
         _check_shards(chip, source.shards or target.shards, cores)
     if source.is_sticks:
-        shape, dtypes = tuple(x.shape), dtypes_of(operands)
         if stays and source.shards:
             plan = make_shard_plan(shape, dtypes, chip, source.shards, target)
         else:
             plan = make_plan(shape, dtypes, chip)
         check_contract(plan)
-    else:
-        assert variant.tap == Tap.NONE, "taps are of sticks"
-        tiled_weights = any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta))
-        tile_plan = make_tile_plan(
-            tuple(x.shape),
-            dtypes_of(operands),
-            chip,
-            source,
-            target,
-            tiled_weights=tiled_weights,
-            has_residual=operands.residual is not None,
-        )
-        check_tile_contract(tile_plan)
-    memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
-    if output_tensor is None:
-        output_tensor = _allocate_like(x, memory)
-    if operands.residual is not None and residual_output is None:
-        residual_output = _allocate_like(x, memory)
-    if 0 in tuple(x.shape):
-        return Prepared(operands, output_tensor, residual_output)
-    if source.is_sticks:
-        program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
-    else:
-        whole_chip = chip if cores is None else chip_of(x.device())
-        program = create_tile_program(tile_plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
-    used: Plan | TilePlan = plan if source.is_sticks else tile_plan
-    cores_used = frozenset(share.core for share in used.shares)
-    return Prepared(operands, output_tensor, residual_output, program, cores_used, used.l1_bytes)
+        return plan
+    tile_plan = make_tile_plan(
+        shape,
+        dtypes,
+        chip,
+        source,
+        target,
+        tiled_weights=any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta)),
+        has_residual=operands.residual is not None,
+    )
+    check_tile_contract(tile_plan)
+    return tile_plan
 
 
 def _allocate_like(x: ttnn.Tensor, memory: ttnn.MemoryConfig) -> ttnn.Tensor:

@@ -104,3 +104,11 @@ def _shards(memory: ttnn.MemoryConfig, rows: int, columns: int) -> Shards:
         ordered = ttnn.corerange_to_cores(spec.grid, None, row_wise)
         cores = [(core.x, core.y) for core in ordered[: down * across]]
     return Shards(tuple(cores), height, width, across)
+
+
+def share_memory(one: ttnn.Tensor, other: ttnn.Tensor) -> bool:
+    """Whether they are of one buffer, as views of it are (`ttnn.narrow`), and not of shards on other cores."""
+    if one.buffer_unique_id() != other.buffer_unique_id():
+        return False
+    shards = [placement.shards for placement in map(placement_of, (one, other)) if placement and placement.shards]
+    return len(shards) < 2 or bool(set(shards[0].cores) & set(shards[1].cores))

@@ -57,7 +57,7 @@ class Chip:
 
     Attributes:
         costs: what cost.py knows of its architecture
-        l1_bytes: what a core has for CBs, `ttnn.get_max_worker_l1_unreserved_size()` of an open device
+        l1_bytes: what a core has for CBs, `launch.free_l1` of an open device
         origin: of a rectangle of cores, the one with the least x and y
         noc_x, noc_y: NoC coordinates of the rectangle's columns and rows; between them may lie what is no Tensix core
         max_cores: how many of them at most
@@ -314,7 +314,7 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
 
 def stays_on_its_cores(source: Placement, width: int) -> bool:
     """Whether sticks are normalized where they lie: in whole rows, without the padding that a sum would need."""
-    return source.shards is not None and source.shards.across == 1 and width % HALF_FACE_ELEMENTS == 0
+    return source.shards is not None and source.shards.width == width and width % HALF_FACE_ELEMENTS == 0
 
 
 def make_shard_plan(

@@ -4,7 +4,7 @@
 
 As plan.py's, these plans are values, made without a device. Rows go by rows of tiles. The tiles of a shard stay on its
 core; interleaved ones are dealt out. Cores that share a row of tiles are a team: each normalizes its tiles, and some
-add up the rows, four (a *quad*) at a time, of which the others send them copies.
+add the rows up, of which the others send them copies: bfloat16 by *stripes*, float32 four rows (a *quad*) at a time.
 """
 
 import math
@@ -140,6 +140,11 @@ class TilePlan:
     @property
     def tile_quads(self) -> int:
         return self.tile_height // QUAD_ROWS
+
+    @property
+    def part_pages(self) -> int:
+        """Of CB_ROWS, that a stripe or a quad takes: it has two of a row's faces, or four of its tiles, in each."""
+        return math.ceil(self.tiles_across / (HALF_STRIPES if self.striped else CHUNK_TILES))
 
     @property
     def stripes(self) -> int:
@@ -310,9 +315,8 @@ def _with_buffers(
         team_size = max(len(share.team) for share in plan.shares)
         turns, quad_turns = (math.ceil(n / min(team_size, n)) for n in (plan.stripes, plan.quads))
         chunk = CHUNK_TILES * QUAD_ROWS * TILE_WIDTH * size
-        row_chunks = math.ceil(plan.tiles_across / CHUNK_TILES)
         cbs += [
-            TileBuffer(CB_ROWS, (turns if plan.striped else quad_turns) * row_chunks, chunk, dtypes.input),
+            TileBuffer(CB_ROWS, (turns if plan.striped else quad_turns) * plan.part_pages, chunk, dtypes.input),
             TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32),
             TileBuffer(CB_STATISTICS, 1, plan.tile_height * STATISTICS_BYTES, ttnn.float32),
         ]
@@ -345,6 +349,27 @@ def check_tile_contract(plan: TilePlan) -> None:
                 f"{TILE_CB_NAMES[cb.index]} must hold 1 to {MAX_CB_PAGES} pages, but holds {cb.pages}"
             )
     own = max(len(share.tiles) for share in plan.shares)
+    parts = plan.stripes if plan.striped else plan.quads
+    for share in plan.shares:
+        held = {
+            CB_ROWS: math.ceil(parts / len(plan.adders(share))) * plan.part_pages if plan.gathered else 0,
+            CB_SUMS: math.ceil(plan.quads / len(plan.makers(share))) if plan.striped else 0,
+        }
+        for index, pages in held.items():
+            if pages and plan.cb(index).pages < pages:
+                raise CbContractError(
+                    f"{TILE_CB_NAMES[index]} must hold the {pages} pages that others send to core {share.core}, but"
+                    f" holds {plan.cb(index).pages}"
+                )
+        terms = plan.term_pages(share)
+        if plan.has_residual and (
+            plan.cb(CB_INPUT).pages != plan.cb(CB_RESIDUAL).pages
+            or plan.cb(CB_INPUT).pages % (terms if plan.input_is_sharded else RUN_TILES)
+        ):
+            raise CbContractError(
+                f"CB_INPUT and CB_RESIDUAL must hold the same whole runs, but hold {plan.cb(CB_INPUT).pages} and"
+                f" {plan.cb(CB_RESIDUAL).pages} pages"
+            )
     source = plan.cb(plan.source)
     if plan.row_pages < own or source.pages % plan.row_pages:
         raise CbContractError(

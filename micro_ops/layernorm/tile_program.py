@@ -6,9 +6,9 @@ import math
 
 import ttnn
 
-from micro_ops.layernorm.arguments import ELEMENT_SIZES, Operands, paged_shape
+from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError, Operands, paged_shape
 from micro_ops.layernorm.placement import TILE_WIDTH, Core
-from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, Chip
+from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CbContractError, Chip
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
     Variant,
@@ -108,7 +108,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
 
 
 def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
-    """Which tiles are a core's, and which quads it adds up."""
+    """Which tiles are a core's, which stripes or quads it adds up, and of which quads it makes the statistics."""
     adders, makers = plan.adders(share), plan.makers(share)
     parts = plan.stripes if plan.striped else plan.quads
     return {
@@ -144,8 +144,7 @@ def _peers(plan: TilePlan, chip: Chip, share: TileShare) -> list[int]:
 
     if not plan.gathered:
         return []
-    row_chunks = math.ceil(plan.tiles_across / CHUNK_TILES)
-    adders = words(plan.adders(share), plan.stripes if plan.striped else plan.quads, row_chunks)
+    adders = words(plan.adders(share), plan.stripes if plan.striped else plan.quads, plan.part_pages)
     makers = words(plan.makers(share), plan.quads, 1)
     return [*_padded(adders, MOST_STRIPES), *_padded(makers, MOST_QUADS)]
 
@@ -214,7 +213,10 @@ def _create_writer_descriptor(
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
         sends = plan.gathered and share.core in plan.makers(share)
-        words = multicast_words(chip, ttnn.NOC.NOC_1, others) if sends else []
+        try:
+            words = multicast_words(chip, ttnn.NOC.NOC_1, others) if sends else []
+        except CbContractError as error:
+            raise LayerNormArgumentError(f"shards must lie on cores that are few rectangles: {error}") from error
         return {
             **_place(plan, share),
             "output_address": output.buffer_address(),

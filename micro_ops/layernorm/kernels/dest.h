@@ -19,10 +19,12 @@
 //   256-319                   a quad's 128 partial sums of each of 4 rows: for each tile of 4, 8 rows of 2 x, then of x^2
 //   320-345                   statistics while they are made (vectors.h)
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
-//   448-479                   the same of the quads that this core adds up, to be packed, where cores share a row
+//   448-479                   the same of the quads whose statistics this core makes (in float32 it adds them up), to
+//                             be packed, where rows are gathered (variant.h)
 //
-// Where cores share rows, what one of them adds up is a *stripe*: of a row of tiles' upper faces, or of its lower ones, every
-// eighth. Its 16 rows of 16 columns are those of the partial sums e % 128 from 16 c on, c of 8:
+// Where rows are gathered, what a core adds up is in float32 a quad, in bfloat16 a *stripe*: of a row of tiles' upper
+// faces, or of its lower ones, every eighth. Its 16 rows of 16 columns are those of the partial sums e % 128 from 16 c
+// on, c of 8:
 //
 //   256-287                   a stripe's sums: for each half face, 8 rows of 2 x, then of x^2
 //
@@ -33,10 +35,18 @@
 //
 // Four semaphores count what one thread hands to another:
 //
-//   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its sums
-//   normalized     SFPU -> pack     sections with results
+//   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its
+//                                   sums; with a residual, before those of a row of tiles, x and residual of each tile;
+//                                   where rows are gathered, also a quad's sums that have come (`unpack_sums`), and
+//                                   a row's statistics (`unpack_statistics`)
+//   normalized     SFPU -> pack     sections with results, or with s = x + residual; where rows are gathered, also the
+//                                   statistics of a quad
+//                  unpack -> pack   the sums of a stripe (`add_stripes`)
 //   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
 //   free_sums      SFPU -> unpack   1 if the sums may be overwritten
+//                  pack -> unpack   the same, of a stripe's sums, once they are packed
+//
+// A thread tells by the order alone what it takes.
 #pragma once
 
 #include <cstdint>

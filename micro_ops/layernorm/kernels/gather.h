@@ -95,10 +95,14 @@ __attribute__((always_inline)) inline void increment(uint32_t id, const Peer* pe
 struct Sender {
     uint32_t across, own, first_tile;  // tiles of a row, this core's of it, and the first of those
     uint32_t adders;                   // the runtime argument that has the core that adds up stripe or quad 0, then 1, ...
-    uint32_t start;                    // the stripe or quad that this core sends first: else all would send to one at a time
+    uint32_t start;  // the stripe or quad that this core sends first: else all would send to one at a time. Not of tiles
+                     // that are still being made, which come in their own order, from another stripe on on each core
 
     // Pages of cb_rows that a stripe or a quad takes.
-    uint32_t pages() const { return (across + chunk_tiles - 1) / chunk_tiles; }
+    uint32_t pages() const {
+        constexpr uint32_t tiles = rows_are_striped ? row_stripes : chunk_tiles;  // of a row, of which a page has a share
+        return (across + tiles - 1) / tiles;
+    }
 
     // Sends of a row of `quads` quads, of the tiles that begin at `tiles`, the (start + first)th stripe, the (start + first +
     // step)th, ..., the last one followed by the first; float32: the quads. `wait(n)` returns when n of this core's tiles

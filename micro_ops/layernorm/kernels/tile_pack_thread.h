@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The pack thread of tiles: rounds each normalized tile, and frees its section. Where cores share a row, it packs the
-// statistics of the quads that this core has added up first.
+// The pack thread of tiles: rounds each normalized tile, and frees its section. With a residual it rounds a row's
+// s = x + residual first. Where cores share a row, it then packs what the others need before there is a result: in
+// bfloat16 the sums of this core's stripes, and in both types the statistics of the quads of which it makes them.
 #pragma once
 
 #include "tiles.h"
@@ -11,7 +12,10 @@ namespace layernorm {
 
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 
-// Puts 64 Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.
+// Puts Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.
+//
+// All that is needed lies in the first 32 of them: a stripe's sums take 32, statistics of a tile's quads 32 at most.
+// With tiles of 16 rows no more than these are packed, since the CB's tile has two faces then; with tiles of 32, 64.
 inline void pack_own_statistics(uint32_t dest_row) {
     cb_reserve_back(cb_own_statistics, 1);
     take<normalized>();

@@ -101,7 +101,7 @@ void kernel_main() {
     const uint32_t last_quads = RUNTIME_ARG(last_quads);
     const uint32_t last_columns = RUNTIME_ARG(last_columns);  // of a row's last tile
     const uint32_t own_columns = RUNTIME_ARG(own_columns);
-    const uint32_t row_pages = RUNTIME_ARG(row_pages);  // from a row of tiles to the next in cb_input
+    const uint32_t row_pages = RUNTIME_ARG(row_pages);  // from a row of tiles to the next in cb_source
     constexpr auto input_args = TensorAccessorArgs<0>();
     constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
     constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();

@@ -1,7 +1,12 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The unpack thread of tiles: adds up the quads that this core has to, and brings tile after tile into Dest.
+// The unpack thread of tiles: adds rows up, and brings tile after tile into Dest; with a residual, before that, tile
+// after tile of x and of the residual.
+//
+// bfloat16 rows are added up by quads, whose sums the SFPU takes. If cores share them, by stripes (dest.h): the packer
+// takes the sums of this core's, and the sums of this core's quads, which other cores have sent, are then brought into
+// Dest. float32 is added up by the SFPU, to which quads are brought.
 //
 // It issues the FPU's instructions, too, as for sticks (unpack_thread.h).
 #pragma once
@@ -155,8 +160,8 @@ inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile) {
 // Adds up this core's stripes of a row, and hands the sums of each to the packer. It has freed both sections first, so that it
 // is done with the row before, and takes `normalized` for what it is.
 inline void add_stripes(const Tiles& tiles, uint32_t row) {
-    const uint32_t pages = chunks(tiles), stripes = tiles.stripes_of(row);
-    uint32_t page = 0;
+    const uint32_t pages = (tiles.across + row_stripes - 1) / row_stripes, stripes = tiles.stripes_of(row);
+    uint32_t page = 0;  // of two faces
     if (tiles.first_stripe >= stripes) {
         return;
     }

@@ -7,11 +7,11 @@
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
-//   waits   cb_stream          for the first row of tiles, where there is a residual, and it sends quads         <- compute
+//   waits   cb_stream          for the first row of tiles, where there is a residual, and it sends stripes or quads
 //   pops    cb_own_statistics  for each of this core's stripes a page of sums                                   <- compute
 //   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
 //
-// Budget: program semaphores 8 to 15 of 16 (of each quad, of how many rows its statistics have arrived).
+// Budget: program semaphores 0 to 15 of 16, as the reader's, on other cores.
 #include "gather.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
