@@ -315,6 +315,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
             **arithmetic(variant, dtypes),
             "by_tiles": False,
             "rows_are_gathered": False,
+            "rows_are_striped": False,
             "rows_are_cut": plan.rows_are_cut,
             "group_rows": plan.group_rows,
             "piece_half_faces": plan.piece // HALF_FACE_ELEMENTS,

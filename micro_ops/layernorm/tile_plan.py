@@ -43,6 +43,7 @@ OWN_STATISTICS_BYTES = 4096  # of what the packer writes, 64 rows of Dest, and o
 RING_ROWS = 2  # of tiles that CB_INPUT holds where they are not a shard, if L1 has room
 RUN_TILES = 4  # of x and of the residual that are read at once, where they are no shard
 RUNS = 4  # of those that CB_INPUT and CB_RESIDUAL hold: two are on their way, and two at hand
+WIDE_TILES = 96  # of a row that is shared by stripes in bfloat16, where it is one: measured at 48 and 224
 OUTPUT_TILES = 8  # that CB_OUTPUT holds where it lies over no shard
 MAX_CB_PAGES = 2**16 - 1  # as wide as the CBs' counters are
 
@@ -142,6 +143,12 @@ class TilePlan:
         return self.tile_height // QUAD_ROWS
 
     @property
+    def is_wide(self) -> bool:
+        """Whether each core sends another part of a row first: else the first one is added up while the others come. But
+        wide ones would wait for the links of the core that all send to at a time."""
+        return self.tiles_across >= WIDE_TILES
+
+    @property
     def part_pages(self) -> int:
         """Of CB_ROWS, that a stripe or a quad takes: it has two of a row's faces, or four of its tiles, in each."""
         return math.ceil(self.tiles_across / (HALF_STRIPES if self.striped else CHUNK_TILES))
@@ -212,7 +219,7 @@ def make_tile_plan(
                 quads=quads,
                 last_quads=last_quads,
                 gathered=gathered,
-                striped=gathered and dtypes.input == ttnn.bfloat16,
+                striped=gathered and dtypes.input == ttnn.bfloat16 and across >= WIDE_TILES,
                 has_residual=has_residual,
                 input_is_sharded=source.shards is not None,
                 output_is_sharded=target.shards is not None,

@@ -96,6 +96,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
     return {
         **CB_ARGUMENTS,
         "rows_are_gathered": plan.gathered,
+        "rows_are_striped": plan.striped,
         "has_residual": plan.has_residual,
         "input_is_sharded": plan.input_is_sharded,
         "input_size": input_size,
@@ -128,7 +129,7 @@ def _place(plan: TilePlan, share: TileShare) -> dict[str, int]:
         "adders": len(adders),
         "first_quad": makers.index(share.core) if share.core in makers else plan.quads,
         "makers": len(makers),
-        "start": 2 * share.member % parts,
+        "start": 2 * share.member % parts if plan.is_wide else 0,
         "members": len(share.team),
         "last_columns": plan.width - (plan.tiles_across - 1) * TILE_WIDTH,
     }
@@ -275,6 +276,7 @@ def _create_compute_descriptor(
             **strides,
             "by_tiles": True,
             "rows_are_gathered": plan.gathered,
+            "rows_are_striped": plan.striped,
             "has_residual": plan.has_residual,
             "output_is_sharded": plan.output_is_sharded,
             "group_rows": QUAD_ROWS,

@@ -4,7 +4,7 @@
 // What reader and writer of tiles share: rows on their way to the cores that add them up. dest.h says what a quad, a
 // quarter face and a stripe are.
 //
-// Each core of those that share a row of tiles writes what it has of a stripe (float32: of a quad) into cb_rows of the core
+// Each core of those that share a row of tiles writes what it has of a stripe (or of a quad) into cb_rows of the core
 // that adds it up, where it lies side by side as in the row, and then increments a semaphore there; a write and an atomic
 // from one core to another keep their order, since they go by one NoC and one virtual channel, once the writes have left.
 #pragma once
@@ -23,7 +23,7 @@ constexpr bool input_is_sharded = get_named_compile_time_arg_val("input_is_shard
 constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
 constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;  // what is added up and normalized
 constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");  // of an element, bytes
-constexpr bool rows_are_striped = rows_are_gathered && input_size == 2;
+constexpr bool rows_are_striped = get_named_compile_time_arg_val("rows_are_striped");  // else by quads
 constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");
 // Of how many quarter faces and faces, or of each quad, have come; of sums; of each quad, of how many rows its statistics have
 constexpr uint32_t rows_semaphores = get_named_compile_time_arg_val("rows_semaphores");
@@ -105,18 +105,21 @@ struct Sender {
     }
 
     // Sends of a row of `quads` quads, of the tiles that begin at `tiles`, the (start + first)th stripe, the (start + first +
-    // step)th, ..., the last one followed by the first; float32: the quads. `wait(n)` returns when n of this core's tiles
+    // step)th, ..., the last one followed by the first; or the quads. `wait(n)` returns when n of this core's tiles
     // are there.
     template <class Wait>
     __attribute__((always_inline)) void send(
         uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step, Wait wait) const {
-        if constexpr (!rows_are_striped) {
-            wait(own);
-            send_quads(tiles, quads, first, step);
-        } else if constexpr (has_residual) {
-            send_stripes_as_made(tiles, quads, first, step, wait);
-        } else {
+        if constexpr (has_residual) {
+            if constexpr (rows_are_striped) {
+                send_stripes_as_made(tiles, quads, first, step, wait);
+            } else {
+                send_quads_as_made(tiles, quads, first, step, wait);
+            }
+        } else if constexpr (rows_are_striped) {
             send_stripes(tiles, quads, first, step);
+        } else {
+            send_quads(tiles, quads, first, step);
         }
     }
 
@@ -199,7 +202,7 @@ private:
                 quad -= quads;
             }
             const Peer peer = adder(quad);
-            uint32_t from = tiles + quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
+            uint32_t from = tiles + from_quad(quad);
             uint32_t to =
                 get_write_ptr(cb_rows) + peer.pages_in_front() * chunk_size + first_tile * 2 * quarter_face_size;
             Writes writes(quarter_face_size);
@@ -211,8 +214,44 @@ private:
                 to += 2 * quarter_face_size;
             }
             writes.flush();
-            const uint32_t turn = peer.pages_in_front() / pages();
-            noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + turn)), 1);
+            increment_of_quad(peer);
         }
+    }
+
+    template <class Wait>
+    __attribute__((always_inline)) void send_quads_as_made(
+        uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step, Wait wait) const {
+        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * quarter_face_size;
+        Peer peers[tile_quads];
+        for (uint32_t quad = first; quad < quads; quad += step) {
+            peers[quad] = adder(quad);
+        }
+        Writes writes(quarter_face_size);
+        for (uint32_t tile = 0; tile < own; ++tile) {
+            wait(tile + 1);
+            for (uint32_t quad = first; quad < quads; quad += step) {
+                const uint32_t from = tiles + tile * tile_size + from_quad(quad);
+                const uint32_t to =
+                    rows + peers[quad].pages_in_front() * chunk_size + tile * 2 * quarter_face_size;
+                writes.select(peers[quad]);
+                writes.write(from, to);
+                writes.write(from + face_size, to + quarter_face_size);
+            }
+        }
+        writes.flush();
+        for (uint32_t quad = first; quad < quads; quad += step) {
+            increment_of_quad(peers[quad]);
+        }
+    }
+
+    // From a tile's start to a quad's first quarter face.
+    __attribute__((always_inline)) static uint32_t from_quad(uint32_t quad) {
+        return quad / face_quads * 2 * face_size + quad % face_quads * quarter_face_size;
+    }
+
+    // Each of an adder's quads has a semaphore of its own.
+    __attribute__((always_inline)) void increment_of_quad(Peer peer) const {
+        const uint32_t turn = peer.pages_in_front() / pages();
+        noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + turn)), 1);
     }
 };

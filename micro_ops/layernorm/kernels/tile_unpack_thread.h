@@ -69,10 +69,14 @@ inline void unpack_quarter_faces(uint32_t tiles) {
 
 // Brings a chunk of a quad into both sources.
 inline void unpack_chunk(uint32_t tiles) {
-    unpack_quarter_faces<0>(tiles);
-    unpack_quarter_faces<1>(tiles);
-    unpack_quarter_faces<2>(tiles);
-    unpack_quarter_faces<3>(tiles);
+    if constexpr (rows_are_gathered) {
+        unpack_sources.replay();
+    } else {
+        unpack_quarter_faces<0>(tiles);
+        unpack_quarter_faces<1>(tiles);
+        unpack_quarter_faces<2>(tiles);
+        unpack_quarter_faces<3>(tiles);
+    }
 }
 
 // Clears `sets` half faces of sums, and where LayerNorm's are of squares, too, by x - x of a half face that the sources
@@ -135,9 +139,9 @@ inline void start_sums() {
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
 }
 
-inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile) {
-    set_base<SrcB>(input_base);
-    select_quad<p_setadc::UNP_AB>(quad, tile, 0);
+inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page) {
+    set_base<SrcB>(rows_are_gathered ? rows_base : input_base);
+    select_quad<p_setadc::UNP_AB>(quad, tile, page);
     start_sums();
     uint32_t here = tiles_of_chunk(tiles, 0), left = tiles.across - here;  // tiles in the sources, and behind them
     unpack_chunk(here);
@@ -429,13 +433,15 @@ inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, ui
         wait_for_all_sections();
     }
     for (uint32_t quad = tiles.first_quad; quad < tiles.quads_of(row); quad += tiles.quad_stride) {
-        if constexpr (!input_float32) {
-            add_quad(tiles, quad, ring_tile);
-        } else if constexpr (!rows_are_gathered) {
-            send_quad(tiles, quad, ring_tile, 0, section);
-        } else {
+        if constexpr (rows_are_gathered) {
             llk_wait_tiles(cb_rows, pages);
+        }
+        if constexpr (input_float32) {
             send_quad(tiles, quad, ring_tile, page, section);
+        } else {
+            add_quad(tiles, quad, ring_tile, page);
+        }
+        if constexpr (rows_are_gathered) {
             llk_pop_tiles(cb_rows, pages);
             page += pages;
         }

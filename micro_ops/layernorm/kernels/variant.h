@@ -32,7 +32,9 @@ static_assert(subtract_mean || !has_beta,
               "an RMSNorm takes no beta: under SFPI x * (1 / std) + beta would become one SFPMAD");
 constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
 constexpr bool input_float32 = get_named_compile_time_arg_val("input_float32");
-constexpr bool rows_are_striped = rows_are_gathered && !input_float32;  // by stripes (dest.h), else by quads
+// Whether that is by stripes (dest.h), else by quads.
+constexpr bool rows_are_striped = get_named_compile_time_arg_val("rows_are_striped");
+static_assert(!rows_are_striped || (rows_are_gathered && !input_float32), "float32 is added up twice, quad by quad");
 constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
 constexpr bool beta_float32 = get_named_compile_time_arg_val("beta_float32");
 constexpr bool any_float32 = input_float32 || (uses_gamma && gamma_float32) || (uses_beta && beta_float32);
