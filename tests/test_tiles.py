@@ -37,11 +37,9 @@ TILED: dict[str, tuple[Shape, ttnn.MemoryConfig]] = {
     "width-sharded": ((32, 512), shards("WIDTH", (32, 512), 4, 2)),
     "width-sharded, one row": ((1, 256), shards("WIDTH", (1, 256), 2, 2)),
     "width-sharded, two rows of tiles": ((40, 256), shards("WIDTH", (40, 256), 4, 1)),
-    "width-sharded, more stripes than cores": (
-        (68, 160),
-        shards("WIDTH", (68, 160), 5, 1),
-    ),  # and fewer in the last row
-    "width-sharded, a maker that adds nothing up": ((20, 640), shards("WIDTH", (20, 640), 4, 5)),
+    "width-sharded, more quads than cores": ((68, 160), shards("WIDTH", (68, 160), 5, 1)),  # and fewer in the last row
+    "width-sharded, wide": ((36, 3130), shards("WIDTH", (36, 3130), 7, 1)),  # by stripes: as many more, and padded
+    "width-sharded, wide, one row": ((1, 4096), shards("WIDTH", (1, 4096), 4, 2)),
     "width-sharded, padded": ((32, 200), shards("WIDTH", (32, 200), 7, 1)),
     "height-sharded": ((128, 128), shards("HEIGHT", (128, 128), 2, 2)),
     "height-sharded, padded": ((64, 72), shards("HEIGHT", (64, 72), 2, 1)),
@@ -82,7 +80,8 @@ WAYS = [
         [form for form in FORMS if form != "LayerNorm"],
         ["DRAM, whole rows", "DRAM, rows cut"],
     ),
-    ("LayerNorm float32", "width-sharded, more stripes than cores"),
+    ("LayerNorm float32", "width-sharded, more quads than cores"),
+    ("RMSNorm", "width-sharded, wide"),
 ]
 
 
@@ -146,6 +145,7 @@ RESIDUALS = {
     "float32 in shards": ("RMSNorm float32", TILED["width-sharded"], {}),
     "shards": ("RMSNorm, rounded twice", TILED["width-sharded, padded"], {}),
     "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
+    "shards, wide": ("RMSNorm", TILED["width-sharded, wide"], {}),
     "shards of whole rows": ("LayerNorm", TILED["height-sharded"], {}),
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
     "DRAM to shards": ("RMSNorm", ((32, 512), DRAM), {"memory_config": SHARDED[1]}),

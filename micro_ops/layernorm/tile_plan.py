@@ -144,8 +144,8 @@ class TilePlan:
 
     @property
     def is_wide(self) -> bool:
-        """Whether each core sends another part of a row first: else the first one is added up while the others come. But
-        wide ones would wait for the links of the core that all send to at a time."""
+        """Whether each core sends another part of a row first: else the first one is added up while the others come.
+        But wide ones would wait for the links of the core that all send to at a time."""
         return self.tiles_across >= WIDE_TILES
 
     @property
