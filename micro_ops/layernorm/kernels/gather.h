@@ -71,9 +71,10 @@ struct Writes {
         ++count;
     }
     // Waits until all have left.
-    __attribute__((always_inline)) void flush() const {
+    __attribute__((always_inline)) void flush() {
         noc_nonposted_writes_num_issued[noc_index] += count;
         noc_nonposted_writes_acked[noc_index] += count;
+        count = 0;
         noc_async_writes_flushed();
     }
 };
@@ -196,16 +197,15 @@ private:
     }
 
     __attribute__((noinline)) void send_quads(uint32_t tiles, uint32_t quads, uint32_t first, uint32_t step) const {
+        const uint32_t rows = get_write_ptr(cb_rows) + first_tile * 2 * quarter_face_size;
+        Writes writes(quarter_face_size);
         for (uint32_t i = first; i < quads; i += step) {
             uint32_t quad = start + i;
             while (quad >= quads) {
                 quad -= quads;
             }
             const Peer peer = adder(quad);
-            uint32_t from = tiles + from_quad(quad);
-            uint32_t to =
-                get_write_ptr(cb_rows) + peer.pages_in_front() * chunk_size + first_tile * 2 * quarter_face_size;
-            Writes writes(quarter_face_size);
+            uint32_t from = tiles + from_quad(quad), to = rows + peer.pages_in_front() * chunk_size;
             writes.select(peer);
             for (uint32_t tile = 0; tile < own; ++tile) {
                 writes.write(from, to);
@@ -251,7 +251,10 @@ private:
 
     // Each of an adder's quads has a semaphore of its own.
     __attribute__((always_inline)) void increment_of_quad(Peer peer) const {
-        const uint32_t turn = peer.pages_in_front() / pages();
-        noc_semaphore_inc(peer.address(get_semaphore(rows_semaphores + turn)), 1);
+        uint32_t id = rows_semaphores;
+        for (uint32_t in_front = peer.pages_in_front(); in_front != 0; in_front -= pages()) {
+            ++id;
+        }
+        noc_semaphore_inc(peer.address(get_semaphore(id)), 1);
     }
 };
