@@ -242,7 +242,7 @@ def test_bars_of_a_chip_and_a_dtype() -> None:
     blackhole, wormhole = ({str(case): bar for case, bar in find_cases("*", arch).items()} for arch in Arch)
     in_shards = {name for name in blackhole if "shards" in name}
     assert blackhole.keys() - in_shards == wormhole.keys(), "wolfpine's Wormhole can't read L1 of several cores back"
-    assert len(in_shards) == 6
+    assert len(in_shards) == 6 + 2
     assert blackhole["LayerNorm [1, 7168]"] == Bar(2400)
     assert wormhole["LayerNorm [1, 7168]"] == Bar(3240)
     assert wormhole["RMSNorm [1, 7168] float32"] == Bar(round(2100 * 1.35 * 2.2))
