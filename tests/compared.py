@@ -38,7 +38,12 @@ def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Te
     def faulty(*args: Any, **kwargs: Any) -> Replacement:
         replacement = replace_norms(*args, **kwargs)
         norm = replacement.norms[name]
-        monkeypatch.setattr(norm, "op", lambda x: op(norm, x))
+
+        def run(x: ttnn.Tensor) -> ttnn.Tensor:
+            norm.launches += 1
+            return op(norm, x)
+
+        monkeypatch.setattr(norm, "op", run)
         return replacement
 
     monkeypatch.setattr("model_comparison.collect.replace_norms", faulty)
