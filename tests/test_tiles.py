@@ -139,7 +139,7 @@ RESIDUALS = {
     "float32": ("LayerNorm float32", TILED["DRAM, rows cut"], {}),
     "shards": ("RMSNorm, rounded twice", TILED["width-sharded, padded"], {}),
     "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
-    "shards, wide": ("RMSNorm", TILED["width-sharded, wide"], {}),
+    "shards, wide": ("RMSNorm", ((5, 3130), shards("WIDTH", (5, 3130), 7, 1)), {}),
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
     "many tiles of a core": ("RMSNorm", ((40, 640), DRAM), {"cores": 1}),  # the rings go round
     "shards, in place": ("LayerNorm", TILED["width-sharded, two rows of tiles"], IN_PLACE),
