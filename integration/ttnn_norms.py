@@ -19,7 +19,7 @@ import ttnn
 from rich.table import Table
 
 from integration.text import as_text, new_table
-from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, Result, RMSNorm
 
 type ProgramConfig = ttnn.LayerNormDefaultProgramConfig | ttnn.LayerNormShardedMultiCoreProgramConfig
 
@@ -84,8 +84,8 @@ def layer_norm(
     )
 
 
-def _normalized(results: ttnn.Tensor | tuple[ttnn.Tensor, ttnn.Tensor]) -> ttnn.Tensor:
-    return results[0] if isinstance(results, tuple) else results
+def _normalized(result: Result) -> ttnn.Tensor:
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _place(

@@ -19,10 +19,10 @@
 //   256-319                   a quad's 128 partial sums of each of 4 rows: for each tile of 4, 8 rows of 2 x, then of x^2
 //   320-345                   statistics while they are made (vectors.h)
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
-//   448-479                   the same of the quads whose statistics this core makes (in float32 it adds them up), to
+//   448-479                   the same of the quads whose statistics this core makes (without stripes it adds them up), to
 //                             be packed, where rows are gathered (variant.h)
 //
-// Where rows are gathered, what a core adds up is in float32 a quad, in bfloat16 a *stripe*: of a row of tiles' upper
+// Where rows are gathered, what a core adds up is a quad, or of wide rows in bfloat16 a *stripe*: of a row of tiles' upper
 // faces, or of its lower ones, every eighth. Its 16 rows of 16 columns are those of the partial sums e % 128 from 16 c
 // on, c of 8:
 //

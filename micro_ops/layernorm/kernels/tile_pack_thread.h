@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The pack thread of tiles: rounds each normalized tile, and frees its section. With a residual it rounds a row's
-// s = x + residual first. Where cores share a row, it then packs what the others need before there is a result: in
-// bfloat16 the sums of this core's stripes, and in both types the statistics of the quads of which it makes them.
+// s = x + residual first. Where cores share a row, it then packs what the others need before there is a result: the
+// sums of this core's stripes, if rows go by these, and the statistics of the quads of which it makes them.
 #pragma once
 
 #include "tiles.h"

@@ -10,7 +10,7 @@
 //   reads   cb_stream          each row of tiles, where there is a residual, and rows are gathered                <- compute
 //   pushes  cb_gamma, cb_beta  those of this core's columns, once                                               -> compute
 //   pushes  cb_rows            for each row of tiles, this core's stripes, once all cores have sent theirs of
-//                              them; float32: each of its quads                                                -> compute
+//                              them; without stripes, each of its quads                                                -> compute
 //   pushes  cb_sums            for each row of tiles, those of this core's quads, once all stripes' are there   -> compute
 //   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
 //
@@ -20,7 +20,7 @@
 // stripes or quads when it has popped the statistics of the row before, and without these there are none of the next row.
 //
 // Budget: transaction ids 1 to 3 of 15 (x, gamma and beta, every other run of x and the residual); program
-// semaphores 0 to 15 of 16 (0: how many have come of stripes, 1: of stripes' sums; float32, 0 to 7: of each of this core's
+// semaphores 0 to 15 of 16 (0: how many have come of stripes, 1: of stripes' sums; or 0 to 7: of each of this core's
 // quads; 8 to 15: of each quad, of how many rows its statistics have).
 #include "gather.h"
 
@@ -238,7 +238,7 @@ void kernel_main() {
         noc_semaphore_wait_min(semaphore(sums_semaphore), sums_to_come);
         cb_push_back(cb_sums, RUNTIME_ARG(sums_pages));
     };
-    // float32: this core's quads of a row, each once all cores have sent theirs of it.
+    // Without stripes: this core's quads of a row, each once all cores have sent theirs of it.
     const auto push_quads = [&](uint32_t row, uint32_t row_quads) __attribute__((always_inline)) {
         const uint32_t pages = sender.pages(), end = get_write_ptr(cb_rows) + RUNTIME_ARG(rows_pages) * chunk_size;
         uint32_t rows = get_write_ptr(cb_rows), turn = 0;
