@@ -69,6 +69,25 @@ def reads_back(request: pytest.FixtureRequest, platform: Platform) -> None:
         pytest.xfail("wolfpine's Wormhole hangs in reading L1 of several cores back")
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small synthetic checkpoints, of V3 and of V3.2."""
+    from tests.small import SMALL, SMALL_V3
+    from weights_tools import write_synthetic
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return {model: write_synthetic(folder / model, of) for model, of in (("v3", SMALL_V3), ("v32", SMALL))}
+
+
+@pytest.fixture
+def block(folders: dict[str, Path]) -> Any:
+    """V3.2's third layer, as HuggingFace has it."""
+    from model_comparison.block import Block
+    from weights_tools import Checkpoint
+
+    return Block(Checkpoint(folders["v32"]), 3)
+
+
 @pytest.fixture
 def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
     """Start a `Run` in an empty folder; whatever happens, it does not outlive the test."""

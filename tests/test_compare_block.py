@@ -35,22 +35,10 @@ from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.report import read_report
 from tests.child import PATIENCE, wait_for
 from tests.compared import K_NORM, NORMS, SCRIPT, V3_NORMS, inject, run_op, run_script
-from tests.small import SMALL, SMALL_V3
+from tests.small import SMALL
 from tests.tensors import hidden_states, upload
 from tt_device import Platform
 from weights_tools import Checkpoint, CheckpointError, write_synthetic
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    return {model: write_synthetic(folder / model, of) for model, of in (("v3", SMALL_V3), ("v32", SMALL))}
-
-
-@pytest.fixture
-def block(folders: dict[str, Path]) -> Block:
-    return Block(Checkpoint(folders["v32"]), 3)
-
 
 # --- What holds ---
 

@@ -20,21 +20,10 @@ from model_comparison.judge import judge
 from model_comparison.report import read_report
 from model_comparison.ttnn_paths import PATHS, find_paths, on_ttnn_paths
 from tests.compared import K_NORM, NORMS, V3_NORMS, inject, run_op, run_script
-from tests.small import SMALL, SMALL_V3
+from tests.small import SMALL
 from tests.tensors import hidden_states
 from tt_device import Platform
-from weights_tools import Checkpoint, write_synthetic
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    return {model: write_synthetic(folder / model, of) for model, of in (("v3", SMALL_V3), ("v32", SMALL))}
-
-
-@pytest.fixture
-def block(folders: dict[str, Path]) -> Block:
-    return Block(Checkpoint(folders["v32"]), 3)
+from weights_tools import Checkpoint
 
 
 @pytest.fixture
