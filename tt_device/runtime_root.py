@@ -15,12 +15,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tt_device.errors import PlatformError
 
 TOOLCHAIN = Path(__file__).parent / "toolchain"
+INTERPRETER = Path(sys.executable).resolve()
 STOCK_FILE = "stock-gcc.env"
 STOCK = dict(re.findall(r"^(\w+)='(.*)'$", (TOOLCHAIN / STOCK_FILE).read_text(), re.MULTILINE))
 SYSTEM_SFPI = Path(STOCK["SYSTEM_SFPI"])
@@ -97,8 +99,9 @@ def ensure_runtime_root(cache: Path) -> Path:
 
 
 def _key(base: Path) -> str:
-    """Another one for another ttnn (version or place), other files of the stand-in, or another builder (this file)."""
-    digest = hashlib.sha256(f"{importlib.metadata.version('ttnn')}\0{base}".encode())
+    """Another one for another ttnn (version or place), other files of the stand-in, another builder (this file), or
+    another interpreter."""
+    digest = hashlib.sha256(f"{importlib.metadata.version('ttnn')}\0{base}\0{INTERPRETER}".encode())
     for file in [Path(__file__), *sorted(path for path in TOOLCHAIN.rglob("*") if path.is_file())]:
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -109,7 +112,9 @@ def _build(root: Path, base: Path) -> None:
     shutil.copytree(TOOLCHAIN, sfpi, ignore=shutil.ignore_patterns("riscv-tt-elf-g++", "__pycache__"))
     compiler = sfpi / "compiler" / "bin" / "riscv-tt-elf-g++"
     compiler.parent.mkdir(parents=True)
-    shutil.copyfile(TOOLCHAIN / compiler.name, compiler)
+    # By this interpreter, without site-packages: the `python3` on PATH may be a launcher that takes longer than GCC.
+    _, script = (TOOLCHAIN / compiler.name).read_text().split("\n", 1)
+    compiler.write_text(f"#!{INTERPRETER} -SE\n{script}")
     compiler.chmod(0o755)
 
     for entry in base.iterdir():
