@@ -48,7 +48,7 @@ def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def cores(platform: Platform) -> int | None:
     """What a whole block's norms may take: wolfpine simulates 3,000 cycles of one core a second."""
-    return 8 if platform.backend == "wolfpine" else None
+    return 4 if platform.backend == "wolfpine" else None
 
 
 @pytest.fixture

@@ -49,9 +49,7 @@ from weights_tools import Checkpoint, CheckpointError, write_synthetic
         ("v32", 3, False),
         ("v32", 0, False),
         ("v3", 3, False),
-        ("v3", 0, False),
         ("v32", 3, True),  # the norms alone: what comes after them makes no difference
-        ("v3", 3, True),
     ],
 )
 def test_all_norms_hold_on_the_device(
@@ -388,13 +386,11 @@ def test_trace_needs_wolfpine(tmp_path: Path) -> None:
 
 def test_chained_holds(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     arch, saved = platform.arch, tmp_path / "run.safetensors"
-    run = run_script("--layer", "3", "--checkpoint", folders["v3"], "--model", "v3", "--arch", arch, "--save", saved)
+    run = run_script("--checkpoint", folders["v3"], "--model", "v3", "--tokens", "4", "--arch", arch, "--save", saved)
     assert run.returncode == 0, run.stderr
-    assert "deepseek_v3 layer 3, tokens: 16, chained" in run.stdout
+    assert "deepseek_v3 layer 3, tokens: 4, chained" in run.stdout
     assert [line.split()[-2:] for line in run.stdout.splitlines() if "block output " in line] == [["4", "holds"]]
-    assert [line.split()[0:2] for line in run.stdout.splitlines() if line.startswith("  router  ")] == [
-        ["router", "16"]
-    ]
+    assert [line.split()[0:2] for line in run.stdout.splitlines() if line.startswith("  router  ")] == [["router", "4"]]
     assert judge_again(saved) == run.stdout, "to the last digit"
 
 

@@ -170,15 +170,13 @@ def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
     [
         (1, 32),  # the plan's shapes
         (1, 64),
-        (32, 32),
+        (32, 32),  # groups that are all full
         (4, 128),
         (1, 1, 256),
         (2, 2, 512),
         (1, 7168),  # hidden_size
         (3, 7168),  # several wide rows: each has its own statistics
-        (64, 128),  # groups that are all full
-        (256, 64),  # 64 groups, many more than the CBs hold at once
-        (257, 32),  # ... and a last one with a single row
+        (257, 32),  # 64 groups, many more than the CBs hold at once, and a last one with a single row
         (1, 128),  # k_norm while decoding
         (7, 512),  # the widest of one piece, and a last group that is not full
         (5, 384),  # pieces of three blocks
@@ -264,7 +262,7 @@ DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...]], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("shape", [(4, 32), (3, 64), (33, 128), (2, 256), (2, 512), (2, 1536), (1, 7168)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 64), (33, 128), (2, 1536)], ids=str)
 def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distribution: str) -> None:
     x, (gamma, beta) = DISTRIBUTIONS[distribution](shape), random_weights(shape[-1])
     y, golden = run_layernorm(device, x, gamma, beta), LayerNormSingleCore.golden(x, gamma, beta)
@@ -340,14 +338,13 @@ def test_layernorm_edge_cases(device: Any, shape: tuple[int, ...], offset: float
 
 
 @pytest.mark.parametrize(
-    "shape",
+    ("shape", "value"),
     [
-        *(ALONE, WIDE, NARROW, (2, 37), (40, 100), (2, 7168)),  # few are powers of two
-        *((1, 1312), (1, 2624), (1, 9024)),  # whose 1 / W needs the residual's one rounding
+        *((ALONE, 0.0), (NARROW, -3.140625), (WIDE, 1e4), ((2, 37), -3.140625), ((5, 100), 1e4), ((2, 7168), 1e4)),
+        *(((1, width), 1e4) for width in (1312, 2624, 9024)),  # whose 1 / W needs the residual's one rounding
     ],
     ids=str,
 )
-@pytest.mark.parametrize("value", [0.0, -3.140625, 1e4])
 def test_constant_rows_give_beta(device: Any, shape: tuple[int, ...], value: float) -> None:
     """Their mean must be the value itself, as a division by W gives it: eps 1e-6 shows any deviation times 1000."""
     x = torch.full(shape, value, dtype=torch.bfloat16)

@@ -29,15 +29,21 @@ def flat(weight: torch.Tensor | None) -> torch.Tensor | None:
 
 
 @SHAPES
-@pytest.mark.parametrize(("has_gamma", "has_beta"), [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize(("offset", "std"), [(0.5, 2.0), (1e4, 64.0)], ids=["offset 0.5", "offset 1e4"])
-def test_layer_norm(
-    device: Any, shape: tuple[int, int], has_gamma: bool, has_beta: bool, offset: float, std: float
-) -> None:
-    x, (gamma, beta) = random_input(shape, offset, std), random_weights(shape[-1])
-    weights = (gamma if has_gamma else None, beta if has_beta else None)
-    expected = reference.layer_norm(x, *(flat(weight) for weight in weights))
+def test_layer_norm(device: Any, shape: tuple[int, int], offset: float, std: float) -> None:
+    x, weights = random_input(shape, offset, std), random_weights(shape[-1])
+    expected = reference.layer_norm(x, *map(flat, weights))
     torch.testing.assert_close(run_layernorm(device, x, *weights), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("has_gamma", "has_beta"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("shape", [(5, 300), (1, 1024)], ids=str)  # in groups, and alone
+def test_layer_norm_without_a_weight(device: Any, shape: tuple[int, int], has_gamma: bool, has_beta: bool) -> None:
+    x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
+    weights = (gamma if has_gamma else None, beta if has_beta else None)
+    torch.testing.assert_close(
+        run_layernorm(device, x, *weights), reference.layer_norm(x, *map(flat, weights)), rtol=0, atol=0
+    )
 
 
 @SHAPES

@@ -123,7 +123,7 @@ def test_large_values_are_right_or_bad(device: Any, form: Form) -> None:
     """One, two or all elements of a row are large, up to what bfloat16 holds. A row is right as long as twice the sum
     of its squares is a float32, as SPEC.md promises; beyond that it may be right, or bad as a whole."""
     width = 256
-    exponents = torch.tensor([40, 56, *range(59, 66), 96, 127])  # 2^63 can be squared, 2^64 can't
+    exponents = torch.tensor([40, *range(60, 65), 127])  # 2^63 can be squared, 2^64 can't
     mantissas = torch.tensor([1.0, 1.9921875])  # bfloat16's least and greatest
     large = torch.exp2(exponents.float()).outer(mantissas).flatten()
     rows = []
