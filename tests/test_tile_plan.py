@@ -36,7 +36,7 @@ def test_each_tile_is_in_one_share(chip: Chip, shape: tuple[int, ...]) -> None:
     plan = plan_of(shape, chip)
     check_tile_contract(plan)
     tiles = [(row, tile) for share in plan.shares for row in share.tile_rows for tile in share.tiles]
-    rows = math.prod(shape[:-2]) * math.ceil(shape[-2] / 32)
+    rows = math.prod(shape[:-2]) * math.ceil(shape[-2] / plan.tile_height)
     assert len(tiles) == len(set(tiles)) == rows * math.ceil(shape[-1] / 32)
     cores = [share.core for share in plan.shares]
     assert len(cores) == len(set(cores))
@@ -44,6 +44,21 @@ def test_each_tile_is_in_one_share(chip: Chip, shape: tuple[int, ...]) -> None:
     assert plan.l1_bytes <= chip.l1_bytes
     counts = [len(share.tile_rows) for share in plan.shares]
     assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "halves", "cores"),
+    [
+        ((1024, 128), 2, 64),
+        ((1000, 128), 2, 63),  # the lower half of the last tiles is padding
+        ((2, 56, 32), 2, 8),
+        ((2, 40, 32), 1, 4),  # so would be that of each matrix's last ones
+    ],
+    ids=str,
+)
+def test_tiles_of_32_rows_are_dealt_out_as_two_of_16(shape: tuple[int, ...], halves: int, cores: int) -> None:
+    plan = plan_of(shape)
+    assert (plan.page_tiles, plan.tile_height, len(plan.shares)) == (halves, 32 // halves, cores)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

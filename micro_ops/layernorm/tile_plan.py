@@ -93,7 +93,9 @@ class TilePlan:
     """
     Attributes:
         width: W, elements of a row
-        tile_height: rows of a tile
+        tile_height: rows of a tile, as the plan counts them
+        page_tiles: of these in a tile of the tensor: 2 where one of 32 rows is dealt out as two of 16, its upper faces
+            and its lower ones
         tile_rows: rows of tiles
         quads, last_quads: quads with rows that are no padding, of a row of tiles and of the last one
         gathered: whether rows are added up from copies in one piece: where cores share rows, or where a shard's padding
@@ -106,6 +108,7 @@ class TilePlan:
 
     width: int
     tile_height: int
+    page_tiles: int
     tile_rows: int
     quads: int
     last_quads: int
@@ -195,26 +198,30 @@ def make_tile_plan(
         LayerNormArgumentError: L1 has no room
     """
     assert source.tile_height
-    height = source.tile_height
     matrix_rows = shape[-2] if len(shape) > 1 else 1
-    tile_rows = math.prod(shape[:-2]) * math.ceil(matrix_rows / height)
-    quads = last_quads = min(height, matrix_rows + -matrix_rows % QUAD_ROWS) // QUAD_ROWS
-    if math.prod(shape[:-2]) == 1 and matrix_rows % height:
-        last_quads = math.ceil(matrix_rows % height / QUAD_ROWS)
+    matrices = math.prod(shape[:-2])
     across = math.ceil(shape[-1] / TILE_WIDTH)
     shards = source.shards or target.shards
-    if shards is not None:
-        ways = [_sharded_shares(shards, tile_rows, across, height)]
-    else:
-        ways = [_dealt_shares(chip, tile_rows, across, size) for size in _team_sizes(chip, tile_rows, across)]
+    ways: list[tuple[int, int, tuple[TileShare, ...]]] = []  # with the height of a tile, and how many rows of tiles
+    for height in _heights(source.tile_height, matrices, matrix_rows, is_sharded=shards is not None):
+        tile_rows = matrices * math.ceil(matrix_rows / height)
+        if shards is not None:
+            ways.append((height, tile_rows, _sharded_shares(shards, tile_rows, across, height)))
+        else:
+            sizes = _team_sizes(chip, tile_rows, across)
+            ways += [(height, tile_rows, _dealt_shares(chip, tile_rows, across, size)) for size in sizes]
     plans = []
-    for shares in ways:
+    for height, tile_rows, shares in ways:
+        quads = last_quads = min(height, matrix_rows + -matrix_rows % QUAD_ROWS) // QUAD_ROWS
+        if matrices == 1 and matrix_rows % height:
+            last_quads = math.ceil(matrix_rows % height / QUAD_ROWS)
         for ring_rows in (RING_ROWS, 1):
             team_size = max(len(share.team) for share in shares)
             gathered = team_size > 1 or (source.shards is not None and shape[-1] % TILE_WIDTH != 0)
             plan = TilePlan(
                 width=shape[-1],
                 tile_height=height,
+                page_tiles=source.tile_height // height,
                 tile_rows=tile_rows,
                 quads=quads,
                 last_quads=last_quads,
@@ -254,6 +261,13 @@ def _estimate(costs: Costs, plan: TilePlan, dtypes: Dtypes) -> tuple[float, int]
         has_residual=plan.has_residual,
     )
     return cycles, -plan.cb(plan.source).pages  # of two rings the larger
+
+
+def _heights(tile_height: int, matrices: int, matrix_rows: int, *, is_sharded: bool) -> list[int]:
+    """Of tiles, as they may be dealt out: the tensor's, or half of it, unless a row of those would be padding alone."""
+    half = TILE_WIDTH // 2
+    padded_halves = matrices > 1 and 0 < matrix_rows % tile_height <= half
+    return [tile_height] if is_sharded or tile_height == half or padded_halves else [tile_height, half]
 
 
 def _sharded_shares(shards: Shards, tile_rows: int, across: int, height: int) -> tuple[TileShare, ...]:

@@ -101,6 +101,7 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
         "input_is_sharded": plan.input_is_sharded,
         "input_size": input_size,
         "tile_quads": plan.tile_quads,
+        "page_tiles": plan.page_tiles,
         "rows_semaphores": ROWS_SEMAPHORES,
         "sums_semaphore": SUMS_SEMAPHORE,
         "statistics_semaphores": STATISTICS_SEMAPHORES,

@@ -33,7 +33,14 @@ constexpr uint32_t statistics_semaphores = get_named_compile_time_arg_val("stati
 constexpr uint32_t face_quads = 4, chunk_tiles = 4, row_stripes = 8;
 constexpr uint32_t quarter_face_size = 64 * input_size, face_size = face_quads * quarter_face_size;  // bytes
 constexpr uint32_t tile_size = tile_quads / 2 * face_size;
+// A page of an interleaved tensor is a tile, or two of 16 rows: one of 32, whose rows are dealt out so.
+constexpr uint32_t page_tiles = get_named_compile_time_arg_val("page_tiles");
+constexpr uint32_t page_size = page_tiles * tile_size;
 constexpr uint32_t chunk_size = chunk_tiles * 2 * quarter_face_size;  // a page of cb_rows: of a stripe, two faces
+
+// Of a row of tiles: the page of its first one, and where they begin in their pages.
+inline uint32_t first_page_of(uint32_t row, uint32_t across) { return row / page_tiles * across; }
+inline uint32_t offset_of(uint32_t row) { return row % page_tiles * tile_size; }
 
 // The two processors of a core that has its tiles from the start send every other stripe or quad.
 constexpr bool writer_sends = rows_are_gathered && input_is_sharded;

@@ -106,14 +106,15 @@ void kernel_main() {
     constexpr auto gamma_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
     constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
     constexpr auto residual_args = TensorAccessorArgs<beta_args.next_compile_time_args_offset()>();
-    const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), tile_size);
+    const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), page_size);
     const bool has_last_tile = last_columns != tile_columns && first_tile + own_tiles == across;
 
     const auto read_row = [&](uint32_t row) __attribute__((always_inline)) {
-        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile, l1 = get_write_ptr(cb_input);
+        const uint32_t tile_row = RUNTIME_ARG(first_tile_row) + row, offset = offset_of(tile_row);
+        uint32_t page = first_page_of(tile_row, across) + first_tile, l1 = get_write_ptr(cb_input);
         noc_async_read_set_trid(input_trid);
         for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page, l1 += tile_size) {
-            noc_async_read(input.get_noc_addr(page), l1, tile_size);
+            noc_async_read(input.get_noc_addr(page, offset), l1, tile_size);
         }
     };
     // Reads a row's tiles of x and of the residual, run by run: one run is on its way while the one before is awaited. Whole
@@ -121,9 +122,10 @@ void kernel_main() {
     const uint32_t x_ring = get_write_ptr(cb_input), residual_ring = get_write_ptr(cb_residual);
     uint32_t slot = 0;  // bytes from there to the next run
     const auto read_terms = [&](uint32_t row) __attribute__((always_inline)) {
-        const auto residual = TensorAccessor(residual_args, RUNTIME_ARG(residual_address), tile_size);
+        const auto residual = TensorAccessor(residual_args, RUNTIME_ARG(residual_address), page_size);
         const uint32_t last_slot = (RUNTIME_ARG(ring_terms) - run_tiles) * tile_size;
-        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile, left = own_tiles, awaited = 0;
+        const uint32_t tile_row = RUNTIME_ARG(first_tile_row) + row, offset = offset_of(tile_row);
+        uint32_t page = first_page_of(tile_row, across) + first_tile, left = own_tiles, awaited = 0;
         uint32_t trid = input_trid, last = 0;
         do {
             const uint32_t count = left < run_tiles ? left : run_tiles;
@@ -132,8 +134,8 @@ void kernel_main() {
                 cb_reserve_back(cb_residual, awaited == 0 ? run_tiles : 2 * run_tiles);
                 noc_async_read_set_trid(trid);
                 for (uint32_t at = slot; at != slot + count * tile_size; at += tile_size, ++page) {
-                    noc_async_read(input.get_noc_addr(page), x_ring + at, tile_size);
-                    noc_async_read(residual.get_noc_addr(page), residual_ring + at, tile_size);
+                    noc_async_read(input.get_noc_addr(page, offset), x_ring + at, tile_size);
+                    noc_async_read(residual.get_noc_addr(page, offset), residual_ring + at, tile_size);
                 }
             }
             trid ^= input_trid ^ other_run_trid;

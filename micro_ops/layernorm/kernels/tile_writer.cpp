@@ -77,15 +77,16 @@ void kernel_main() {
     const uint32_t last_quads = RUNTIME_ARG(last_quads);
     constexpr auto output_args = TensorAccessorArgs<0>();
     constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
-    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), tile_size);
-    const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), tile_size);
+    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), page_size);
+    const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), page_size);
 
     const Sender sender{across, own_tiles, first_tile, ARG_POSITION(peers), RUNTIME_ARG(start)};
     const auto write_row = [&](const auto& tensor, uint32_t row) {
-        uint32_t page = (RUNTIME_ARG(first_tile_row) + row) * across + first_tile;
+        const uint32_t tile_row = RUNTIME_ARG(first_tile_row) + row, offset = offset_of(tile_row);
+        uint32_t page = first_page_of(tile_row, across) + first_tile;
         for (uint32_t tile = 0; tile < own_tiles; ++tile, ++page) {
             cb_wait_front(cb_output, 1);
-            noc_async_write(get_read_ptr(cb_output), tensor.get_noc_addr(page), tile_size);
+            noc_async_write(get_read_ptr(cb_output), tensor.get_noc_addr(page, offset), tile_size);
             noc_async_writes_flushed();
             cb_pop_front(cb_output, 1);
         }
