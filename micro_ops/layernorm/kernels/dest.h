@@ -19,6 +19,8 @@
 //   256-319                   a quad's 128 partial sums of each of 4 rows: for each tile of 4, 8 rows of 2 x, then of x^2
 //   320-345                   statistics while they are made (vectors.h)
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
+//   416-505                   where bfloat16 rows are not gathered, the second set of sums and statistics, for every other
+//                             quad: the FPU adds one up while the SFPU makes the statistics of the other
 //   448-479                   the same of the quads whose statistics this core makes (without stripes it adds them up), to
 //                             be packed, where rows are gathered (variant.h)
 //
@@ -43,7 +45,7 @@
 //                                   statistics of a quad
 //                  unpack -> pack   the sums of a stripe (`add_stripes`)
 //   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
-//   free_sums      SFPU -> unpack   1 if the sums may be overwritten
+//   free_sums      SFPU -> unpack   sets of sums that may be overwritten
 //                  pack -> unpack   the same, of a stripe's sums, once they are packed
 //
 // A thread tells by the order alone what it takes.
@@ -85,6 +87,11 @@ constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
 constexpr uint32_t quad_dest_rows = 4;
 constexpr uint32_t quads_dest_row = 384, own_quads_dest_row = 448;
+constexpr uint32_t sum_sets = by_tiles && !rows_are_gathered && !input_float32 ? 2 : 1;
+constexpr uint32_t sum_set_dest_rows = 160;  // from a set to the next: behind the quads
+
+// The set of the next quad, in Dest rows from the first one.
+inline uint32_t other_sum_set(uint32_t set) { return sum_sets == 1 || set != 0 ? 0 : sum_set_dest_rows; }
 
 // float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
 // through the sections once for the mean, once for the squares of the deviations, and once for the result.

@@ -36,6 +36,11 @@ inline void start_math(const MathArguments& arguments) {
     vConstFloatPrgm1 = scalar(arguments.divisor_bits);
     vConstFloatPrgm2 = scalar(arguments.epsilon_bits);
     store_lane_counts(arguments);
+    if constexpr (sum_sets == 2) {
+        set_dest_base(sum_set_dest_rows);
+        store_lane_counts(arguments);
+        set_dest_base(0);
+    }
 
     // Both other threads begin with a wait for a semaphore to leave zero. One that an earlier kernel left above zero
     // would let them go on before the values below are set.
@@ -45,7 +50,7 @@ inline void start_math(const MathArguments& arguments) {
     ASSERT(semaphore_read(free_sections) == 0);
     t6_semaphore_init(filled, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
-    t6_semaphore_init(free_sums, 1, semaphore::SEMAPHORE_MAX_VALUE);
+    t6_semaphore_init(free_sums, sum_sets, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(free_sections, sections, semaphore::SEMAPHORE_MAX_VALUE);
 }
 

@@ -171,7 +171,8 @@ sfpi_inline void store_scale_and_shift(vFloat variance) {
     }
 }
 
-// Stores how many of a row's W elements each lane's sum has: element e is in partial sum e % 128, and a lane has four.
+// Stores how many of a row's W elements each lane's sum has, in a set of statistics: element e is in partial sum e % 128,
+// and a lane has four.
 inline void store_lane_counts(const MathArguments& arguments) {
     const int remainder = arguments.lane_count_remainder;
     constexpr int quarter_faces = by_tiles ? 4 : 1;

@@ -31,7 +31,8 @@
 //
 // Budget, beside what compute.cpp has:
 //   Dest rows of a section   128 of which 64 x, 16 gamma, 16 beta; 32 left; or 64 x, 64 of the residual
-//   Dest rows behind them    256: 64 sums, 26 statistics, 32 quads, 32 own quads; 102 left, of which 32 are packed, too
+//   Dest rows behind them    256: 64 sums, 26 statistics, 32 quads; and 32 own quads, 102 left, of which 32 are packed, too;
+//                            or once more 64 sums and 26 statistics, 44 left
 //   replay slots             LayerNorm 2 + 20 + 4 of 32, RMSNorm 2 + 16 + 4 + 4
 //   LREGs                    LayerNorm 8 of 8, RMSNorm 5
 //   unpack thread's GPRs     TMP0, TMP1, TILE_SIZE, TILE_OFFSET, L1_BUFFER_ADDR,

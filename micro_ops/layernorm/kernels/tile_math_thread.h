@@ -75,8 +75,9 @@ void add_chunks(const Tiles& tiles, uint32_t& section, int last_columns) {
     }
 }
 
-// Makes a quad's statistics, and stores them with those that are normalized by, or to be packed.
-sfpi_inline void make_quad_statistics(const Tiles& tiles, uint32_t quad, uint32_t& section, int last_columns) {
+// Makes a quad's statistics, whose sums are in `sum_set`, and stores them with those that are normalized by, or to be packed.
+sfpi_inline void make_quad_statistics(
+    const Tiles& tiles, uint32_t quad, uint32_t sum_set, uint32_t& section, int last_columns) {
     vFloat scale;
     if constexpr (input_float32) {
         if constexpr (subtract_mean) {
@@ -86,13 +87,17 @@ sfpi_inline void make_quad_statistics(const Tiles& tiles, uint32_t quad, uint32_
         add_chunks<true>(tiles, section, last_columns);
         scale = inverse_sqrt(row_totals(Float32Sums{}) * inverse_divisor + epsilon);
     } else {
-        set_dest_base(0);
+        // The sums are given back as soon as they have been read.
+        set_dest_base(sum_set);
         take<filled>();
         if constexpr (subtract_mean) {
-            scale = inverse_std(make_variance());
+            vFloat variance = make_variance();
+            give<free_sums, p_stall::WAIT_SFPU>();
+            scale = inverse_std(variance);
         } else {
             vFloat total = row_totals(
                 [](uint32_t row) __attribute__((always_inline)) { return load_sum(square_sum_vector(row)); });
+            give<free_sums, p_stall::WAIT_SFPU>();
             scale = inverse_sqrt((total + total) * inverse_divisor + epsilon);
         }
     }
@@ -106,9 +111,6 @@ sfpi_inline void make_quad_statistics(const Tiles& tiles, uint32_t quad, uint32_
         dst_reg[quad_shift_vector(0)] = shift;
     }
     set_dest_base(0);
-    if constexpr (!input_float32) {
-        give<free_sums, p_stall::WAIT_SFPU>();
-    }
     if constexpr (rows_are_gathered) {
         give<normalized, p_stall::WAIT_SFPU>();
     }
@@ -216,7 +218,7 @@ __attribute__((noinline)) void normalize_section(uint32_t quads) {
 // last_columns: of a row's last tile
 inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments, int last_columns) {
     start_math(arguments);
-    uint32_t section = 0;
+    uint32_t section = 0, sum_set = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
         const uint32_t quads = tiles.quads_of(row);
         if constexpr (has_residual) {
@@ -228,7 +230,8 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
             }
         }
         for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
-            make_quad_statistics(tiles, quad, section, last_columns);
+            make_quad_statistics(tiles, quad, sum_set, section, last_columns);
+            sum_set = other_sum_set(sum_set);
         }
         set_dest_base(0);
         // Where rows are gathered, the first sections are filled before the statistics have come (tile_unpack_thread.h).

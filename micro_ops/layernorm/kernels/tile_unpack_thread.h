@@ -133,16 +133,16 @@ inline void select_quad(uint32_t quad, uint32_t tile, uint32_t page) {
     }
 }
 
-inline void start_sums() {
+inline void start_sums(uint32_t sum_set = 0) {
     take<free_sums>();
-    set_dest_base(sums_dest_row);
+    set_dest_base(sums_dest_row + sum_set);
     TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
 }
 
-inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page) {
+inline void add_quad(const Tiles& tiles, uint32_t quad, uint32_t tile, uint32_t page, uint32_t sum_set) {
     set_base<SrcB>(rows_are_gathered ? rows_base : input_base);
     select_quad<p_setadc::UNP_AB>(quad, tile, page);
-    start_sums();
+    start_sums(sum_set);
     uint32_t here = tiles_of_chunk(tiles, 0), left = tiles.across - here;  // tiles in the sources, and behind them
     unpack_chunk(here);
     clear_sums<chunk_tiles>();
@@ -425,7 +425,7 @@ inline void unpack_statistics() {
 }
 
 // Hands the sums of this core's quads of a row to the SFPU, or in float32 the quads themselves, for their statistics.
-inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, uint32_t& section) {
+inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, uint32_t& section, uint32_t& sum_set) {
     const uint32_t pages = chunks(tiles);
     uint32_t page = 0;
     select_operand<input_float32>(rows_are_gathered ? rows_base : input_base, cb_input);
@@ -439,7 +439,8 @@ inline void bring_quads(const Tiles& tiles, uint32_t row, uint32_t ring_tile, ui
         if constexpr (input_float32) {
             send_quad(tiles, quad, ring_tile, page, section);
         } else {
-            add_quad(tiles, quad, ring_tile, page);
+            add_quad(tiles, quad, ring_tile, page, sum_set);
+            sum_set = other_sum_set(sum_set);
         }
         if constexpr (rows_are_gathered) {
             llk_pop_tiles(cb_rows, pages);
@@ -485,7 +486,7 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     }
     unpack_to<input_float32>();
 
-    uint32_t section = 0, ring_tile = 0, term = 0;
+    uint32_t section = 0, sum_set = 0, ring_tile = 0, term = 0;
     for (uint32_t row = 0; row < tiles.rows; ++row) {
         if constexpr (has_residual) {
             send_terms(tiles, section, term);
@@ -497,7 +498,7 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
             add_stripes(tiles, row);
             unpack_sums(tiles, row);
         } else {
-            bring_quads(tiles, row, ring_tile, section);
+            bring_quads(tiles, row, ring_tile, section, sum_set);
         }
         if constexpr (rows_are_gathered) {
             llk_wait_tiles(cb_source, tiles.row_pages);

@@ -121,7 +121,9 @@ inline void wait_for_all_sections() {
 inline void leave() {
     take<free_sections>();
     take<free_sections>();
-    take<free_sums>();
+    for (uint32_t set = 0; set < sum_sets; ++set) {
+        take<free_sums>();
+    }
     t6_semaphore_init(normalized, 0, firmware_semaphore_max);
     t6_semaphore_init(free_sections, 0, firmware_semaphore_max);
     if constexpr (unpacks_float32) {
