@@ -134,10 +134,8 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], m
 
 TO_STICKS = {
     "DRAM, rows cut": DRAM,
-    "DRAM, matrices": L1,
-    "width-sharded, two rows of tiles": DRAM,
-    "height-sharded": None,  # on the same cores
-    "height-sharded, padded": None,  # sticks of 72 elements, 96 apart
+    "DRAM, matrices": DRAM,
+    "height-sharded, padded": None,  # on the same cores, sticks of 72 elements, 96 apart
 }
 WAYS_TO_STICKS = [
     *(("LayerNorm", place) for place in TO_STICKS),
@@ -173,9 +171,9 @@ RESIDUALS = {
     "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
     "shards, wide": ("RMSNorm", ((5, 3130), shards("WIDTH", (5, 3130), 7, 1)), {}),
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
-    "shards, wide, to sticks": (
-        "RMSNorm",
-        ((5, 3130), shards("WIDTH", (5, 3130), 7, 1)),
+    "shards to sticks": (
+        "LayerNorm",
+        TILED["width-sharded, two rows of tiles"],
         {"memory_config": DRAM, "layout": ttnn.ROW_MAJOR_LAYOUT},
     ),
     "many tiles of a core": ("RMSNorm", ((40, 640), DRAM), {"cores": 1}),  # the rings go round
