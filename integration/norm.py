@@ -162,7 +162,7 @@ class TtNorm(nn.Module):
 
     def op(self, x: ttnn.Tensor, **keywords: Any) -> Result:
         """The norm of `x`, in any layout of the op's, as its `op` gives it back; keywords are the op's own: `residual`,
-        `memory_config`, ..."""
+        `memory_config`, `layout`, ..."""
         return run_together(self.prepare(x, **keywords))[0]
 
     def prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
@@ -170,7 +170,7 @@ class TtNorm(nn.Module):
 
         Args:
             x: (..., W) bfloat16 or float32, as `LayerNorm.prepare` takes it
-            keywords: that method's own: `residual`, `memory_config`, ...
+            keywords: that method's own: `residual`, `memory_config`, `layout`, ...
         Raises:
             LayerNormArgumentError: as `LayerNorm.prepare`
             RuntimeError: the device is closed

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from integration import NormInputError, NotANormError, TtLayerNorm
-from micro_ops.layernorm import LayerNormArgumentError, LayerNormSingleCore, RMSNormSingleCore
+from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, LayerNormSingleCore, RMSNorm, RMSNormSingleCore
 from micro_ops.layernorm.arguments import validate_shape
 from tests.child import PATIENCE, children_page_faults
 from tests.tensors import EPSILON, allocate_like, assert_equal_but_near_ties, random_input, random_weights, upload
@@ -86,6 +86,12 @@ def given_tensors(device: Any) -> SimpleNamespace:
         on_host=ttnn.from_torch(x),
         elsewhere=upload(x, device.create_submesh(ttnn.MeshShape(1, 1))),
         in_tiles=ttnn.from_torch(x, layout=ttnn.TILE_LAYOUT, device=device, memory_config=in_dram),
+        tiles_by_width=ttnn.from_torch(
+            x,
+            layout=ttnn.TILE_LAYOUT,
+            device=device,
+            memory_config=ttnn.create_sharded_memory_config((32, 128), four_cores, ttnn.ShardStrategy.WIDTH),
+        ),
         freed=freed,
         torch=x,
         none=None,
@@ -123,8 +129,8 @@ REFUSED: list[tuple[str, str, str]] = [
     ("output", "freed", "output must be allocated"),
     (
         "output",
-        "in_tiles",
-        r"output must have the input's layout, ROW_MAJOR, interleaved in DRAM, but is TILE \(32, 32\)",
+        "small_tiles",
+        r"layout, ROW_MAJOR, .*, or be ROW_MAJOR or TILE of 32, 16 or 1 x 32, but is TILE \(8, 32\)",
     ),
 ]
 EPSILONS: list[tuple[object, str]] = [
@@ -156,6 +162,59 @@ def test_refuses_a_tensor(
             RMSNormSingleCore.op(**arguments)
     assert state(device) == before
     count("before the launch: bad arguments refused", 1)
+
+
+ROWS, TILES = ttnn.ROW_MAJOR_LAYOUT, ttnn.TILE_LAYOUT
+# Of an input: what is asked of its output's layout, and what the error says of it. Tensors by their names.
+LAYOUTS_REFUSED: list[tuple[str, dict[str, object], str]] = [
+    ("x", {"layout": "TILE"}, "layout must be ROW_MAJOR, TILE or None, but is 'TILE'"),
+    ("x", {"layout": TILES, "output_tensor": "y"}, "asked for, Layout.TILE, but has Layout.ROW_MAJOR$"),
+    (
+        "x",
+        {"layout": TILES, "output_tensor": "x"},
+        "but has Layout.ROW_MAJOR: in the input's place it keeps the input's",
+    ),
+    ("in_tiles", {"output_tensor": "small_tiles"}, r"TILE \(32, 32\), .*, or be ROW_MAJOR, but is TILE \(8, 32\)"),
+    (
+        "in_tiles",
+        {"layout": ROWS, "memory_config": "by_width"},
+        r"output must have whole rows in each shard beside TILE \(32, 32\), .* but is ROW_MAJOR, in L1 in 4 shards",
+    ),
+    (
+        "tiles_by_width",
+        {"layout": ROWS},
+        r"whole rows on the cores that have the input's, TILE .* 4 shards of 32 x 32, but is ROW_MAJOR, .* 32 x 32",
+    ),
+    ("x", {"layout": TILES, "memory_config": "by_width"}, r"output can't be Layout.TILE in .*: Physical shard shape"),
+    (
+        "in_tiles",
+        {"layout": ROWS, "residual": "in_tiles", "residual_output": "x"},
+        r"residual_output must have the input's layout, TILE \(32, 32\), .*, but is ROW_MAJOR",
+    ),
+    (
+        "tiles_by_width",
+        {"layout": ROWS, "memory_config": "x", "residual": "tiles_by_width", "residual_output": "in_tiles"},
+        r"residual_output must lie as the input, TILE .* in 4 shards of 32 x 32, but is TILE .* interleaved in DRAM",
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "asked", "message"), LAYOUTS_REFUSED)
+def test_refuses_a_layout(
+    device: Any, given_tensors: SimpleNamespace, count: Count, x: str, asked: dict[str, object], message: str
+) -> None:
+    named = {
+        key: getattr(given_tensors, value, value) if isinstance(value, str) else value for key, value in asked.items()
+    }
+    if "memory_config" in named:
+        named["memory_config"] = named["memory_config"].memory_config()
+    before = state(device)
+    with pytest.raises(LayerNormArgumentError, match=message):
+        LayerNorm.op(getattr(given_tensors, x), None, None, **named)
+    with pytest.raises(LayerNormArgumentError, match=message):
+        RMSNorm.op(getattr(given_tensors, x), None, **named)
+    assert state(device) == before
+    count("before the launch: bad arguments refused", 2)
 
 
 @pytest.mark.parametrize(("epsilon", "message"), EPSILONS, ids=[repr(e) for e, _ in EPSILONS])

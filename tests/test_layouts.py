@@ -144,6 +144,45 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, Shape | None, ttnn.Me
     assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", shape))
 
 
+OTHER_LAYOUTS: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig, ttnn.Layout, ttnn.MemoryConfig | None]] = {
+    "to tiles": ((5, 300), None, DRAM, ttnn.TILE_LAYOUT, None),
+    "to tiles, matrices": ((2, 33, 100), None, DRAM, ttnn.TILE_LAYOUT, ttnn.L1_MEMORY_CONFIG),  # padding below each
+    "from a shard to tiles on its core": (
+        *IN_PLACES["pieces of 512"],
+        ttnn.TILE_LAYOUT,
+        shards("HEIGHT", (32, 1536), 1),
+    ),
+    "from shards to tiles, cut": (*STICKS["width-sharded, cut"], ttnn.TILE_LAYOUT, DRAM),
+    "to tiles in shards": ((5, 300), None, DRAM, ttnn.TILE_LAYOUT, shards("WIDTH", (32, 64), 5)),
+    "from tiles of a row in shards": (*IN_PLACES["pieces of 128"], ttnn.ROW_MAJOR_LAYOUT, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        *(pytest.param("LayerNorm", place, id=name) for name, place in OTHER_LAYOUTS.items()),
+        *((form, OTHER_LAYOUTS["to tiles"]) for form in ("LayerNorm float32", "RMSNorm, rounded twice")),
+    ],
+)
+def test_output_in_another_layout(device: Any, form: str, place: Any) -> None:
+    shape, tile, memory, layout, target = place
+    y = run(device, form, to_device(input_of(form, shape), device, tile, memory), layout=layout, memory_config=target)
+    assert (y.layout, y.memory_config()) == (layout, target or memory)
+    assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
+
+
+@pytest.mark.parametrize("tile", [(32, 32), SIXTEEN])
+def test_what_pads_an_output_in_tiles_is_not_written(device: Any, tile: Shape) -> None:
+    shape = (2, 5, 300)
+    untouched = ttnn.from_torch(torch.zeros(shape, dtype=torch.bfloat16), layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(tile))
+    y = ttnn.to_device(untouched, device, memory_config=DRAM)
+    assert run(device, "LayerNorm", to_device(input_of("LayerNorm", shape), device, None, DRAM), output_tensor=y) is y
+    padded = y.cpu().to_torch_with_padded_shape()
+    assert torch.equal(padded[:, :5, :300], expected(device, "LayerNorm", shape))
+    assert (padded[:, 5:].count_nonzero(), padded[..., 300:].count_nonzero()) == (0, 0)
+
+
 def test_refusals(device: Any) -> None:
     def norm_of(shape: Shape, tile: Shape | None, memory: ttnn.MemoryConfig, gamma: Any = None, **more: Any) -> None:
         RMSNorm.op(to_device(random_input(shape), device, tile, memory), gamma, **more)

@@ -27,7 +27,7 @@ SHAPES = [(1, 32), (32, 7168), (33, 300), (1024, 128), (2, 3, 40, 100), (5000, 6
 def plan_of(
     shape: tuple[int, ...], chip: Chip = BLACKHOLE, source: Placement = DRAM, dtypes: Dtypes = BFLOAT16
 ) -> TilePlan:
-    return make_tile_plan(shape, dtypes, chip, source, source, tiled_weights=False, has_residual=False)
+    return make_tile_plan(shape, dtypes, chip, source, source, tiled_weights=False, stream=None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -61,11 +61,11 @@ def to_device(
     return ttnn.to_device(on_host, device, memory_config=memory)
 
 
-def run(device: Any, form: str, shape: Shape, layout: ttnn.Layout, memory: ttnn.MemoryConfig, **more: Any) -> Any:
+def run(device: Any, form: str, shape: Shape, of_x: ttnn.Layout, memory: ttnn.MemoryConfig, **more: Any) -> Any:
     """The result of a form's operands, and the tensor that it was computed of."""
     norm, dtype, keywords = FORMS[form]
     x, *weights = operands(shape, dtype)
-    on_device = to_device(x, device, layout, memory, more.pop("padding", None))
+    on_device = to_device(x, device, of_x, memory, more.pop("padding", None))
     tensors = [upload(weight, device) for weight in weights[: 2 if norm is LayerNorm else 1]]
     return norm.op(on_device, *tensors, **keywords, **more), on_device
 
@@ -132,6 +132,36 @@ def test_output_elsewhere(device: Any, place: tuple[Shape, ttnn.MemoryConfig], m
     assert torch.equal(ttnn.to_torch(y), expected(device, "RMSNorm", place[0]))
 
 
+TO_STICKS = {
+    "DRAM, rows cut": DRAM,
+    "DRAM, matrices": DRAM,
+    "height-sharded, padded": None,  # on the same cores, sticks of 72 elements, 96 apart
+}
+WAYS_TO_STICKS = [
+    *(("LayerNorm", place) for place in TO_STICKS),
+    *((form, "DRAM, rows cut") for form in ("LayerNorm float32", "RMSNorm")),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "target"),
+    [(form, TILED[place], TO_STICKS[place]) for form, place in WAYS_TO_STICKS],
+    ids=map(": ".join, WAYS_TO_STICKS),
+)
+def test_tiles_to_sticks(
+    device: Any,
+    cores: int | None,
+    form: str,
+    place: tuple[Shape, ttnn.MemoryConfig],
+    target: ttnn.MemoryConfig | None,
+) -> None:
+    shape, memory = place
+    to_sticks = {"layout": ttnn.ROW_MAJOR_LAYOUT, "memory_config": target, "padding": float("nan")}
+    y, _ = run(device, form, shape, ttnn.TILE_LAYOUT, memory, cores=cores if memory == DRAM else None, **to_sticks)
+    assert (y.layout, y.memory_config()) == (ttnn.ROW_MAJOR_LAYOUT, target or memory)
+    assert torch.equal(ttnn.to_torch(y), expected(device, form, shape))
+
+
 # Each way of x, of the sum and of the result: rings and shards, rows cut and whole, padding, several rows of tiles.
 IN_PLACE = {"in_place": True}  # the result overwrites x, the sum the residual
 RESIDUALS = {
@@ -141,6 +171,11 @@ RESIDUALS = {
     "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
     "shards, wide": ("RMSNorm", ((5, 3130), shards("WIDTH", (5, 3130), 7, 1)), {}),
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
+    "shards to sticks": (
+        "LayerNorm",
+        TILED["width-sharded, two rows of tiles"],
+        {"memory_config": DRAM, "layout": ttnn.ROW_MAJOR_LAYOUT},
+    ),
     "many tiles of a core": ("RMSNorm", ((20, 640), DRAM), {"cores": 1}),  # the rings go round
     "shards, in place": ("LayerNorm", TILED["width-sharded, two rows of tiles"], IN_PLACE),
 }
@@ -168,6 +203,9 @@ def test_a_residual_is_added_as_torch_adds_it(
     outputs = {"output_tensor": on_device, "residual_output": added} if in_place else {}
     chosen = {"cores": cores} if memory == DRAM and "memory_config" not in more else {}
     y, total = norm.op(on_device, *tensors, residual=added, **chosen | FORMS[form][2] | outputs | more)
+    assert y.layout == more.get("layout", ttnn.TILE_LAYOUT)
+    stays = "layout" in more or "memory_config" not in more
+    assert (total.layout, total.memory_config()) == (ttnn.TILE_LAYOUT, memory if stays else more["memory_config"])
     of_sum = ttnn.to_torch(total)
     assert torch.equal(of_sum.isfinite(), (x + residual).isfinite())
     assert torch.equal(of_sum[of_sum.isfinite()], (x + residual)[of_sum.isfinite()])
@@ -231,9 +269,12 @@ def test_a_bad_value_marks_its_row_and_no_other(device: Any, cores: int | None, 
 def test_a_module_takes_tiles(device: Any, cores: int | None) -> None:
     x, gamma, beta = operands((40, 96), torch.bfloat16)
     norm = TtLayerNorm(96, gamma.flatten(), beta.flatten(), epsilon=1e-6, device=device, cores=cores)
-    y = norm(to_device(x, device, ttnn.TILE_LAYOUT, DRAM))
-    assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 1)
-    assert torch.equal(ttnn.to_torch(y), expected(device, "LayerNorm", (40, 96)))
+    on_device = to_device(x, device, ttnn.TILE_LAYOUT, DRAM)
+    y, sticks = norm(on_device), norm.op(on_device, layout=ttnn.ROW_MAJOR_LAYOUT)
+    assert (y.layout, y.memory_config(), norm.launches) == (ttnn.TILE_LAYOUT, DRAM, 2)
+    assert sticks.layout == ttnn.ROW_MAJOR_LAYOUT
+    for result in (y, sticks):
+        assert torch.equal(ttnn.to_torch(result), expected(device, "LayerNorm", (40, 96)))
 
 
 BAD_RESIDUALS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
-from micro_ops.layernorm.placement import TILE_WIDTH, Placement, placement_of, share_memory
+from micro_ops.layernorm.placement import TILE_WIDTH, Placement, have_the_same_rows, placement_of, share_memory
 
 ELEMENT_SIZES = {ttnn.bfloat16: 2, ttnn.float32: 4}  # bytes, of the dtypes that an operand may have
 FLOAT32_TINY, FLOAT32_MAX = (
@@ -85,17 +85,34 @@ def validate_target(target: Placement, source: Placement, x: ttnn.Tensor, name: 
     """Of the output `name`, where the input x lies as `source`.
 
     Raises:
-        LayerNormArgumentError: the result would have to leave its core for another's L1, or to change its layout
+        LayerNormArgumentError: the result would have to leave its core for another's L1, or has a layout that is not
+            written
     """
-    if target.tile_height != source.tile_height:
-        raise LayerNormArgumentError(f"{name} must have the input's layout, {source}, but is {target}")
     if target.shards and not target.in_l1:
         raise LayerNormArgumentError(f"{name} must be interleaved, or sharded in L1, but is {target}")
-    if target.shards and source.shards and target.shards != source.shards:
+    if target.tile_height != source.tile_height:
+        if name != "output":
+            raise LayerNormArgumentError(f"{name} must have the input's layout, {source}, but is {target}")
+        _validate_other_layout(target, source, tuple(x.shape))
+    elif target.shards and source.shards and target.shards != source.shards:
         raise LayerNormArgumentError(
             f"{name} must be interleaved, or have the input's shards, {source}, but is {target}"
         )
     _validate_pieces(name, target, x.dtype, x.shape[-1])
+
+
+def _validate_other_layout(target: Placement, source: Placement, shape: tuple[int, ...]) -> None:
+    """Of an output in another layout than the input's: the writer takes it there, over the NoC."""
+    others = "ROW_MAJOR or TILE of 32, 16 or 1 x 32" if source.is_sticks else "ROW_MAJOR"
+    if target.tile_height not in ((None, 1, *TILE_HEIGHTS) if source.is_sticks else (None,)):
+        raise LayerNormArgumentError(f"output must have the input's layout, {source}, or be {others}, but is {target}")
+    if target.shards and source.shards and not have_the_same_rows(target, source, shape):
+        raise LayerNormArgumentError(
+            f"output must be interleaved, or have whole rows on the cores that have the input's, {source}, but is"
+            f" {target}"
+        )
+    if target.shards and target.shards.across > 1 and not source.is_sticks:
+        raise LayerNormArgumentError(f"output must have whole rows in each shard beside {source}, but is {target}")
 
 
 def _validate_pieces(name: str, placement: Placement, dtype: ttnn.DataType, width: int) -> None:

@@ -10,7 +10,7 @@ the circular buffers (CBs), the numerics and the limits.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import ttnn
@@ -18,7 +18,7 @@ import ttnn
 from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, validate, validate_target
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
 from micro_ops.layernorm.launch import Prepared, Result, free_l1, run_together
-from micro_ops.layernorm.placement import Placement, Shards, placement_of
+from micro_ops.layernorm.placement import TILE_WIDTH, Placement, Shards, placement_like, placement_of
 from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan, make_shard_plan, stays_on_its_cores
 from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
 from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_tile_plan
@@ -28,6 +28,15 @@ type Cores = int | ttnn.CoreRange | None  # at most so many of the device's core
 
 FIRST_CORE = ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))
 COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
+
+
+class Outputs(NamedTuple):
+    """What a call says of what it writes, as `LayerNorm.prepare` takes it."""
+
+    output_tensor: ttnn.Tensor | None
+    residual_output: ttnn.Tensor | None
+    memory_config: ttnn.MemoryConfig | None
+    layout: ttnn.Layout | None
 
 
 def _as_op[**P](prepare: Callable[P, Prepared]) -> Callable[P, Result]:
@@ -78,6 +87,7 @@ class LayerNorm:
         residual: ttnn.Tensor | None = None,
         residual_output: ttnn.Tensor | None = None,
         memory_config: ttnn.MemoryConfig | None = None,
+        layout: ttnn.Layout | None = None,
         cores: Cores = None,
         tap: Tap = Tap.NONE,
     ) -> Prepared:
@@ -94,14 +104,18 @@ class LayerNorm:
             gamma_tensor, beta_tensor: bfloat16 or float32, interleaved, each optional. (1, W) row-major, or faster if W
                 is more than 1,024: `arguments.paged_shape`(W). Beside tiles of 32 or 16 rows also (W / 32, 32)
                 row-major, or (1, W) TILE of 32 or 16 x 32.
-            output_tensor: the input's shape, dtype and layout; overwritten. The input itself, or interleaved, or with
-                the input's shards. None allocates one.
+            output_tensor: the input's shape and dtype, and its layout or another (`layout`); overwritten. The input
+                itself, or interleaved, or with the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
             residual: of the input's shape, dtype and layout, tiles of 32 or 16 rows. What is normalized is the input +
                 residual, rounded once to their dtype, as torch does (a NaN may come out as an infinity).
             residual_output: where that sum goes, as `output_tensor`; it may be the input or the residual itself. None
-                allocates one.
+                allocates one. Where the output has another layout, it keeps the input's layout, memory and shards.
             memory_config: of the outputs that are allocated; None takes the input's
+            layout: of the output; None takes `output_tensor`'s, or the input's. An input in TILE of 32 or 16 rows may
+                go to ROW_MAJOR, and a ROW_MAJOR one to TILE, of 32 x 32 or as `output_tensor` has it; TILE 1 x 32 to
+                either. From shards it goes to what is interleaved, or to shards of the same whole rows on the same
+                cores; to shards of sticks in whole rows. What pads a tile is not written.
             cores: at most so many of the device's cores, or none but these; None allows all. The plan takes as many as
                 make it faster (cost.py). A shard stays on its core, which must be among them, unless it is row-major or
                 of tiles of one row and `plan.stays_on_its_cores` says no.
@@ -111,7 +125,8 @@ class LayerNorm:
         """
         operands = Operands(input_tensor, gamma_tensor, beta_tensor, residual)
         variant = Variant(subtract_mean=True, tap=tap)
-        return _prepare(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+        outputs = Outputs(output_tensor, residual_output, memory_config, layout)
+        return _prepare(operands, outputs, epsilon, variant, cores)
 
     op = staticmethod(_as_op(prepare))
 
@@ -151,6 +166,7 @@ class RMSNorm:
         residual: ttnn.Tensor | None = None,
         residual_output: ttnn.Tensor | None = None,
         memory_config: ttnn.MemoryConfig | None = None,
+        layout: ttnn.Layout | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
     ) -> Prepared:
@@ -164,7 +180,8 @@ class RMSNorm:
         """
         operands = Operands(input_tensor, gamma_tensor, None, residual)
         variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
-        return _prepare(operands, output_tensor, residual_output, memory_config, epsilon, variant, cores)
+        outputs = Outputs(output_tensor, residual_output, memory_config, layout)
+        return _prepare(operands, outputs, epsilon, variant, cores)
 
     op = staticmethod(_as_op(prepare))
 
@@ -232,36 +249,40 @@ def _noc(device: ttnn.Device, x: int, y: int) -> tuple[int, int]:
 
 def _prepare(
     operands: Operands,
-    output_tensor: ttnn.Tensor | None,
-    residual_output: ttnn.Tensor | None,
-    memory_config: ttnn.MemoryConfig | None,
+    outputs: Outputs,
     epsilon: float,
     variant: Variant,
     cores: Cores,
 ) -> Prepared:
+    output_tensor, residual_output, memory_config, layout = outputs
     validate(operands, output_tensor, residual_output, epsilon)
     x = operands.input
-    source = placement_of(x)
-    target = placement_of(x, memory_config or (x if output_tensor is None else output_tensor).memory_config())
+    memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
+    tile = _tile_of_output(x, output_tensor, layout)
+    source, target = placement_of(x), placement_like(x, memory, None if tile is None else tile.tile_shape[0])
     assert source is not None
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
     validate_target(target, source, x)
-    for name, tensor in (("output", output_tensor), ("residual_output", residual_output)):
-        if tensor is not None and target != placement_of(tensor):
-            raise LayerNormArgumentError(
-                f"{name} must lie as {'memory_config says' if memory_config else 'the output'}, {target},"
-                f" but is {placement_of(tensor)}"
-            )
+    keeps_layout = target.tile_height == source.tile_height
+    stream = target if keeps_layout else source
+    as_output = "memory_config says" if memory_config else "the output"
+    for name, tensor, place, as_what in (
+        ("output", output_tensor, target, as_output),
+        ("residual_output", residual_output, stream, as_output if keeps_layout else "the input"),
+    ):
+        if tensor is not None and place != placement_of(tensor):
+            raise LayerNormArgumentError(f"{name} must lie as {as_what}, {place}, but is {placement_of(tensor)}")
     if variant.tap != Tap.NONE and not source.is_sticks:
         raise LayerNormArgumentError(f"tap must be none where rows are no sticks, but is {variant.tap} of {source}")
     chip = chip_of(x.device(), cores)
-    memory = memory_config or (x if output_tensor is None else output_tensor).memory_config()
+    spec = _spec_like(x, memory, tile) if output_tensor is None else None
     plan = None if 0 in tuple(x.shape) else _plan(operands, chip, source, target, cores)
     if output_tensor is None:
-        output_tensor = _allocate_like(x, memory)
+        output_tensor = ttnn.allocate_tensor_on_device(spec, x.device())
     if operands.residual is not None and residual_output is None:
-        residual_output = _allocate_like(x, memory)
+        of_stream = _spec_like(x, memory if keeps_layout else x.memory_config(), _tile_of_output(x, None, None))
+        residual_output = ttnn.allocate_tensor_on_device(of_stream, x.device())
     if plan is None:
         return Prepared(operands, output_tensor, residual_output)
     free = free_l1(x.device())
@@ -276,6 +297,26 @@ def _prepare(
     return Prepared(operands, output_tensor, residual_output, program, cores_used, plan.l1_bytes)
 
 
+def _tile_of_output(x: ttnn.Tensor, output_tensor: ttnn.Tensor | None, layout: ttnn.Layout | None) -> ttnn.Tile | None:
+    """None for row-major.
+
+    Raises:
+        LayerNormArgumentError: a layout that there is none of, or another one than the output has
+    """
+    if layout not in (None, ttnn.ROW_MAJOR_LAYOUT, ttnn.TILE_LAYOUT):
+        raise LayerNormArgumentError(f"layout must be ROW_MAJOR, TILE or None, but is {layout!r}")
+    if output_tensor is not None and layout not in (None, output_tensor.layout):
+        in_place = output_tensor.buffer_address() == x.buffer_address()
+        raise LayerNormArgumentError(
+            f"output must have the layout that is asked for, {layout}, but has {output_tensor.layout}"
+            + (": in the input's place it keeps the input's" if in_place else "")
+        )
+    tensor = x if output_tensor is None else output_tensor
+    if (tensor.layout if layout is None else layout) == ttnn.ROW_MAJOR_LAYOUT:
+        return None
+    return tensor.tile if tensor.layout == ttnn.TILE_LAYOUT else ttnn.Tile((32, TILE_WIDTH))
+
+
 def _plan(operands: Operands, chip: Chip, source: Placement, target: Placement, cores: Cores) -> Plan | TilePlan:
     """
     Args:
@@ -284,6 +325,9 @@ def _plan(operands: Operands, chip: Chip, source: Placement, target: Placement, 
         LayerNormArgumentError: L1 has no room, or shards lie on cores that are not to be taken
     """
     shape, dtypes = tuple(operands.input.shape), dtypes_of(operands)
+    stream = target
+    if target.tile_height != source.tile_height:
+        target, stream = replace(target, shards=None), source  # the writer takes the result to shards, not the packer
     stays = not source.is_sticks or stays_on_its_cores(source, shape[-1])
     if stays:
         _check_shards(chip, source.shards or target.shards, cores)
@@ -301,17 +345,25 @@ def _plan(operands: Operands, chip: Chip, source: Placement, target: Placement, 
         source,
         target,
         tiled_weights=any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta)),
-        has_residual=operands.residual is not None,
+        stream=None if operands.residual is None else stream,
     )
     check_tile_contract(tile_plan)
     return tile_plan
 
 
-def _allocate_like(x: ttnn.Tensor, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
-    """With x's tiles, which `ttnn.allocate_tensor_on_device` knows of a spec alone."""
+def _spec_like(x: ttnn.Tensor, memory: ttnn.MemoryConfig, tile: ttnn.Tile | None) -> ttnn.TensorSpec:
+    """In such tiles, which `ttnn.allocate_tensor_on_device` knows of a spec alone; or row-major.
+
+    Raises:
+        LayerNormArgumentError: ttnn has no such tensors
+    """
     where = (memory.memory_layout, memory.shard_spec) if memory.is_sharded() else ()
-    spec = ttnn.TensorSpec(x.shape, x.dtype, x.layout, *where, buffer_type=memory.buffer_type, tile=x.tile)
-    return ttnn.allocate_tensor_on_device(spec, x.device())
+    layout = ttnn.ROW_MAJOR_LAYOUT if tile is None else ttnn.TILE_LAYOUT
+    try:
+        return ttnn.TensorSpec(x.shape, x.dtype, layout, *where, buffer_type=memory.buffer_type, tile=tile)
+    except RuntimeError as error:
+        reason = str(error).partition("info:\n")[2].partition("\n")[0]
+        raise LayerNormArgumentError(f"output can't be {layout} in {memory}: {reason}") from error
 
 
 def _check_shards(chip: Chip, shards: Shards | None, cores: Cores) -> None:

@@ -77,17 +77,44 @@ class Placement:
         return f"{layout}, in {memory} in {len(shards.cores)} shards of {shards.height} x {shards.width}"
 
 
-def placement_of(tensor: ttnn.Tensor, memory: ttnn.MemoryConfig | None = None) -> Placement | None:
-    """Of a tensor on a device, or of one like it in other memory; None if it is sharded by no two-dimensional spec."""
-    tile_height = tensor.tile.tile_shape[0] if tensor.layout == ttnn.TILE_LAYOUT else None
-    memory = memory or tensor.memory_config()
+def placement_of(tensor: ttnn.Tensor) -> Placement | None:
+    """Of a tensor on a device; None if it is sharded by no two-dimensional spec."""
+    return placement_like(tensor, tensor.memory_config(), _tile_height(tensor))
+
+
+def placement_like(tensor: ttnn.Tensor, memory: ttnn.MemoryConfig, tile_height: int | None) -> Placement | None:
+    """Of a tensor of the same shape in such memory and tiles, or row-major; None if it is sharded by no two-dimensional
+    spec."""
     in_l1 = memory.buffer_type == ttnn.BufferType.L1
     if not memory.is_sharded():
         return Placement(tile_height, in_l1)
     if memory.shard_spec is None:
         return None
     padded = tuple(tensor.padded_shape)
+    if tile_height != _tile_height(tensor):
+        *leading, rows, columns = (1, *tuple(tensor.shape))
+        padded = (*leading, rows, columns)
+        if tile_height is not None:
+            padded = (*leading, rows + -rows % tile_height, columns + -columns % TILE_WIDTH)
     return Placement(tile_height, in_l1, _shards(memory, math.prod(padded[:-1]), padded[-1]))
+
+
+def _tile_height(tensor: ttnn.Tensor) -> int | None:
+    return int(tensor.tile.tile_shape[0]) if tensor.layout == ttnn.TILE_LAYOUT else None
+
+
+def have_the_same_rows(one: Placement, other: Placement, shape: tuple[int, ...]) -> bool:
+    """Whether each core has whole rows of a tensor (..., H, W) in one, and the same rows in the other. Tiles of several
+    rows pad each matrix of H rows, so that the next one may be on another core than it would be as sticks."""
+    if one.shards is None or other.shards is None:
+        return False
+    matrix_rows = shape[-2] if len(shape) > 1 else 1
+    padded = math.prod(shape[:-2]) > 1 and matrix_rows % max(one.tile_height or 1, other.tile_height or 1) != 0
+    return (
+        one.shards.across == other.shards.across == 1
+        and one.shards.cores == other.shards.cores
+        and (len(one.shards.cores) == 1 or (one.shards.height == other.shards.height and not padded))
+    )
 
 
 def _shards(memory: ttnn.MemoryConfig, rows: int, columns: int) -> Shards:

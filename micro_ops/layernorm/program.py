@@ -381,6 +381,7 @@ def _create_writer_descriptor(
             "sends": _sends(plan, chip, share)[0],
             "output_address": output.buffer_address(),
             "output_stick": plan.width * size,
+            "matrix_rows": matrix_rows(output),
             "rectangles": _sends(plan, chip, share)[1],
         }
 
@@ -398,11 +399,24 @@ def _create_writer_descriptor(
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
             "output_is_sharded": plan.output_is_sharded,
+            "output_tile_height": _tile_height(output),
             **_runs(output),
         },
         runtime=arguments,
         tensors=(output, *weights.tensors),
     )
+
+
+def matrix_rows(tensor: ttnn.Tensor) -> int:
+    """Rows of each of its matrices, which are padded to whole tiles one by one (kernels/face_rows.h)."""
+    return tuple(tensor.shape)[-2] if len(tensor.shape) > 1 else 1
+
+
+def _tile_height(tensor: ttnn.Tensor) -> int:
+    """Rows of a tile; 0 if its rows are sticks."""
+    placement = placement_of(tensor)
+    assert placement is not None
+    return 0 if placement.is_sticks else placement.tile_height or 0
 
 
 def _runs(tensor: ttnn.Tensor) -> dict[str, int]:

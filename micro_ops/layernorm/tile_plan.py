@@ -102,7 +102,8 @@ class TilePlan:
             must not be added
         striped: gathered by stripes, whose sums then go to the cores that make a quad's statistics; else by quads
         has_residual: whether s = x + residual is normalized, and given back, too
-        input_is_sharded, output_is_sharded: whether CB_INPUT and CB_RESIDUAL, CB_OUTPUT and CB_STREAM lie over shards
+        input_is_sharded, output_is_sharded, stream_is_sharded: whether CB_INPUT and CB_RESIDUAL, CB_OUTPUT, CB_STREAM
+            lie over shards
         row_pages: from one row of tiles to the next in `source`, and in a CB_OUTPUT over shards; a core may have fewer
     """
 
@@ -117,6 +118,7 @@ class TilePlan:
     has_residual: bool
     input_is_sharded: bool
     output_is_sharded: bool
+    stream_is_sharded: bool
     row_pages: int
     shares: tuple[TileShare, ...]
     cbs: tuple[TileBuffer, ...]
@@ -186,14 +188,14 @@ def make_tile_plan(
     target: Placement,
     *,
     tiled_weights: bool,
-    has_residual: bool,
+    stream: Placement | None,
 ) -> TilePlan:
     """
     Args:
         shape: (..., H, W), without padding
         source, target: of the input and the output; where both are sharded, by the same shards
         tiled_weights: gamma or beta come as tiles
-        has_residual: there is one, which lies as the input
+        stream: of input + residual, likewise; None without a residual, which lies as the input
     Raises:
         LayerNormArgumentError: L1 has no room
     """
@@ -227,9 +229,10 @@ def make_tile_plan(
                 last_quads=last_quads,
                 gathered=gathered,
                 striped=gathered and dtypes.input == ttnn.bfloat16 and across >= WIDE_TILES,
-                has_residual=has_residual,
+                has_residual=stream is not None,
                 input_is_sharded=source.shards is not None,
                 output_is_sharded=target.shards is not None,
+                stream_is_sharded=stream is not None and stream.shards is not None,
                 row_pages=shards.width // TILE_WIDTH if shards else max(len(share.tiles) for share in shares),
                 shares=shares,
                 cbs=(),
@@ -324,7 +327,7 @@ def _with_buffers(
     if plan.has_residual:
         cbs += [
             buffer(CB_RESIDUAL, RUNS * RUN_TILES, "residual", plan.input_is_sharded),
-            buffer(CB_STREAM, ring, "stream", plan.output_is_sharded),
+            buffer(CB_STREAM, ring, "stream", plan.stream_is_sharded),
         ]
     for index, dtype in ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta)):
         if dtype is not None:

@@ -17,6 +17,7 @@ from micro_ops.layernorm.program import (
     core_ranges,
     create_kernel_descriptor,
     dtypes_of,
+    matrix_rows,
     multicast_words,
     row_constants,
 )
@@ -222,6 +223,8 @@ def _create_writer_descriptor(
         return {
             **_place(plan, share),
             "output_address": output.buffer_address(),
+            "output_page": output.buffer_aligned_page_size(),
+            "matrix_rows": matrix_rows(output),
             "stream_address": stream.buffer_address(),
             "rectangles": len(words) // 2,
             "peers": [*_peers(plan, chip, share), *words],
@@ -234,6 +237,8 @@ def _create_writer_descriptor(
         compile_time={
             **_layout(plan, ELEMENT_SIZES[output.dtype]),
             "output_is_sharded": plan.output_is_sharded,
+            "stream_is_sharded": plan.stream_is_sharded,
+            "output_is_sticks": output.layout == ttnn.ROW_MAJOR_LAYOUT,
             "subtract_mean": subtract_mean,
             "first_maker": MOST_STRIPES,
             "first_rectangle": MOST_STRIPES + MOST_QUADS,
@@ -280,6 +285,7 @@ def _create_compute_descriptor(
             "rows_are_striped": plan.striped,
             "has_residual": plan.has_residual,
             "output_is_sharded": plan.output_is_sharded,
+            "stream_is_sharded": plan.stream_is_sharded,
             "group_rows": QUAD_ROWS,
             "piece_half_faces": CHUNK_TILES,
             "tile_quads": plan.tile_quads,

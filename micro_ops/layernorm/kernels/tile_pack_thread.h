@@ -11,6 +11,7 @@
 namespace layernorm {
 
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
+constexpr bool stream_is_sharded = get_named_compile_time_arg_val("stream_is_sharded");
 
 // Puts Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.
 //
@@ -29,17 +30,17 @@ inline void pack_own_statistics(uint32_t dest_row) {
 inline void pack_stream(const Tiles& tiles, uint32_t& section) {
     for (uint32_t tile = 0; tile < tiles.own; ++tile) {
         cb_reserve_back(cb_stream, 1);
-        if constexpr (!output_is_sharded) {
+        if constexpr (!stream_is_sharded) {
             cb_reserve_back(cb_output, 1);
         }
         take<normalized>();
         pack_tile(section / tile_dest_rows, cb_stream);
-        if constexpr (!output_is_sharded) {
+        if constexpr (!stream_is_sharded) {
             pack_tile(section / tile_dest_rows, cb_output);
         }
         give<free_sections, p_stall::PACK>();
         cb_push_back(cb_stream, 1);
-        if constexpr (!output_is_sharded) {
+        if constexpr (!stream_is_sharded) {
             cb_push_back(cb_output, 1);
         }
         section = other_section(section);

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Writer (BRISC) of tiles: from cb_output to DRAM or L1, unless cb_output lies over a shard: where there is a residual, first
-// a row's tiles of s = x + residual, then its results. Where cores share rows, it sends
-// stripes or quads, too (gather.h), the sums of its stripes, and the statistics of its quads to all.
+// a row's tiles of s = x + residual, then its results, as tiles or to sticks (face_rows.h). s always goes as tiles, unless
+// cb_stream lies over its shard. Where cores share rows, it sends stripes or quads, too (gather.h), the sums of its stripes,
+// and the statistics of its quads to all.
 //
 // CB contract, in pages of tile_compute.cpp:
 //   pops    cb_output          unless it lies over a shard: then it has room for all                            <- compute
@@ -12,12 +13,15 @@
 //   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
 //
 // Budget: program semaphores 0 to 15 of 16, as the reader's, on other cores.
+#include "face_rows.h"
 #include "gather.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
+constexpr bool stream_is_sharded = get_named_compile_time_arg_val("stream_is_sharded");
+constexpr bool output_is_sticks = get_named_compile_time_arg_val("output_is_sticks");
 
 constexpr uint32_t first_maker = get_named_compile_time_arg_val("first_maker"), first_rectangle = get_named_compile_time_arg_val("first_rectangle");  // among peers
 constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
@@ -77,7 +81,8 @@ void kernel_main() {
     const uint32_t last_quads = RUNTIME_ARG(last_quads);
     constexpr auto output_args = TensorAccessorArgs<0>();
     constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
-    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), page_size);
+    const auto output =
+        TensorAccessor(output_args, RUNTIME_ARG(output_address), output_is_sticks ? RUNTIME_ARG(output_page) : page_size);
     const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), page_size);
 
     const Sender sender{across, own_tiles, first_tile, ARG_POSITION(peers), RUNTIME_ARG(start)};
@@ -91,7 +96,30 @@ void kernel_main() {
             cb_pop_front(cb_output, 1);
         }
     };
-    constexpr bool writes_stream = has_residual && !output_is_sharded;
+    // The rows of a row of tiles, without its padding
+    const auto write_sticks = [&](uint32_t row) {
+        constexpr uint32_t tile_height = 4 * tile_quads, tile_row = 2 * face_row * input_size;  // bytes
+        const Matrices matrices{RUNTIME_ARG(matrix_rows), tile_height};
+        const uint32_t of_tiles = RUNTIME_ARG(first_tile_row) + row;
+        const uint32_t first = matrices.first_row(of_tiles), count = matrices.row_count(of_tiles);
+        uint64_t sticks[tile_height];
+        for (uint32_t i = 0; i < count; ++i) {
+            sticks[i] = output.get_noc_addr(first + i, first_tile * tile_row);
+        }
+        for (uint32_t tile = first_tile; tile < first_tile + own_tiles; ++tile) {
+            const uint32_t size = tile + 1 == across ? RUNTIME_ARG(last_columns) * input_size : tile_row;
+            cb_wait_front(cb_output, 1);
+            const uint32_t address = get_read_ptr(cb_output);
+            for (uint32_t i = 0; i < count; ++i) {
+                write_face_rows<input_size>(
+                    address + in_tile(i) * input_size, face * input_size, sticks[i], face_row * input_size, size);
+                sticks[i] += tile_row;
+            }
+            noc_async_writes_flushed();
+            cb_pop_front(cb_output, 1);
+        }
+    };
+    constexpr bool writes_stream = has_residual && !stream_is_sharded;
     if constexpr (writes_stream) {
         write_row(stream, 0);
     }
@@ -120,7 +148,9 @@ void kernel_main() {
                 send_statistics(receivers, quad, row);
             }
         }
-        if constexpr (!output_is_sharded) {
+        if constexpr (output_is_sticks) {
+            write_sticks(row);
+        } else if constexpr (!output_is_sharded) {
             write_row(output, row);
         }
     }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Writer (BRISC): sticks from L1 to DRAM or L1. Before there is a result, its part in bringing gamma and beta
-// (weights.h).
+// Writer (BRISC): sticks from L1 to DRAM or L1, as sticks or to tiles of 32 or 16 rows (face_rows.h). Before there is a
+// result, its part in bringing gamma and beta (weights.h).
 //
 // CB contract:
 //   pushes  cb_gamma, cb_beta  as the reader, where the writer reads them                                         -> compute
@@ -15,6 +15,7 @@
 //
 // Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 1 of 16 (the number 1, to be sent) and
 // 5 to 12 (whether each part of gamma and of beta has arrived).
+#include "face_rows.h"
 #include "weights.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
@@ -24,6 +25,8 @@ constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
+constexpr uint32_t output_tile_height = get_named_compile_time_arg_val("output_tile_height");  // 0: the output's rows are sticks
+constexpr uint32_t element_size = output_piece / piece_elements;
 
 void kernel_main() {
     const uint32_t first_step = rows_are_cut ? RUNTIME_ARG(first_step) : 0;
@@ -64,7 +67,7 @@ void kernel_main() {
     const uint32_t output_stick = RUNTIME_ARG(output_stick);
     // Of this core's columns
     const uint32_t output_size =
-        rows_are_cut ? RUNTIME_ARG(own_columns) * (output_piece / piece_elements) : output_stick;
+        rows_are_cut ? RUNTIME_ARG(own_columns) * element_size : output_stick;
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), rows_are_pages ? output_stick : run_page_size);
 
     uint32_t left_rows = rows;
@@ -88,7 +91,18 @@ void kernel_main() {
             cb_wait_front(cb_output, tiles);
             uint32_t address = get_read_ptr(cb_output);
             for (uint32_t row = 0; row < count; ++row) {
-                if constexpr (rows_are_pages) {
+                if constexpr (output_tile_height != 0) {
+                    constexpr uint32_t tile_row = 2 * face_row * element_size;  // bytes, as all below
+                    const Matrices matrices{RUNTIME_ARG(matrix_rows), output_tile_height};
+                    const uint32_t across = (output_stick + tile_row - 1) / tile_row, of_row = first + row * row_stride;
+                    const uint32_t page = matrices.tile_row(of_row) * across + at / tile_row;
+                    const uint32_t offset = in_tile(matrices.row_in_tile(of_row)) * element_size;
+                    for (uint32_t done = 0; done < size; done += tile_row) {
+                        write_face_rows<element_size>(
+                            address + done, face_row * element_size, output.get_noc_addr(page + done / tile_row, offset),
+                            face * element_size, size - done < tile_row ? size - done : tile_row);
+                    }
+                } else if constexpr (rows_are_pages) {
                     noc_async_write(address, sticks[row], size);
                     sticks[row] += size;
                 } else {
