@@ -36,7 +36,7 @@ def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
     [
         (0, 24, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 24"),  # the reader waits for ever
         (0, 40, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 40"),  # a group over the ring's end
-        (0, 12 * 2**13, "CB_INPUT must hold fewer than 65536 pages, but holds 98304"),
+        (0, 12 * 2**10, "CB_INPUT must hold 8192 pages at most, but holds 12288"),
         (1, 2, "CB_GAMMA must hold a row's 3 pages, but holds 2"),
         (2, 4, "CB_BETA must hold a row's 3 pages, but holds 4"),
         (3, 1, "CB_OUTPUT must hold whole steps of 2 pages, but holds 1"),

@@ -100,6 +100,7 @@ IN_PLACES: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig]] = {
     "pieces of 256": ((2, 256), ROW, shards("HEIGHT", (1, 256), 2)),
     "pieces of 128": ((5, 384), ROW, shards("HEIGHT", (3, 384), 2)),
     "four rows": ((7, 384), None, shards("HEIGHT", (4, 384), 2)),
+    "more rows than an unpacker counts": ((261, 128), None, shards("HEIGHT", (264, 128), 1)),  # 256
 }
 ALL_STICKS = STICKS | IN_PLACES
 WAYS = [

@@ -31,6 +31,7 @@ HALF_FACE_ELEMENTS = 128  # 8 x 16: what one FPU instruction works on (kernels/d
 GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1 has no room (kernels/dest.h)
 GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
+MOST_PIECES = 2**13  # that CB_INPUT may hold: the unpackers count them in 13 bits (kernels/unpacker.h)
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
 # By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
 PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
@@ -489,8 +490,8 @@ def check_contract(plan: Plan) -> None:
         raise CbContractError(
             f"CB_INPUT must hold whole groups of {group} pages, {least} at least, but holds {pages[CB_INPUT]} pages"
         )
-    if pages[CB_INPUT] >= 2**16:  # as wide as the CBs' counters are
-        raise CbContractError(f"CB_INPUT must hold fewer than {2**16} pages, but holds {pages[CB_INPUT]}")
+    if pages[CB_INPUT] > MOST_PIECES:
+        raise CbContractError(f"CB_INPUT must hold {MOST_PIECES} pages at most, but holds {pages[CB_INPUT]}")
     most = max(len(plan.steps_of(share)) for share in plan.shares)
     for index in (CB_GAMMA, CB_BETA):
         if pages.get(index, most) != most:

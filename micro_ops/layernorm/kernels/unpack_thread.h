@@ -72,14 +72,14 @@ inline void wait_for_weights(uint32_t pages) {
     }
 }
 
-// Fills a section with a piece of each of a group's `rows`, which begin at `ring_row` of cb_input, and with gamma's and
-// beta's where they are used. Not inlined: the compiler would make the constants of all its instructions before a group's
+// Fills a section with a piece of each of a group's `rows`, which begin at piece `ring_piece` of cb_input, and with gamma's
+// and beta's where they are used. Not inlined: the compiler would make the constants of all its instructions before a group's
 // first step, 60 RISC-V instructions for which the SFPU waits once the sums are complete.
 template <bool weights>
-__attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_row, uint32_t rows, uint32_t step) {
+__attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_piece, uint32_t rows, uint32_t step) {
     take<free_sections>();
-    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
-    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, ring_row);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, ring_piece + step);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
     if constexpr (gamma_on_fpu) {
         multiply_pieces(section, rows, step);
     } else {
@@ -88,11 +88,13 @@ __attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_row,
     if constexpr (weights && gamma_on_sfpu) {
         select_operand<gamma_float32>(gamma_base, cb_gamma);
         set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
         copy_pieces<gamma_float32>(section + gamma_dest_row, 1);
     }
     if constexpr (weights && uses_beta) {
         select_operand<beta_float32>(beta_base, cb_beta);
         set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
         copy_pieces<beta_float32>(section + beta_dest_row, 1);
     }
     give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
@@ -126,26 +128,27 @@ inline void unpack_thread(uint32_t rows, Steps steps, uint32_t ring_rows) {
     }
 
     uint32_t section = 0;
-    uint32_t ring_row = 0;
+    const uint32_t group_pieces = group_rows * steps.count, ring_pieces = ring_rows * steps.count;
+    uint32_t ring_piece = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
-        ASSERT(ring_row < ring_rows);
+        ASSERT(ring_piece < ring_pieces);
         const uint32_t next_count = rows_of_group(first + count, rows);
-        const uint32_t next_ring_row = ring_row + group_rows == ring_rows ? 0 : ring_row + group_rows;
+        const uint32_t next_ring_piece = ring_piece + group_pieces == ring_pieces ? 0 : ring_piece + group_pieces;
         if constexpr (input_float32) {
             wait_for_all_sections();
             llk_wait_tiles(cb_input, count * steps.count);
             for (uint32_t i = 0; i < (passes - 1) * steps.count; ++i) {
-                fill_section<false>(section, ring_row, count, i < steps.count ? i : i - steps.count);
+                fill_section<false>(section, ring_piece, count, i < steps.count ? i : i - steps.count);
                 section = other_section(section);
             }
         } else {
-            sums.start(next_ring_row, next_count, count * steps.count);
+            sums.start(next_ring_piece, next_count, count * steps.count);
         }
         for (uint32_t step = 0; step < steps.own; ++step) {
             if (first == 0) {
                 wait_for_weights(step + 1);
             }
-            fill_section<true>(section, ring_row, count, steps.first + step);
+            fill_section<true>(section, ring_piece, count, steps.first + step);
             section = other_section(section);
             if constexpr (!input_float32) {
                 if (step == steps.own - 1) {
@@ -158,7 +161,7 @@ inline void unpack_thread(uint32_t rows, Steps steps, uint32_t ring_rows) {
         }
         llk_pop_tiles(cb_input, count * steps.count);
         count = next_count;
-        ring_row = next_ring_row;
+        ring_piece = next_ring_piece;
     }
     leave();
 }
