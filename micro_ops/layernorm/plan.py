@@ -19,18 +19,29 @@ from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, L
 from micro_ops.layernorm.cost import MAX_PARTS, Costs, Split, estimate, weights_are_multicast
 from micro_ops.layernorm.placement import Core, Placement, Shards
 
-# CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
+# CB indices: from 0 on, because the firmware looks at each index up to the highest before a kernel starts. tile_plan.py
+# has those between.
 CB_INPUT = 0
 CB_GAMMA = 1
 CB_BETA = 2
 CB_OUTPUT = 3
-CB_NAMES = {CB_INPUT: "CB_INPUT", CB_GAMMA: "CB_GAMMA", CB_BETA: "CB_BETA", CB_OUTPUT: "CB_OUTPUT"}
+CB_RESIDUAL = 7
+CB_STREAM = 8
+CB_NAMES = {
+    CB_INPUT: "CB_INPUT",
+    CB_GAMMA: "CB_GAMMA",
+    CB_BETA: "CB_BETA",
+    CB_OUTPUT: "CB_OUTPUT",
+    CB_RESIDUAL: "CB_RESIDUAL",
+    CB_STREAM: "CB_STREAM",
+}
 
 TILE_ELEMENTS = 1024
 HALF_FACE_ELEMENTS = 128  # 8 x 16: what one FPU instruction works on (kernels/dest.h holds it to Dest's 8 rows of 16)
 GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1 has no room (kernels/dest.h)
 GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
+TERM_GROUPS = 3  # that CB_INPUT and CB_RESIDUAL hold where there is a residual: compute works on one
 MOST_PIECES = 2**13  # that CB_INPUT may hold: the unpackers count them in 13 bits (kernels/unpacker.h)
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
 # By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
@@ -45,11 +56,12 @@ class CbContractError(RuntimeError):
 
 @dataclass(frozen=True)
 class Dtypes:
-    """Of the operands; gamma and beta None where there is none. The output has the input's."""
+    """Of the operands; gamma, beta and residual None where there is none. The outputs have the input's."""
 
     input: ttnn.DataType
     gamma: ttnn.DataType | None
     beta: ttnn.DataType | None
+    residual: ttnn.DataType | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ class CircularBuffer:
     """One CB, the same on every core of the plan.
 
     Attributes:
-        over: the tensor over whose shards it lies, "input" or "output"; None if it has memory of its own
+        over: the tensor over whose shards it lies: input, residual, output or stream; None if it has memory of its own
         tile: of a page, which tells the packer how much to write
     """
 
@@ -217,18 +229,35 @@ class Plan:
 
     @property
     def input_is_sharded(self) -> bool:
-        """Whether CB_INPUT lies over shards: then each core does the rows of its shard."""
+        """Whether CB_INPUT, and CB_RESIDUAL, lie over shards: then each core does the rows of its shard."""
         return self.cb(CB_INPUT).over is not None
 
     @property
     def output_is_sharded(self) -> bool:
-        """Whether CB_OUTPUT does."""
+        """Whether CB_OUTPUT, and CB_STREAM, do."""
         return self.cb(CB_OUTPUT).over is not None
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether s = x + residual is normalized, and given back, too."""
+        return self.has(CB_RESIDUAL)
 
     @property
     def ring_rows(self) -> int:
         """Rows that CB_INPUT holds."""
         return self.cb(CB_INPUT).pages // self.steps
+
+    @property
+    def source_rows(self) -> int:
+        """Rows that the CB of what is normalized holds: s where there is a residual, else x."""
+        if self.has_residual and not self.output_is_sharded:
+            return self.group_rows
+        return self.cb(CB_STREAM if self.has_residual else CB_INPUT).pages // self.steps
+
+    @property
+    def stream_pages(self) -> int:
+        """Of CB_STREAM, that a group takes: over a shard its row's."""
+        return self.steps if self.output_is_sharded else _stream_pages(self.group_rows * self.steps, self.piece)
 
     @property
     def groups(self) -> int:
@@ -288,7 +317,8 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     """The plan that cost.py expects to take the fewest cycles, among those that fit into L1.
 
     Rows go in groups of `GROUP_ROWS`, of which no core has more than one more than another. They go one by one where no
-    core has two, or where L1 can't hold four side by side. A row that goes alone may be cut over a team of cores.
+    core has two, or where L1 can't hold four side by side. A row that goes alone, without a residual, may be cut over a
+    team of cores.
 
     Args:
         input_shape: (..., W)
@@ -298,9 +328,10 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     rows, width = math.prod(input_shape[:-1]), input_shape[-1]
     one_each = rows <= chip.team_count(1)
     ways = [(GROUP_ROWS, 1), (1, 1)] if rows > 1 else [(1, 1)]
-    ways += [
-        (1, size) for size in range(2, math.ceil(width / WEIGHT_PAGE_ELEMENTS) + 1) if rows <= chip.team_count(size)
-    ]
+    if dtypes.residual is None:
+        ways += [
+            (1, size) for size in range(2, math.ceil(width / WEIGHT_PAGE_ELEMENTS) + 1) if rows <= chip.team_count(size)
+        ]
     needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way)) for way in ways}
     fitting = [way for way in ways if needed[way] <= chip.l1_bytes]
     if not fitting:
@@ -323,7 +354,8 @@ def make_shard_plan(
 ) -> Plan:
     """The plan of sticks that stay on the cores that have them (`stays_on_its_cores`): CB_INPUT lies over the shards.
 
-    So does CB_OUTPUT if the result is in the same shards and rows go one by one. Four rows side by side are faster, but
+    So does CB_OUTPUT if the result is in the same shards and rows go one by one. With a residual, CB_RESIDUAL does as
+    CB_INPUT, and CB_STREAM as CB_OUTPUT. Four rows side by side are faster, but
     the packer leaves a step's pieces one behind the other: the writer copies them to the shard.
 
     Args:
@@ -344,6 +376,14 @@ def make_shard_plan(
     page = piece * HALF_FACE_ELEMENTS
     packs_to_shard = target.shards is not None and group_rows == 1
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
+    residual: tuple[CircularBuffer, ...] = ()
+    if dtypes.residual is not None:
+        residual = (
+            CircularBuffer(CB_RESIDUAL, shards.height * steps, page, dtypes.input, over="residual"),
+            CircularBuffer(CB_STREAM, shards.height * steps, page, dtypes.input, "stream", PIECE_TILES[piece])
+            if packs_to_shard
+            else CircularBuffer(CB_STREAM, _stream_pages(group_rows * steps, page), page, dtypes.input),
+        )
     groups = math.ceil(rows / group_rows)
     of_shard = shards.height // group_rows
     plan = Plan(
@@ -365,6 +405,7 @@ def make_shard_plan(
             CircularBuffer(CB_OUTPUT, shards.height * steps, page, dtypes.input, "output", PIECE_TILES[piece])
             if packs_to_shard
             else CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+            *residual,
         ),
     )
     if plan.l1_bytes > chip.l1_bytes:
@@ -393,15 +434,31 @@ def _cuts(width: int, team_size: int) -> list[range]:
     return [range(start, end) for start, end in pairwise([*edges, width])]
 
 
+def _stream_pages(pieces: int, piece: int) -> int:
+    """Of CB_STREAM, for a group's `pieces` of `piece` elements: the packer writes `TILE_ELEMENTS` at a time, from the
+    start of a piece on (kernels/pack_thread.h), and may end behind the last."""
+    at_once = TILE_ELEMENTS // piece
+    return (pieces - 1) // at_once * at_once + math.ceil(TILE_ELEMENTS / piece)
+
+
 def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[CircularBuffer, ...]:
     piece = _piece(width, group_rows, team_size)
     steps = math.ceil(width / piece)
     own_steps = max(math.ceil(len(columns) / piece) for columns in _cuts(width, team_size))
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
-    return (
-        CircularBuffer(CB_INPUT, RING_GROUPS * group_rows * steps, piece, dtypes.input),
+    group = group_rows * steps
+    ring = (RING_GROUPS if dtypes.residual is None else TERM_GROUPS) * group
+    cbs = (
+        CircularBuffer(CB_INPUT, ring, piece, dtypes.input),
         *(CircularBuffer(index, own_steps, piece, dtype) for index, dtype in weights if dtype is not None),
         CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+    )
+    if dtypes.residual is None:
+        return cbs
+    return (
+        *cbs,
+        CircularBuffer(CB_RESIDUAL, ring, piece, dtypes.input),
+        CircularBuffer(CB_STREAM, _stream_pages(group, piece), piece, dtypes.input),
     )
 
 
@@ -420,6 +477,7 @@ def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, t
         row_bytes=width * ELEMENT_SIZES[dtypes.input],
         weights=sum(dtype is not None for dtype in (dtypes.gamma, dtypes.beta)),
         weight_bytes=sum(width * ELEMENT_SIZES[dtype] for dtype in (dtypes.gamma, dtypes.beta) if dtype is not None),
+        has_residual=dtypes.residual is not None,
         group_rows=group_rows,
         row_stride=row_stride,
         teams=teams,
@@ -484,7 +542,8 @@ def check_contract(plan: Plan) -> None:
     _check_senders(plan)
     pages = {cb.index: cb.pages for cb in plan.cbs}
     group = plan.group_rows * plan.steps
-    # Compute frees a group only when it has all of the next, and the reader reserves room for two at once.
+    # Compute frees a group only when it has all of the next (with a residual, as it adds it); the reader reserves room
+    # for two at once.
     least = 1 if plan.input_is_sharded else 1 + GROUPS_IN_FLIGHT
     if pages[CB_INPUT] % group or pages[CB_INPUT] < least * group:
         raise CbContractError(
@@ -496,9 +555,26 @@ def check_contract(plan: Plan) -> None:
     for index in (CB_GAMMA, CB_BETA):
         if pages.get(index, most) != most:
             raise CbContractError(f"{CB_NAMES[index]} must hold a row's {most} pages, but holds {pages[index]}")
+    if plan.has_residual:
+        _check_residual(plan)
     step = math.ceil(plan.group_rows * plan.piece / plan.cb(CB_OUTPUT).page_elements)
     if pages[CB_OUTPUT] % step or not pages[CB_OUTPUT]:
         raise CbContractError(f"CB_OUTPUT must hold whole steps of {step} pages, but holds {pages[CB_OUTPUT]}")
+
+
+def _check_residual(plan: Plan) -> None:
+    terms, residual, stream, output = map(plan.cb, (CB_INPUT, CB_RESIDUAL, CB_STREAM, CB_OUTPUT))
+    if plan.rows_are_cut:
+        raise CbContractError("rows with a residual must not be cut: each core would need all of the sum")
+    if (residual.pages, residual.over is None) != (terms.pages, terms.over is None):
+        raise CbContractError(
+            f"CB_RESIDUAL must hold what CB_INPUT does, {terms.pages} pages, but holds {residual.pages}"
+        )
+    if (stream.over is None, stream.tile) != (output.over is None, output.tile):
+        raise CbContractError(f"CB_STREAM must lie and be packed as CB_OUTPUT, {output}, but is {stream}")
+    whole = plan.ring_rows * plan.steps if plan.input_is_sharded and plan.output_is_sharded else plan.stream_pages
+    if stream.pages != whole:
+        raise CbContractError(f"CB_STREAM must hold a group, or a shard, of {whole} pages, but holds {stream.pages}")
 
 
 def _check_shares(plan: Plan) -> None:

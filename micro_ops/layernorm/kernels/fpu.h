@@ -148,10 +148,10 @@ public:
     }
 
 private:
-    // Pages of cb_input that hold pieces.
+    // Pages of cb_source that hold pieces.
     static uint32_t pages_arrived() {
-        const auto& interface = get_local_cb_interface(cb_input);
-        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_input)));
+        const auto& interface = get_local_cb_interface(cb_source);
+        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_source)));
         const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked);
         ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);
         return arrived;

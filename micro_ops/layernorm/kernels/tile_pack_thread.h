@@ -10,8 +10,6 @@
 
 namespace layernorm {
 
-constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
-
 // Puts Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.
 //
 // All that is needed lies in the first 32 of them: a stripe's sums take 32, statistics of a tile's quads 32 at most.

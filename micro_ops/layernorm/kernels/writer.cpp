@@ -10,6 +10,9 @@
 //                              rows, a piece of each row, one behind the other                                    <- compute
 //                              If cb_output lies over a shard, it has room for all, and nothing is popped.
 //
+// Where there is a residual, a group's s = x + residual comes in front of its results, unless that lies over a shard: in pages
+// of a step of which it takes the first, whole pieces of the group's rows, row by row.
+//
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
 //
@@ -24,11 +27,15 @@ constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
+constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
+constexpr uint32_t term_pieces = tile_size / output_piece;  // as in dest.h
+constexpr uint32_t step_tiles = (group_rows * output_piece + tile_size - 1) / tile_size;
 
 void kernel_main() {
     const uint32_t first_step = rows_are_cut ? RUNTIME_ARG(first_step) : 0;
     const uint32_t own_steps = RUNTIME_ARG(own_steps);
     constexpr auto output_args = TensorAccessorArgs<0>();
+    constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
 
     if constexpr (has_gamma) {
         assert_cb(cb_gamma, RUNTIME_ARG(weight_pages), gamma_piece);
@@ -49,7 +56,7 @@ void kernel_main() {
             }
         }
     } else if constexpr (!reader_reads_weights) {
-        read_weights<output_args.next_compile_time_args_offset()>(
+        read_weights<stream_args.next_compile_time_args_offset()>(
             first_step, own_steps, RUNTIME_ARG(own_columns), part_of(own_steps), all_parts, all_parts);
         push_weights(own_steps);
         noc_async_read_set_trid(0);
@@ -67,10 +74,39 @@ void kernel_main() {
         rows_are_cut ? RUNTIME_ARG(own_columns) * (output_piece / piece_elements) : output_stick;
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), rows_are_pages ? output_stick : run_page_size);
 
+    // Writes s of `count` rows.
+    const auto write_stream = [&](uint32_t row, uint32_t count) {
+        const auto stream =
+            TensorAccessor(stream_args, RUNTIME_ARG(stream_address), rows_are_pages ? output_stick : run_page_size);
+        uint32_t at = 0;  // of the row, bytes
+        for (uint32_t pieces = count * own_steps; pieces > 0;) {
+            cb_wait_front(cb_output, step_tiles);
+            uint32_t address = get_read_ptr(cb_output);
+            for (uint32_t i = 0; i < term_pieces && pieces > 0; ++i, --pieces) {
+                const uint32_t left = output_stick - at, size = left < output_piece ? left : output_piece;
+                uint32_t source = address;
+                for_each_run(stream, row, at, size, [&](uint64_t target, uint32_t run_size) {
+                    noc_async_write(source, target, run_size);
+                    source += run_size;
+                });
+                address += output_piece;
+                at += size;
+                if (at == output_stick) {
+                    at = 0;
+                    row += row_stride;
+                }
+            }
+            noc_async_writes_flushed();
+            cb_pop_front(cb_output, step_tiles);
+        }
+    };
     uint32_t left_rows = rows;
     for (uint32_t first = first_row; left_rows > 0; first += group_stride) {
         const uint32_t count = left_rows < group_rows ? left_rows : group_rows;
         left_rows -= count;
+        if constexpr (has_residual) {
+            write_stream(first, count);
+        }
         const uint32_t tiles = (count * output_piece + tile_size - 1) / tile_size;
         ASSERT(get_local_cb_interface(cb_output).fifo_page_size == tile_size);
         ASSERT(get_local_cb_interface(cb_output).fifo_size % (tiles * tile_size) == 0);  // a step's tiles lie in a row
