@@ -100,7 +100,7 @@ def estimate(costs: Costs, split: Split) -> float:
     else:
         core = reads / rounds + sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
     if split.has_residual:
-        core += rounds * rows * split.width / costs.residual_rate
+        core += rounds * rows * split.width / split.team_size / costs.residual_rate
     if weights_are_multicast(costs, split):
         core += costs.multicast
     return costs.launch + costs.read + max(core, bank) + costs.finish

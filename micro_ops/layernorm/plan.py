@@ -43,6 +43,7 @@ GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pus
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
 TERM_GROUPS = 3  # that CB_INPUT and CB_RESIDUAL hold where there is a residual: compute works on one
 MOST_PIECES = 2**13  # that CB_INPUT may hold: the unpackers count them in 13 bits (kernels/unpacker.h)
+MOST_MEMBERS = 7  # of a team, with a residual: a semaphore for each (program.py)
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
 # By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
 PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
@@ -243,9 +244,14 @@ class Plan:
         return self.has(CB_RESIDUAL)
 
     @property
+    def stream_is_sent(self) -> bool:
+        """Whether each core makes s of its own columns, all that CB_INPUT has then, and sends it to its team."""
+        return self.has_residual and self.rows_are_cut
+
+    @property
     def ring_rows(self) -> int:
         """Rows that CB_INPUT holds."""
-        return self.cb(CB_INPUT).pages // self.steps
+        return 1 if self.stream_is_sent else self.cb(CB_INPUT).pages // self.steps
 
     @property
     def source_rows(self) -> int:
@@ -279,8 +285,14 @@ class Plan:
 
     @property
     def rows_are_cut(self) -> bool:
-        """Whether cores send rows to one another."""
-        return any(share.input_from for share in self.shares)
+        """Whether cores share rows, each with some of their columns."""
+        return any(len(share.columns) < self.width for share in self.shares)
+
+    def team(self, share: Share) -> list[Core]:
+        """The cores that send one another their parts of s of a share's row, in the order of their columns."""
+        if not self.stream_is_sent:
+            return [share.core]
+        return [other.core for other in self.shares if other.groups == share.groups]
 
     def row_receivers(self) -> dict[Core, list[Core]]:
         """By sender, the cores that it sends its row to."""
@@ -317,8 +329,7 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     """The plan that cost.py expects to take the fewest cycles, among those that fit into L1.
 
     Rows go in groups of `GROUP_ROWS`, of which no core has more than one more than another. They go one by one where no
-    core has two, or where L1 can't hold four side by side. A row that goes alone, without a residual, may be cut over a
-    team of cores.
+    core has two, or where L1 can't hold four side by side. A row that goes alone may be cut over a team of cores.
 
     Args:
         input_shape: (..., W)
@@ -328,10 +339,10 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     rows, width = math.prod(input_shape[:-1]), input_shape[-1]
     one_each = rows <= chip.team_count(1)
     ways = [(GROUP_ROWS, 1), (1, 1)] if rows > 1 else [(1, 1)]
-    if dtypes.residual is None:
-        ways += [
-            (1, size) for size in range(2, math.ceil(width / WEIGHT_PAGE_ELEMENTS) + 1) if rows <= chip.team_count(size)
-        ]
+    most = math.ceil(width / WEIGHT_PAGE_ELEMENTS)
+    if dtypes.residual is not None:
+        most = min(most, MOST_MEMBERS)
+    ways += [(1, size) for size in range(2, most + 1) if rows <= chip.team_count(size)]
     needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way)) for way in ways}
     fitting = [way for way in ways if needed[way] <= chip.l1_bytes]
     if not fitting:
@@ -448,6 +459,8 @@ def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[C
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
     group = group_rows * steps
     ring = (RING_GROUPS if dtypes.residual is None else TERM_GROUPS) * group
+    if dtypes.residual is not None and team_size > 1:
+        ring = own_steps  # each core reads its own columns
     cbs = (
         CircularBuffer(CB_INPUT, ring, piece, dtypes.input),
         *(CircularBuffer(index, own_steps, piece, dtype) for index, dtype in weights if dtype is not None),
@@ -511,7 +524,7 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
                     core=core,
                     groups=range(index, groups, count),
                     columns=columns,
-                    input_from=team[0] if core != team[0] else None,
+                    input_from=team[0] if core != team[0] and dtypes.residual is None else None,
                     sends=tuple(sends),
                 )
             )
@@ -545,7 +558,7 @@ def check_contract(plan: Plan) -> None:
     # Compute frees a group only when it has all of the next (with a residual, as it adds it); the reader reserves room
     # for two at once.
     least = 1 if plan.input_is_sharded else 1 + GROUPS_IN_FLIGHT
-    if pages[CB_INPUT] % group or pages[CB_INPUT] < least * group:
+    if not plan.stream_is_sent and (pages[CB_INPUT] % group or pages[CB_INPUT] < least * group):
         raise CbContractError(
             f"CB_INPUT must hold whole groups of {group} pages, {least} at least, but holds {pages[CB_INPUT]} pages"
         )
@@ -564,8 +577,17 @@ def check_contract(plan: Plan) -> None:
 
 def _check_residual(plan: Plan) -> None:
     terms, residual, stream, output = map(plan.cb, (CB_INPUT, CB_RESIDUAL, CB_STREAM, CB_OUTPUT))
-    if plan.rows_are_cut:
-        raise CbContractError("rows with a residual must not be cut: each core would need all of the sum")
+    if plan.stream_is_sent:
+        own = max(len(plan.steps_of(share)) for share in plan.shares)
+        if terms.pages != own:
+            raise CbContractError(f"CB_INPUT must hold a core's {own} pages of a row, but holds {terms.pages}")
+        for share in plan.shares:
+            team = plan.team(share)
+            if plan.row_count(share) != 1 or share.input_from or len(team) > MOST_MEMBERS:
+                raise CbContractError(
+                    f"core {share.core} must read its own columns of one row, shared by {MOST_MEMBERS} cores at most,"
+                    f" but has {plan.row_count(share)} rows from {share.input_from or 'DRAM'}, shared by {len(team)}"
+                )
     if (residual.pages, residual.over is None) != (terms.pages, terms.over is None):
         raise CbContractError(
             f"CB_RESIDUAL must hold what CB_INPUT does, {terms.pages} pages, but holds {residual.pages}"

@@ -25,6 +25,7 @@ from micro_ops.layernorm.plan import (
     CB_STREAM,
     GROUPS_IN_FLIGHT,
     HALF_FACE_ELEMENTS,
+    MOST_MEMBERS,
     TILE_ELEMENTS,
     CbContractError,
     Chip,
@@ -40,12 +41,13 @@ MAX_RECTANGLES = 16  # that a core multicasts to
 # Of an argument that is a list: a word for each stripe and each quad (tile_program.py), and two a rectangle. All have
 # this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
 LIST_WORDS = 24 + 2 * MAX_RECTANGLES
-# Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
-# of beta, has arrived
-INPUT_SEMAPHORE = 0
-COUNTS = 1
-GAMMA_SEMAPHORES = COUNTS + MAX_PARTS
+# Semaphores: whether each part of gamma, and of beta, has arrived; the numbers from 1 on, to be sent; how many parts of
+# a row have arrived. Or, where cores send one another s = x + residual: the number 1 alone; whether each core's has
+GAMMA_SEMAPHORES = 0
 BETA_SEMAPHORES = GAMMA_SEMAPHORES + MAX_PARTS
+COUNTS = BETA_SEMAPHORES + MAX_PARTS
+INPUT_SEMAPHORE = COUNTS + MAX_PARTS
+STREAM_SEMAPHORES = COUNTS + 1
 
 
 class Tap(StrEnum):
@@ -105,7 +107,7 @@ def create_program(
 def _create_semaphores(plan: Plan) -> list[ttnn.SemaphoreDescriptor]:
     if not plan.rows_are_cut and plan.weight_part is None:
         return []
-    values = [0, *range(1, MAX_PARTS + 1), *([0] * 2 * MAX_PARTS)]
+    values = [0] * COUNTS + ([1, *[0] * MOST_MEMBERS] if plan.stream_is_sent else [*range(1, MAX_PARTS + 1), 0])
     return [
         ttnn.SemaphoreDescriptor(id=index, core_ranges=core_ranges(plan), initial_value=value)
         for index, value in enumerate(values)
@@ -241,6 +243,8 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weight
             "input_address": input_tensor.buffer_address(),
             "residual_address": residual.buffer_address(),
             "input_stick": plan.width * size,
+            "members": len(plan.team(share)),
+            "stream_pages": plan.stream_pages,
             "exchange": (share.input_from is not None) | len(words) // 2 << 1,
             "rectangles": words,
         }
@@ -261,7 +265,6 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weight
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
             "input_is_sharded": plan.input_is_sharded,
-            "has_residual": plan.has_residual,
             **_runs(input_tensor),
         },
         runtime=arguments,
@@ -294,6 +297,8 @@ class _Weights:
                     for name, tensor in given.items()
                 },
                 "weights_are_sent": plan.weight_part is not None,
+                "has_residual": plan.has_residual,
+                "stream_semaphores": STREAM_SEMAPHORES,
                 "reader_has_rows": plan.input_is_sharded,
                 "gamma_semaphores": GAMMA_SEMAPHORES,
                 "beta_semaphores": BETA_SEMAPHORES,
@@ -322,7 +327,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
     common = {
         "steps": plan.steps,
         "ring_rows": plan.source_rows,
-        "term_rows": plan.ring_rows,
+        "term_pages": plan.cb(CB_INPUT).pages,
         "stream_pages": plan.stream_pages,
         **row_constants(plan.width, dtypes, epsilon),
         "last_piece_elements": plan.width - (plan.steps - 1) * plan.piece,
@@ -398,14 +403,19 @@ def _create_writer_descriptor(
     size = ELEMENT_SIZES[output.dtype]
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
+        sends, words = _sends(plan, chip, share)
+        team = plan.team(share)
+        of_team = multicast_words(chip, ttnn.NOC.NOC_1, [core for core in team if core != share.core])
         return {
             **_place(plan, share),
             **weights.runtime,
-            "sends": _sends(plan, chip, share)[0],
+            "sends": sends,
+            "member": team.index(share.core),
+            "team_rectangles": len(of_team) // 2,
             "output_address": output.buffer_address(),
             "stream_address": stream.buffer_address(),
             "output_stick": plan.width * size,
-            "rectangles": _sends(plan, chip, share)[1],
+            "rectangles": [*words, *of_team],
         }
 
     return create_kernel_descriptor(
@@ -422,7 +432,6 @@ def _create_writer_descriptor(
             "output_piece": plan.piece * size,
             "tile_size": TILE_ELEMENTS * size,
             "output_is_sharded": plan.output_is_sharded,
-            "has_residual": plan.has_residual,
             **_runs(output),
         },
         runtime=arguments,

@@ -273,6 +273,7 @@ def _create_compute_descriptor(
             **arithmetic(variant, dtypes),
             **strides,
             "by_tiles": True,
+            "rows_are_cut": False,
             "rows_are_gathered": plan.gathered,
             "rows_are_striped": plan.striped,
             "has_residual": plan.has_residual,

@@ -16,6 +16,7 @@
 //   pops    cb_residual        as cb_input                                                                  <- reader
 //   pushes  cb_stream          s = x + residual of them, all of a group before its first result; behind it  -> itself
 //                              what the packer needs to write whole tiles, unless cb_stream lies over a shard
+//              or, of a row that is cut, writes this core's part to its place, for the reader to push all parts  -> reader
 //   pushes  cb_output          the same, in front of a group's results, unless cb_stream lies over a shard  -> writer
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
@@ -58,7 +59,6 @@
 
 void kernel_main() {
     using namespace layernorm;
-    constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");  // as in parts.h
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t all_steps = RUNTIME_ARG(steps);
     const Steps steps{
@@ -73,7 +73,7 @@ void kernel_main() {
     PACK((llk_pack_hw_configure<DST_ACCUM_MODE>(cb_output)));
     PACK((llk_pack_init<PackMode::Default>(cb_output)));
     PACK((llk_pack_dest_init<DST_ACCUM_MODE, PackMode::Default>(cb_output)));
-    const Rings rings{RUNTIME_ARG(ring_rows), has_residual ? RUNTIME_ARG(term_rows) : 0,
+    const Rings rings{RUNTIME_ARG(ring_rows), has_residual ? RUNTIME_ARG(term_pages) : 0,
                       has_residual ? RUNTIME_ARG(stream_pages) : 0};
     UNPACK((unpack_thread(rows, steps, rings)));
     MATH((math_thread(rows, steps,

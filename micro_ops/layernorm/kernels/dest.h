@@ -109,7 +109,7 @@ struct Steps {
 // What the CBs hold.
 struct Rings {
     uint32_t rows;          // of cb_source
-    uint32_t term_rows;     // where there is a residual: of cb_input and cb_residual
+    uint32_t term_pages;    // where there is a residual: of cb_input and cb_residual
     uint32_t stream_pages;  // and those of cb_stream that a group takes
 };
 

@@ -103,7 +103,7 @@ inline void math_thread(uint32_t rows, Steps steps, const MathArguments& argumen
     uint32_t section = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
         if constexpr (has_residual) {
-            add_terms(rows_of_group(first, rows) * steps.count, section);
+            add_terms(rows_of_group(first, rows) * steps.own, section);
         }
         make_statistics(steps.count, section, arguments.last_piece_elements);
         if constexpr (group_rows == 1) {

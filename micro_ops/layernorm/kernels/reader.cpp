@@ -6,6 +6,8 @@
 // CB contract, in pages of one piece (compute.cpp):
 //   pushes  cb_input           `steps` a row: the rows, each padded with zeros to whole pieces                    -> compute
 //   pushes  cb_residual        as cb_input, if there is a residual                                                -> compute
+//   pushes  cb_stream          of a row that is cut, with a residual: all of s, once each core's part is there; then
+//                              cb_input and cb_residual have this core's columns alone                           -> compute
 //   pushes  cb_gamma, cb_beta  `own_steps` once, of this core's columns, not padded                               -> compute
 //
 // x is padded, because the padding would reach the sums. If cb_input lies over a shard, whose rows are whole pieces, all
@@ -15,11 +17,11 @@
 // its rows, or parts of its only row.
 //
 // Budget: transaction ids 1 to 10 of 15 (4 parts of gamma and beta, 4 of the first group, 2 groups); program semaphores
-// 0 to 12 of 16 (parts of a row that have arrived; the numbers 1 to 4, to be sent; 4 parts of gamma, 4 of beta).
+// 0 to 12 of 16 (4 parts of gamma, 4 of beta; the numbers 1 to 4, to be sent; parts of a row that have arrived); or, where
+// cores send one another parts of s, 0 to 15 (the number 1 alone; the parts of 7 cores).
 #include "weights.h"
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
-constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
 constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
 constexpr uint32_t input_piece = get_named_compile_time_arg_val("input_piece");  // bytes
 constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");    // of an element, bytes
@@ -73,7 +75,7 @@ struct FirstGroup {
             const auto wait = [this]() __attribute__((always_inline)) {
                 noc_async_read_barrier_with_trid(input_trid + part);
             };
-            if constexpr (rows_are_cut) {
+            if constexpr (rows_are_cut && !has_residual) {
                 receivers.multicast(l1, l1, count * input_piece, number(part + 1), input_semaphore, wait);
                 l1 += count * input_piece;
             } else {
@@ -101,8 +103,11 @@ void zero_padding(uint32_t address, uint32_t count, uint32_t size, uint32_t row_
 
 void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
-    const uint32_t steps = RUNTIME_ARG(steps);
+    const uint32_t steps = stream_is_sent ? RUNTIME_ARG(own_steps) : RUNTIME_ARG(steps);
     const uint32_t input_stick = RUNTIME_ARG(input_stick);
+    // Of a row, what this core reads: from which byte on, and how many
+    const uint32_t first_byte = stream_is_sent ? RUNTIME_ARG(first_step) * input_piece : 0;
+    const uint32_t row_bytes = stream_is_sent ? RUNTIME_ARG(own_columns) * input_size : input_stick;
     const uint32_t first_row = RUNTIME_ARG(first_row);
     // Bit 0: whether this core receives its row; from bit 1 on: how many rectangles it sends it to
     const uint32_t exchange = rows_are_cut ? RUNTIME_ARG(exchange) : 0;
@@ -146,16 +151,16 @@ void kernel_main() {
     const uint32_t first_rows = rows < group_rows ? rows : group_rows;
 
     ASSERT(rows > 0);
-    ASSERT(input_stick <= row_size && input_stick + input_piece > row_size);
-    assert_cb(cb_input, ring_groups * group_rows * steps, input_piece);
+    ASSERT(row_bytes <= row_size && row_bytes + input_piece > row_size);
+    assert_cb(cb_input, stream_is_sent ? RUNTIME_ARG(weight_pages) : ring_groups * group_rows * steps, input_piece);
 
     // Once for each place of a row in the ring: later reads are as long as a stick and leave the padding as it is. A row
     // that is received comes with its padding.
-    if (input_stick != row_size && !receives) {
+    if (row_bytes != row_size && !receives) {
         const uint32_t places = rows < ring_groups * group_rows ? rows : ring_groups * group_rows;
-        zero_padding(input_l1, places, input_stick, row_size);
+        zero_padding(input_l1, places, row_bytes, row_size);
         if constexpr (has_residual) {
-            zero_padding(input_l1 + to_residual, places, input_stick, row_size);
+            zero_padding(input_l1 + to_residual, places, row_bytes, row_size);
         }
     }
 
@@ -179,9 +184,9 @@ void kernel_main() {
                 if constexpr (rows_are_pages && !has_residual) {
                     stick.read(part_pages * input_piece);
                 } else {
-                    const uint32_t at = part * part_pages * input_piece, left = input_stick - at;
+                    const uint32_t at = part * part_pages * input_piece, left = row_bytes - at;
                     const uint32_t size = part_pages * input_piece;
-                    read(first_row, at, left < size ? left : size, input_l1 + at);
+                    read(first_row, first_byte + at, left < size ? left : size, input_l1 + at);
                 }
             });
         }
@@ -247,6 +252,13 @@ void kernel_main() {
         if constexpr (reader_reads_weights && (has_gamma || has_beta)) {
             push_weights(own_steps);
         }
+    }
+    if constexpr (stream_is_sent) {
+        const uint32_t members = RUNTIME_ARG(members);
+        for (uint32_t member = 0; member < members; ++member) {
+            noc_semaphore_wait(semaphore(stream_semaphores + member), 1);
+        }
+        cb_push_back(cb_stream, RUNTIME_ARG(stream_pages));
     }
     pushed = first_rows;
     while (pushed < rows) {

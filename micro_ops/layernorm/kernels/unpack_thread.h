@@ -143,8 +143,8 @@ inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
     record_sequences();
     remember_base(input_base, cb_source, 0);
     if constexpr (has_residual) {
-        assert_cb(cb_input, rings.term_rows * steps.count, piece_size);
-        assert_cb(cb_residual, rings.term_rows * steps.count, piece_size);
+        assert_cb(cb_input, rings.term_pages, piece_size);
+        assert_cb(cb_residual, rings.term_pages, piece_size);
         remember_base(x_base, cb_input, 0);
         remember_base(residual_base, cb_residual, 0);
     }
@@ -175,8 +175,8 @@ inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
         const uint32_t pages = has_residual ? rings.stream_pages : count * steps.count;
         if constexpr (has_residual) {
             sums.start(ring_piece, count, 0);
-            send_terms(count * steps.count, term_piece, section, sums);
-            term_piece = term_piece + group_pieces == rings.term_rows * steps.count ? 0 : term_piece + group_pieces;
+            send_terms(count * steps.own, term_piece, section, sums);
+            term_piece = term_piece + group_pieces == rings.term_pages ? 0 : term_piece + group_pieces;
         }
         if constexpr (input_float32) {
             wait_for_all_sections();

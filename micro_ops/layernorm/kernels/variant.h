@@ -25,6 +25,9 @@ constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
 constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
 constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");  // s
 constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
+// Whether a core has some of a row's columns alone. Then it makes s of these, and its cb_stream gets the others' from them.
+constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
+constexpr bool stream_is_sent = rows_are_cut && has_residual;  // as in parts.h
 
 // What the kernel writes in place of the result, for tests: the same code as far as there. The host defines TAP.
 enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };

@@ -16,8 +16,8 @@
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
 //
-// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 1 of 16 (the number 1, to be sent) and
-// 5 to 12 (whether each part of gamma and of beta has arrived).
+// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 0 to 7 of 16
+// (whether each part of gamma and of beta has arrived), 8 (the number 1, to be sent), and 9 to 15 (a core's part of s).
 #include "weights.h"
 
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
@@ -27,7 +27,6 @@ constexpr uint32_t group_rows = get_named_compile_time_arg_val("group_rows");
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  // from a row of a group to the next
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
-constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
 constexpr uint32_t term_pieces = tile_size / output_piece;  // as in dest.h
 constexpr uint32_t step_tiles = (group_rows * output_piece + tile_size - 1) / tile_size;
 
@@ -74,13 +73,25 @@ void kernel_main() {
         rows_are_cut ? RUNTIME_ARG(own_columns) * (output_piece / piece_elements) : output_stick;
     const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), rows_are_pages ? output_stick : run_page_size);
 
+    // Sends this core's part of a row's s, which lies at its place in cb_stream, to the others that share the row.
+    const auto send_stream = [&]() {
+        const Receivers team(
+            ARG_POSITION(rectangles) + 2 * Sends{RUNTIME_ARG(sends)}.rectangles(), RUNTIME_ARG(team_rectangles));
+        const uint32_t at = get_write_ptr(cb_stream) + first_step * output_piece;
+        const uint32_t id = stream_semaphores + RUNTIME_ARG(member);
+        team.multicast(at, at, own_steps * output_piece, number(1), id, [] {});
+        *semaphore(id) = 1;
+    };
     // Writes s of `count` rows.
     const auto write_stream = [&](uint32_t row, uint32_t count) {
         const auto stream =
             TensorAccessor(stream_args, RUNTIME_ARG(stream_address), rows_are_pages ? output_stick : run_page_size);
-        uint32_t at = 0;  // of the row, bytes
+        uint32_t at = first_step * output_piece;  // of the row
         for (uint32_t pieces = count * own_steps; pieces > 0;) {
             cb_wait_front(cb_output, step_tiles);
+            if (stream_is_sent && pieces <= term_pieces) {
+                send_stream();
+            }
             uint32_t address = get_read_ptr(cb_output);
             for (uint32_t i = 0; i < term_pieces && pieces > 0; ++i, --pieces) {
                 const uint32_t left = output_stick - at, size = left < output_piece ? left : output_piece;
