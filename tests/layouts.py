@@ -12,6 +12,7 @@ from micro_ops.layernorm import LayerNorm, RMSNorm
 from tests.tensors import random_input, random_weights, upload
 
 Shape = tuple[int, ...]
+NAN = float("nan")
 L1 = ttnn.L1_MEMORY_CONFIG
 DRAM = ttnn.DRAM_MEMORY_CONFIG
 FORMS = {
@@ -40,3 +41,22 @@ def expected(device: Any, form: str, shape: Shape, of: torch.Tensor | None = Non
     tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
     y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
     return y.reshape(shape)
+
+
+def shards(strategy: str, shard: Shape, cores: int, rows: int = 1) -> ttnn.MemoryConfig:
+    """Of such shards, over the first `cores` of `rows`."""
+    return ttnn.create_sharded_memory_config(
+        shard,
+        ttnn.CoreGrid(x=cores, y=rows),
+        getattr(ttnn.ShardStrategy, strategy),
+        use_height_and_width_as_shard_shape=True,
+    )
+
+
+def to_device(x: torch.Tensor, device: Any, tile: Shape | None, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
+    """In such tiles, padded with NaN; or row-major."""
+    if tile is None:
+        on_host = ttnn.from_torch(x, layout=ttnn.ROW_MAJOR_LAYOUT)
+    else:
+        on_host = ttnn.from_torch(x, layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(tile), pad_value=NAN)
+    return ttnn.to_device(on_host, device, memory_config=memory)

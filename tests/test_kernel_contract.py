@@ -14,7 +14,7 @@ import torch
 import ttnn
 
 from micro_ops.layernorm import CbContractError, LayerNormSingleCore, op
-from micro_ops.layernorm.plan import Dtypes, check_contract, make_plan
+from micro_ops.layernorm.plan import CB_RESIDUAL, CB_STREAM, Dtypes, check_contract, make_plan
 from micro_ops.layernorm.program import KERNELS
 from tests.child import Start
 from tests.chips import ONE_CORE
@@ -36,11 +36,13 @@ def test_contract_holds_as_it_is(shape: tuple[int, ...]) -> None:
     [
         (0, 24, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 24"),  # the reader waits for ever
         (0, 40, "CB_INPUT must hold whole groups of 12 pages, 3 at least, but holds 40"),  # a group over the ring's end
-        (0, 12 * 2**13, "CB_INPUT must hold fewer than 65536 pages, but holds 98304"),
+        (0, 12 * 2**10, "CB_INPUT must hold 8192 pages at most, but holds 12288"),
         (1, 2, "CB_GAMMA must hold a row's 3 pages, but holds 2"),
         (2, 4, "CB_BETA must hold a row's 3 pages, but holds 4"),
         (3, 1, "CB_OUTPUT must hold whole steps of 2 pages, but holds 1"),
         (3, 0, "CB_OUTPUT must hold whole steps of 2 pages, but holds 0"),
+        (CB_RESIDUAL, 24, "CB_RESIDUAL must hold what CB_INPUT does, 36 pages, but holds 24"),
+        (CB_STREAM, 24, "CB_STREAM must hold a group, or a shard, of 12 pages, but holds 24"),
     ],
 )
 def test_wrong_page_counts_are_not_launched(
@@ -50,7 +52,7 @@ def test_wrong_page_counts_are_not_launched(
     x, gamma, beta = (upload(t, device) for t in (random_input(WIDE), *random_weights(WIDE[-1])))
     before = device.num_program_cache_entries()
     with pytest.raises(CbContractError, match=message):
-        LayerNormSingleCore.op(x, gamma, beta)
+        LayerNormSingleCore.op(x, gamma, beta, residual=x if index in (CB_RESIDUAL, CB_STREAM) else None)
     assert device.num_program_cache_entries() == before
     count("kernels: page counts refused by the host", 1)
 
@@ -74,6 +76,7 @@ FAULTS = {
     "reader": "plan = with_pages(plan, 1, 5)",
     "compute": "plan = with_pages(plan, 0, 47)",
     "writer": "plan = with_pages(plan, 3, 3)",
+    "stream": "plan = with_pages(plan, 8, 13)",
     "semaphores": "run_semaphores(device, left=1)",
 }
 
@@ -93,7 +96,8 @@ def test_kernels_assert_their_contract(start: Start, platform: Platform, count: 
             return plan
         op.make_plan, op.check_contract = make_faulty, lambda _: None
         tensors = [upload(t, device) for t in (random_input({WIDE}), *random_weights({WIDE[-1]}))]
-        print(LayerNormSingleCore.op(*tensors).cpu())
+        y = LayerNormSingleCore.op(*tensors, residual=tensors[0] if {fault == "stream"} else None)
+        print([t.cpu() for t in y] if isinstance(y, tuple) else y.cpu())
         """,
         kernel_asserts=True,
     )

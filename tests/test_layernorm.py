@@ -61,7 +61,7 @@ def test_kernel_descriptors(device: Any, shape: tuple[int, ...]) -> None:
     operands = Operands(x, gamma, beta)
     chip = chip_of(device, cores=FIRST_CORE)
     plan = make_plan(shape, program.dtypes_of(operands), chip)
-    described = program.create_program(plan, chip, program.Variant(subtract_mean=True), operands, y, EPSILON)
+    described = program.create_program(plan, chip, program.Variant(subtract_mean=True), operands, y, None, EPSILON)
     reader, writer, compute = described.kernels
 
     assert _runtime_args(reader)["input_address"] == x.buffer_address()

@@ -9,21 +9,10 @@ import torch
 import ttnn
 
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
-from tests.layouts import DRAM, FORMS, Shape, expected
+from tests.layouts import DRAM, FORMS, NAN, Shape, expected, shards, to_device
 from tests.tensors import random_input, random_weights, upload
 
 pytestmark = pytest.mark.usefixtures("reads_back")
-NAN = float("nan")
-
-
-def shards(strategy: str, shard: Shape, cores: int, rows: int = 1) -> ttnn.MemoryConfig:
-    """Of such shards, over the first `cores` of `rows`."""
-    return ttnn.create_sharded_memory_config(
-        shard,
-        ttnn.CoreGrid(x=cores, y=rows),
-        getattr(ttnn.ShardStrategy, strategy),
-        use_height_and_width_as_shard_shape=True,
-    )
 
 
 def run(device: Any, form: str, x: ttnn.Tensor, **more: Any) -> ttnn.Tensor:
@@ -31,15 +20,6 @@ def run(device: Any, form: str, x: ttnn.Tensor, **more: Any) -> ttnn.Tensor:
     norm, dtype, keywords = FORMS[form]
     weights = random_weights(x.shape[-1], dtype=dtype)[: 2 if norm is LayerNorm else 1]
     return norm.op(x, *[upload(weight, device) for weight in weights], **keywords, **more)
-
-
-def to_device(x: torch.Tensor, device: Any, tile: Shape | None, memory: ttnn.MemoryConfig) -> ttnn.Tensor:
-    """In such tiles, padded with NaN; or row-major."""
-    if tile is None:
-        on_host = ttnn.from_torch(x, layout=ttnn.ROW_MAJOR_LAYOUT)
-    else:
-        on_host = ttnn.from_torch(x, layout=ttnn.TILE_LAYOUT, tile=ttnn.Tile(tile), pad_value=NAN)
-    return ttnn.to_device(on_host, device, memory_config=memory)
 
 
 def input_of(form: str, shape: Shape) -> torch.Tensor:
@@ -100,6 +80,7 @@ IN_PLACES: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig]] = {
     "pieces of 256": ((2, 256), ROW, shards("HEIGHT", (1, 256), 2)),
     "pieces of 128": ((5, 384), ROW, shards("HEIGHT", (3, 384), 2)),
     "four rows": ((7, 384), None, shards("HEIGHT", (4, 384), 2)),
+    "more rows than an unpacker counts": ((261, 128), None, shards("HEIGHT", (264, 128), 1)),  # 256
 }
 ALL_STICKS = STICKS | IN_PLACES
 WAYS = [

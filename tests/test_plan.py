@@ -12,6 +12,7 @@ import ttnn
 from micro_ops.layernorm import CbContractError, LayerNormArgumentError
 from micro_ops.layernorm.placement import Placement, Shards
 from micro_ops.layernorm.plan import (
+    CB_STREAM,
     Chip,
     Dtypes,
     Plan,
@@ -230,3 +231,16 @@ def test_a_stick_in_a_shard_stays_on_its_core(shape: tuple[int, int], height: in
         check_contract(replace(plan, shares=plan.shares[:-1]))
     with pytest.raises(LayerNormArgumentError, match="bytes of L1 beside them, but a core has 100"):
         make_shard_plan(shape, BFLOAT16, replace(BLACKHOLE, l1_bytes=100), shards, placement)
+
+
+@SPLITS
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_the_packer_writes_no_sum_behind_its_cb(chip: Chip, shape: tuple[int, int]) -> None:
+    """With a residual: 1,024 elements at a time, from a piece on, of groups with fewer rows, too."""
+    plan = make_plan(shape, replace(BFLOAT16, residual=ttnn.bfloat16), chip)
+    check_contract(plan)
+    stream = plan.cb(CB_STREAM)
+    for pieces in range(1, plan.group_rows * plan.steps + 1):
+        last = max(range(0, pieces, 1024 // plan.piece))
+        assert last * plan.piece + 1024 <= stream.pages * stream.page_elements
+    assert plan.l1_bytes <= chip.l1_bytes

@@ -65,7 +65,7 @@ def validate(
             _validate_tensor(name, weight, operands.input)
             _validate_weight(name, weight, shape, source)
     if operands.residual is not None:
-        _validate_residual(operands.residual, operands.input, source)
+        _validate_residual(operands.residual, operands.input)
     elif residual_output is not None:
         raise LayerNormArgumentError("residual_output must be None where residual is, but is a tensor")
     for name, tensor in (("output", output), ("residual_output", residual_output)):
@@ -201,18 +201,13 @@ def _validate_weight(name: str, weight: ttnn.Tensor, shape: tuple[int, ...], sou
         )
 
 
-def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor, source: Placement) -> None:
+def _validate_residual(residual: ttnn.Tensor, input_tensor: ttnn.Tensor) -> None:
     _validate_tensor("residual", residual, input_tensor)
     theirs, ours = ((tuple(tensor.shape), tensor.dtype, placement_of(tensor)) for tensor in (residual, input_tensor))
     if theirs != ours:
         raise LayerNormArgumentError(
             f"residual must have the input's shape {ours[0]}, dtype {ours[1]} and layout {ours[2]},"
             f" but has {theirs[0]}, {theirs[1]} and {theirs[2]}"
-        )
-    if source.is_sticks:
-        raise LayerNormArgumentError(
-            f"a residual is added to tiles of 32 or 16 rows, but input and residual are {source}:"
-            " use ttnn.add(input, residual)"
         )
 
 

@@ -28,6 +28,7 @@ class Costs:
         float32_sum_rate: ... and the SFPU, float32
         row_rates: elements a cycle that are normalized of a row alone: without weight, with one, with two
         group_rate: elements a cycle of rows four at once, their sums among them
+        residual_rate: elements a cycle to which a residual is added
     """
 
     banks: int
@@ -41,10 +42,11 @@ class Costs:
     float32_sum_rate: float
     row_rates: tuple[float, float, float]
     group_rate: float
+    residual_rate: float
 
 
-BLACKHOLE = Costs(8, 47.0, 380, 460, 250, 130, 420, 22.0, 5.9, (10.0, 7.0, 4.9), 5.6)
-WORMHOLE = Costs(12, 24.0, 420, 480, 270, 160, 440, 16.0, 4.4, (7.5, 5.2, 3.6), 4.1)
+BLACKHOLE = Costs(8, 47.0, 380, 460, 250, 130, 420, 22.0, 5.9, (10.0, 7.0, 4.9), 5.6, 3.2)
+WORMHOLE = Costs(12, 24.0, 420, 480, 270, 160, 440, 16.0, 4.4, (7.5, 5.2, 3.6), 4.1, 3.2)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Split:
         row_bytes: of a row of the input, and of one of the output
         weights: how many of gamma and beta there are
         weight_bytes: theirs
+        has_residual: there is one, of as many bytes as the input, and the sum is written, too
         group_rows: rows that a core does at once
         row_stride: from one of them to the next
         teams: of cores, each of which has whole rows
@@ -66,6 +69,7 @@ class Split:
     row_bytes: int
     weights: int
     weight_bytes: int
+    has_residual: bool
     group_rows: int
     row_stride: int
     teams: int
@@ -82,7 +86,8 @@ def estimate(costs: Costs, split: Split) -> float:
     rounds = max(1, math.ceil(split.rows / split.group_rows / split.teams))  # groups of the busiest core
     is_float32 = split.row_bytes == 4 * split.width
     slow = 2 if is_float32 else 1  # float32 passes everything twice as long
-    reads = math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
+    terms = 2 if split.has_residual else 1
+    reads = terms * math.ceil(split.rows / costs.banks) * split.row_bytes / costs.bank_rate
     bank = 2 * reads + split.weight_bytes / costs.bank_rate / costs.banks
     rows = min(split.rows, split.group_rows)
     sums = rows * split.width / (costs.float32_sum_rate if is_float32 else costs.sum_rate)
@@ -94,6 +99,8 @@ def estimate(costs: Costs, split: Split) -> float:
             core += costs.multicast + reads / MAX_PARTS + 0.75 * reads
     else:
         core = reads / rounds + sums + rounds * (rows * slow * split.width / costs.group_rate + costs.statistics)
+    if split.has_residual:
+        core += rounds * rows * split.width / split.team_size / costs.residual_rate
     if weights_are_multicast(costs, split):
         core += costs.multicast
     return costs.launch + costs.read + max(core, bank) + costs.finish

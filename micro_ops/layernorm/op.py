@@ -107,8 +107,8 @@ class LayerNorm:
             output_tensor: the input's shape and dtype, and its layout or another (`layout`); overwritten. The input
                 itself, or interleaved, or with the input's shards. None allocates one.
             epsilon: added to the variance; positive and finite in float32. Another value costs no recompile.
-            residual: of the input's shape, dtype and layout, tiles of 32 or 16 rows. What is normalized is the input +
-                residual, rounded once to their dtype, as torch does (a NaN may come out as an infinity).
+            residual: of the input's shape, dtype and layout. What is normalized is the input + residual, rounded once
+                to their dtype, as torch does (a NaN may come out as an infinity).
             residual_output: where that sum goes, as `output_tensor`; it may be the input or the residual itself. None
                 allocates one. Where the output has another layout, it keeps the input's layout, memory and shards.
             memory_config: of the outputs that are allocated; None takes the input's
@@ -289,7 +289,7 @@ def _prepare(
     if plan.l1_bytes > free:  # now that the outputs are there
         plan = _plan(operands, replace(chip, l1_bytes=free), source, target, cores)
     if isinstance(plan, Plan):
-        program = create_program(plan, chip, variant, operands, output_tensor, epsilon)
+        program = create_program(plan, chip, variant, operands, output_tensor, residual_output, epsilon)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
         program = create_tile_program(plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)

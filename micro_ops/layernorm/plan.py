@@ -19,18 +19,31 @@ from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, L
 from micro_ops.layernorm.cost import MAX_PARTS, Costs, Split, estimate, weights_are_multicast
 from micro_ops.layernorm.placement import Core, Placement, Shards
 
-# CB indices: consecutive from 0, because the firmware looks at each index up to the highest before a kernel starts
+# CB indices: from 0 on, because the firmware looks at each index up to the highest before a kernel starts. tile_plan.py
+# has those between.
 CB_INPUT = 0
 CB_GAMMA = 1
 CB_BETA = 2
 CB_OUTPUT = 3
-CB_NAMES = {CB_INPUT: "CB_INPUT", CB_GAMMA: "CB_GAMMA", CB_BETA: "CB_BETA", CB_OUTPUT: "CB_OUTPUT"}
+CB_RESIDUAL = 7
+CB_STREAM = 8
+CB_NAMES = {
+    CB_INPUT: "CB_INPUT",
+    CB_GAMMA: "CB_GAMMA",
+    CB_BETA: "CB_BETA",
+    CB_OUTPUT: "CB_OUTPUT",
+    CB_RESIDUAL: "CB_RESIDUAL",
+    CB_STREAM: "CB_STREAM",
+}
 
 TILE_ELEMENTS = 1024
 HALF_FACE_ELEMENTS = 128  # 8 x 16: what one FPU instruction works on (kernels/dest.h holds it to Dest's 8 rows of 16)
 GROUP_ROWS = 4  # rows side by side in Dest; 1 if there is but one row, or if L1 has no room (kernels/dest.h)
 GROUPS_IN_FLIGHT = 2  # groups whose reads the reader has issued and not yet pushed
 RING_GROUPS = 4  # groups that CB_INPUT holds: compute works on two, and two are on their way
+TERM_GROUPS = 3  # that CB_INPUT and CB_RESIDUAL hold where there is a residual: compute works on one
+MOST_PIECES = 2**13  # that CB_INPUT may hold: the unpackers count them in 13 bits (kernels/unpacker.h)
+MOST_MEMBERS = 7  # of a team, with a residual: a semaphore for each (program.py)
 OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four steps of two, or eight of one
 # By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
 PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
@@ -44,11 +57,12 @@ class CbContractError(RuntimeError):
 
 @dataclass(frozen=True)
 class Dtypes:
-    """Of the operands; gamma and beta None where there is none. The output has the input's."""
+    """Of the operands; gamma, beta and residual None where there is none. The outputs have the input's."""
 
     input: ttnn.DataType
     gamma: ttnn.DataType | None
     beta: ttnn.DataType | None
+    residual: ttnn.DataType | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +147,7 @@ class CircularBuffer:
     """One CB, the same on every core of the plan.
 
     Attributes:
-        over: the tensor over whose shards it lies, "input" or "output"; None if it has memory of its own
+        over: the tensor over whose shards it lies: input, residual, output or stream; None if it has memory of its own
         tile: of a page, which tells the packer how much to write
     """
 
@@ -216,18 +230,40 @@ class Plan:
 
     @property
     def input_is_sharded(self) -> bool:
-        """Whether CB_INPUT lies over shards: then each core does the rows of its shard."""
+        """Whether CB_INPUT, and CB_RESIDUAL, lie over shards: then each core does the rows of its shard."""
         return self.cb(CB_INPUT).over is not None
 
     @property
     def output_is_sharded(self) -> bool:
-        """Whether CB_OUTPUT does."""
+        """Whether CB_OUTPUT, and CB_STREAM, do."""
         return self.cb(CB_OUTPUT).over is not None
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether s = x + residual is normalized, and given back, too."""
+        return self.has(CB_RESIDUAL)
+
+    @property
+    def stream_is_sent(self) -> bool:
+        """Whether each core makes s of its own columns, all that CB_INPUT has then, and sends it to its team."""
+        return self.has_residual and self.rows_are_cut
 
     @property
     def ring_rows(self) -> int:
         """Rows that CB_INPUT holds."""
-        return self.cb(CB_INPUT).pages // self.steps
+        return 1 if self.stream_is_sent else self.cb(CB_INPUT).pages // self.steps
+
+    @property
+    def source_rows(self) -> int:
+        """Rows that the CB of what is normalized holds: s where there is a residual, else x."""
+        if self.has_residual and not self.output_is_sharded:
+            return self.group_rows
+        return self.cb(CB_STREAM if self.has_residual else CB_INPUT).pages // self.steps
+
+    @property
+    def stream_pages(self) -> int:
+        """Of CB_STREAM, that a group takes: over a shard its row's."""
+        return self.steps if self.output_is_sharded else _stream_pages(self.group_rows * self.steps, self.piece)
 
     @property
     def groups(self) -> int:
@@ -249,8 +285,14 @@ class Plan:
 
     @property
     def rows_are_cut(self) -> bool:
-        """Whether cores send rows to one another."""
-        return any(share.input_from for share in self.shares)
+        """Whether cores share rows, each with some of their columns."""
+        return any(len(share.columns) < self.width for share in self.shares)
+
+    def team(self, share: Share) -> list[Core]:
+        """The cores that send one another their parts of s of a share's row, in the order of their columns."""
+        if not self.stream_is_sent:
+            return [share.core]
+        return [other.core for other in self.shares if other.groups == share.groups]
 
     def row_receivers(self) -> dict[Core, list[Core]]:
         """By sender, the cores that it sends its row to."""
@@ -297,9 +339,10 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     rows, width = math.prod(input_shape[:-1]), input_shape[-1]
     one_each = rows <= chip.team_count(1)
     ways = [(GROUP_ROWS, 1), (1, 1)] if rows > 1 else [(1, 1)]
-    ways += [
-        (1, size) for size in range(2, math.ceil(width / WEIGHT_PAGE_ELEMENTS) + 1) if rows <= chip.team_count(size)
-    ]
+    most = math.ceil(width / WEIGHT_PAGE_ELEMENTS)
+    if dtypes.residual is not None:
+        most = min(most, MOST_MEMBERS)
+    ways += [(1, size) for size in range(2, most + 1) if rows <= chip.team_count(size)]
     needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way)) for way in ways}
     fitting = [way for way in ways if needed[way] <= chip.l1_bytes]
     if not fitting:
@@ -322,7 +365,8 @@ def make_shard_plan(
 ) -> Plan:
     """The plan of sticks that stay on the cores that have them (`stays_on_its_cores`): CB_INPUT lies over the shards.
 
-    So does CB_OUTPUT if the result is in the same shards and rows go one by one. Four rows side by side are faster, but
+    So does CB_OUTPUT if the result is in the same shards and rows go one by one. With a residual, CB_RESIDUAL does as
+    CB_INPUT, and CB_STREAM as CB_OUTPUT. Four rows side by side are faster, but
     the packer leaves a step's pieces one behind the other: the writer copies them to the shard.
 
     Args:
@@ -343,6 +387,14 @@ def make_shard_plan(
     page = piece * HALF_FACE_ELEMENTS
     packs_to_shard = target.shards is not None and group_rows == 1
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
+    residual: tuple[CircularBuffer, ...] = ()
+    if dtypes.residual is not None:
+        residual = (
+            CircularBuffer(CB_RESIDUAL, shards.height * steps, page, dtypes.input, over="residual"),
+            CircularBuffer(CB_STREAM, shards.height * steps, page, dtypes.input, "stream", PIECE_TILES[piece])
+            if packs_to_shard
+            else CircularBuffer(CB_STREAM, _stream_pages(group_rows * steps, page), page, dtypes.input),
+        )
     groups = math.ceil(rows / group_rows)
     of_shard = shards.height // group_rows
     plan = Plan(
@@ -364,6 +416,7 @@ def make_shard_plan(
             CircularBuffer(CB_OUTPUT, shards.height * steps, page, dtypes.input, "output", PIECE_TILES[piece])
             if packs_to_shard
             else CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+            *residual,
         ),
     )
     if plan.l1_bytes > chip.l1_bytes:
@@ -392,15 +445,33 @@ def _cuts(width: int, team_size: int) -> list[range]:
     return [range(start, end) for start, end in pairwise([*edges, width])]
 
 
+def _stream_pages(pieces: int, piece: int) -> int:
+    """Of CB_STREAM, for a group's `pieces` of `piece` elements: the packer writes `TILE_ELEMENTS` at a time, from the
+    start of a piece on (kernels/pack_thread.h), and may end behind the last."""
+    at_once = TILE_ELEMENTS // piece
+    return (pieces - 1) // at_once * at_once + math.ceil(TILE_ELEMENTS / piece)
+
+
 def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[CircularBuffer, ...]:
     piece = _piece(width, group_rows, team_size)
     steps = math.ceil(width / piece)
     own_steps = max(math.ceil(len(columns) / piece) for columns in _cuts(width, team_size))
     weights = ((CB_GAMMA, dtypes.gamma), (CB_BETA, dtypes.beta))
-    return (
-        CircularBuffer(CB_INPUT, RING_GROUPS * group_rows * steps, piece, dtypes.input),
+    group = group_rows * steps
+    ring = (RING_GROUPS if dtypes.residual is None else TERM_GROUPS) * group
+    if dtypes.residual is not None and team_size > 1:
+        ring = own_steps  # each core reads its own columns
+    cbs = (
+        CircularBuffer(CB_INPUT, ring, piece, dtypes.input),
         *(CircularBuffer(index, own_steps, piece, dtype) for index, dtype in weights if dtype is not None),
         CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+    )
+    if dtypes.residual is None:
+        return cbs
+    return (
+        *cbs,
+        CircularBuffer(CB_RESIDUAL, ring, piece, dtypes.input),
+        CircularBuffer(CB_STREAM, _stream_pages(group, piece), piece, dtypes.input),
     )
 
 
@@ -419,6 +490,7 @@ def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, t
         row_bytes=width * ELEMENT_SIZES[dtypes.input],
         weights=sum(dtype is not None for dtype in (dtypes.gamma, dtypes.beta)),
         weight_bytes=sum(width * ELEMENT_SIZES[dtype] for dtype in (dtypes.gamma, dtypes.beta) if dtype is not None),
+        has_residual=dtypes.residual is not None,
         group_rows=group_rows,
         row_stride=row_stride,
         teams=teams,
@@ -452,7 +524,7 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
                     core=core,
                     groups=range(index, groups, count),
                     columns=columns,
-                    input_from=team[0] if core != team[0] else None,
+                    input_from=team[0] if core != team[0] and dtypes.residual is None else None,
                     sends=tuple(sends),
                 )
             )
@@ -483,21 +555,48 @@ def check_contract(plan: Plan) -> None:
     _check_senders(plan)
     pages = {cb.index: cb.pages for cb in plan.cbs}
     group = plan.group_rows * plan.steps
-    # Compute frees a group only when it has all of the next, and the reader reserves room for two at once.
+    # Compute frees a group only when it has all of the next (with a residual, as it adds it); the reader reserves room
+    # for two at once.
     least = 1 if plan.input_is_sharded else 1 + GROUPS_IN_FLIGHT
-    if pages[CB_INPUT] % group or pages[CB_INPUT] < least * group:
+    if not plan.stream_is_sent and (pages[CB_INPUT] % group or pages[CB_INPUT] < least * group):
         raise CbContractError(
             f"CB_INPUT must hold whole groups of {group} pages, {least} at least, but holds {pages[CB_INPUT]} pages"
         )
-    if pages[CB_INPUT] >= 2**16:  # as wide as the CBs' counters are
-        raise CbContractError(f"CB_INPUT must hold fewer than {2**16} pages, but holds {pages[CB_INPUT]}")
+    if pages[CB_INPUT] > MOST_PIECES:
+        raise CbContractError(f"CB_INPUT must hold {MOST_PIECES} pages at most, but holds {pages[CB_INPUT]}")
     most = max(len(plan.steps_of(share)) for share in plan.shares)
     for index in (CB_GAMMA, CB_BETA):
         if pages.get(index, most) != most:
             raise CbContractError(f"{CB_NAMES[index]} must hold a row's {most} pages, but holds {pages[index]}")
+    if plan.has_residual:
+        _check_residual(plan)
     step = math.ceil(plan.group_rows * plan.piece / plan.cb(CB_OUTPUT).page_elements)
     if pages[CB_OUTPUT] % step or not pages[CB_OUTPUT]:
         raise CbContractError(f"CB_OUTPUT must hold whole steps of {step} pages, but holds {pages[CB_OUTPUT]}")
+
+
+def _check_residual(plan: Plan) -> None:
+    terms, residual, stream, output = map(plan.cb, (CB_INPUT, CB_RESIDUAL, CB_STREAM, CB_OUTPUT))
+    if plan.stream_is_sent:
+        own = max(len(plan.steps_of(share)) for share in plan.shares)
+        if terms.pages != own:
+            raise CbContractError(f"CB_INPUT must hold a core's {own} pages of a row, but holds {terms.pages}")
+        for share in plan.shares:
+            team = plan.team(share)
+            if plan.row_count(share) != 1 or share.input_from or len(team) > MOST_MEMBERS:
+                raise CbContractError(
+                    f"core {share.core} must read its own columns of one row, shared by {MOST_MEMBERS} cores at most,"
+                    f" but has {plan.row_count(share)} rows from {share.input_from or 'DRAM'}, shared by {len(team)}"
+                )
+    if (residual.pages, residual.over is None) != (terms.pages, terms.over is None):
+        raise CbContractError(
+            f"CB_RESIDUAL must hold what CB_INPUT does, {terms.pages} pages, but holds {residual.pages}"
+        )
+    if (stream.over is None, stream.tile) != (output.over is None, output.tile):
+        raise CbContractError(f"CB_STREAM must lie and be packed as CB_OUTPUT, {output}, but is {stream}")
+    whole = plan.ring_rows * plan.steps if plan.input_is_sharded and plan.output_is_sharded else plan.stream_pages
+    if stream.pages != whole:
+        raise CbContractError(f"CB_STREAM must hold a group, or a shard, of {whole} pages, but holds {stream.pages}")
 
 
 def _check_shares(plan: Plan) -> None:

@@ -21,9 +21,11 @@ from micro_ops.layernorm.plan import (
     CB_GAMMA,
     CB_INPUT,
     CB_NAMES,
+    CB_RESIDUAL,
+    CB_STREAM,
     GROUPS_IN_FLIGHT,
     HALF_FACE_ELEMENTS,
-    RING_GROUPS,
+    MOST_MEMBERS,
     TILE_ELEMENTS,
     CbContractError,
     Chip,
@@ -39,12 +41,13 @@ MAX_RECTANGLES = 16  # that a core multicasts to
 # Of an argument that is a list: a word for each stripe and each quad (tile_program.py), and two a rectangle. All have
 # this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
 LIST_WORDS = 24 + 2 * MAX_RECTANGLES
-# Semaphores: how many parts of a row have arrived; the numbers from 1 on, to be sent; whether each part of gamma, and
-# of beta, has arrived
-INPUT_SEMAPHORE = 0
-COUNTS = 1
-GAMMA_SEMAPHORES = COUNTS + MAX_PARTS
+# Semaphores: whether each part of gamma, and of beta, has arrived; the numbers from 1 on, to be sent; how many parts of
+# a row have arrived. Or, where cores send one another s = x + residual: the number 1 alone; whether each core's has
+GAMMA_SEMAPHORES = 0
 BETA_SEMAPHORES = GAMMA_SEMAPHORES + MAX_PARTS
+COUNTS = BETA_SEMAPHORES + MAX_PARTS
+INPUT_SEMAPHORE = COUNTS + MAX_PARTS
+STREAM_SEMAPHORES = COUNTS + 1
 
 
 class Tap(StrEnum):
@@ -75,25 +78,36 @@ class Variant:
 
 
 def create_program(
-    plan: Plan, chip: Chip, variant: Variant, operands: Operands, output: ttnn.Tensor, epsilon: float
+    plan: Plan,
+    chip: Chip,
+    variant: Variant,
+    operands: Operands,
+    output: ttnn.Tensor,
+    stream: ttnn.Tensor | None,
+    epsilon: float,
 ) -> ttnn.ProgramDescriptor:
-    """The program that runs `plan`, which was made for `chip` and the shapes and dtypes of `operands`."""
+    """The program that runs `plan`, which was made for `chip` and the shapes and dtypes of `operands`.
+
+    Args:
+        stream: where s = x + residual goes, if there is one
+    """
     weights = _Weights.of(plan, operands)
+    tensors = {"input": operands.input, "residual": operands.residual, "output": output, "stream": stream}
     return ttnn.ProgramDescriptor(
         kernels=[
-            _create_reader_descriptor(plan, chip, operands.input, weights),
-            _create_writer_descriptor(plan, chip, output, weights),
+            _create_reader_descriptor(plan, chip, operands, weights),
+            _create_writer_descriptor(plan, chip, output, stream or output, weights),
             _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=_create_semaphores(plan),
-        cbs=_create_cb_descriptors(plan, operands.input, output),
+        cbs=_create_cb_descriptors(plan, tensors),
     )
 
 
 def _create_semaphores(plan: Plan) -> list[ttnn.SemaphoreDescriptor]:
     if not plan.rows_are_cut and plan.weight_part is None:
         return []
-    values = [0, *range(1, MAX_PARTS + 1), *([0] * 2 * MAX_PARTS)]
+    values = [0] * COUNTS + ([1, *[0] * MOST_MEMBERS] if plan.stream_is_sent else [*range(1, MAX_PARTS + 1), 0])
     return [
         ttnn.SemaphoreDescriptor(id=index, core_ranges=core_ranges(plan), initial_value=value)
         for index, value in enumerate(values)
@@ -101,8 +115,7 @@ def _create_semaphores(plan: Plan) -> list[ttnn.SemaphoreDescriptor]:
 
 
 def dtypes_of(operands: Operands) -> Dtypes:
-    gamma, beta = (None if tensor is None else tensor.dtype for tensor in (operands.gamma, operands.beta))
-    return Dtypes(operands.input.dtype, gamma, beta)
+    return Dtypes(**{name: None if tensor is None else tensor.dtype for name, tensor in vars(operands).items()})
 
 
 class Rectangle(NamedTuple):
@@ -165,7 +178,7 @@ def multicast_words(chip: Chip, noc: ttnn.NOC, receivers: Iterable[Core]) -> lis
     return words
 
 
-def _create_cb_descriptors(plan: Plan, input_tensor: ttnn.Tensor, output: ttnn.Tensor) -> list[ttnn.CBDescriptor]:
+def _create_cb_descriptors(plan: Plan, tensors: Mapping[str, ttnn.Tensor | None]) -> list[ttnn.CBDescriptor]:
     cores = core_ranges(plan)
     descriptors = []
     for cb in plan.cbs:
@@ -173,8 +186,7 @@ def _create_cb_descriptors(plan: Plan, input_tensor: ttnn.Tensor, output: ttnn.T
             buffer_index=cb.index, data_format=cb.dtype, page_size=cb.page_size, tile=ttnn.TileDescriptor(*cb.tile)
         )
         if cb.over:
-            tensor = {"input": input_tensor, "output": output}[cb.over]
-            descriptor = ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensor, core_ranges=cores)
+            descriptor = ttnn.cb_descriptor_from_sharded_tensor(cb.index, tensors[cb.over], core_ranges=cores)
             descriptor.format_descriptors = [page]  # of a piece, not of a page of the tensor
         else:
             descriptor = ttnn.CBDescriptor(total_size=cb.size, core_ranges=cores, format_descriptors=[page])
@@ -216,9 +228,8 @@ def create_kernel_descriptor(
     )
 
 
-def _create_reader_descriptor(
-    plan: Plan, chip: Chip, input_tensor: ttnn.Tensor, weights: "_Weights"
-) -> ttnn.KernelDescriptor:
+def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weights: "_Weights") -> ttnn.KernelDescriptor:
+    input_tensor, residual = operands.input, operands.residual or operands.input
     size = ELEMENT_SIZES[input_tensor.dtype]
     receivers = plan.row_receivers()
 
@@ -230,7 +241,10 @@ def _create_reader_descriptor(
             "sends": _sends(plan, chip, share)[0],
             "steps": plan.steps,
             "input_address": input_tensor.buffer_address(),
+            "residual_address": residual.buffer_address(),
             "input_stick": plan.width * size,
+            "members": len(plan.team(share)),
+            "stream_pages": plan.stream_pages,
             "exchange": (share.input_from is not None) | len(words) // 2 << 1,
             "rectangles": words,
         }
@@ -247,14 +261,14 @@ def _create_reader_descriptor(
             "input_size": size,
             "group_rows": plan.group_rows,
             "row_stride": plan.row_stride,
-            "ring_groups": RING_GROUPS,
+            "ring_groups": plan.ring_rows // plan.group_rows,
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
             "input_is_sharded": plan.input_is_sharded,
             **_runs(input_tensor),
         },
         runtime=arguments,
-        tensors=(input_tensor, *weights.tensors),
+        tensors=(input_tensor, residual, *weights.tensors),
     )
 
 
@@ -283,6 +297,8 @@ class _Weights:
                     for name, tensor in given.items()
                 },
                 "weights_are_sent": plan.weight_part is not None,
+                "has_residual": plan.has_residual,
+                "stream_semaphores": STREAM_SEMAPHORES,
                 "reader_has_rows": plan.input_is_sharded,
                 "gamma_semaphores": GAMMA_SEMAPHORES,
                 "beta_semaphores": BETA_SEMAPHORES,
@@ -299,10 +315,20 @@ class _Weights:
 
 
 def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, epsilon: float) -> ttnn.KernelDescriptor:
-    config = compute_config({CB_INPUT: dtypes.input, CB_GAMMA: dtypes.gamma, CB_BETA: dtypes.beta})
+    config = compute_config(
+        {
+            CB_INPUT: dtypes.input,
+            CB_RESIDUAL: dtypes.residual,
+            CB_STREAM: dtypes.residual,
+            CB_GAMMA: dtypes.gamma,
+            CB_BETA: dtypes.beta,
+        }
+    )
     common = {
         "steps": plan.steps,
-        "ring_rows": plan.ring_rows,
+        "ring_rows": plan.source_rows,
+        "term_pages": plan.cb(CB_INPUT).pages,
+        "stream_pages": plan.stream_pages,
         **row_constants(plan.width, dtypes, epsilon),
         "last_piece_elements": plan.width - (plan.steps - 1) * plan.piece,
     }
@@ -317,6 +343,8 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
             "rows_are_gathered": False,
             "rows_are_striped": False,
             "rows_are_cut": plan.rows_are_cut,
+            "has_residual": plan.has_residual,
+            "output_is_sharded": plan.output_is_sharded,
             "group_rows": plan.group_rows,
             "piece_half_faces": plan.piece // HALF_FACE_ELEMENTS,
         },
@@ -370,19 +398,25 @@ def row_constants(width: int, dtypes: Dtypes, epsilon: float) -> dict[str, int]:
 
 
 def _create_writer_descriptor(
-    plan: Plan, chip: Chip, output: ttnn.Tensor, weights: "_Weights"
+    plan: Plan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor, weights: "_Weights"
 ) -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[output.dtype]
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
+        sends, words = _sends(plan, chip, share)
+        team = plan.team(share)
+        of_team = multicast_words(chip, ttnn.NOC.NOC_1, [core for core in team if core != share.core])
         return {
             **_place(plan, share),
             **weights.runtime,
-            "sends": _sends(plan, chip, share)[0],
+            "sends": sends,
+            "member": team.index(share.core),
+            "team_rectangles": len(of_team) // 2,
             "output_address": output.buffer_address(),
+            "stream_address": stream.buffer_address(),
             "output_stick": plan.width * size,
             "matrix_rows": matrix_rows(output),
-            "rectangles": _sends(plan, chip, share)[1],
+            "rectangles": [*words, *of_team],
         }
 
     return create_kernel_descriptor(
@@ -400,10 +434,10 @@ def _create_writer_descriptor(
             "tile_size": TILE_ELEMENTS * size,
             "output_is_sharded": plan.output_is_sharded,
             "output_tile_height": _tile_height(output),
-            **_runs(output),
+            **_runs(stream if _tile_height(output) else output),
         },
         runtime=arguments,
-        tensors=(output, *weights.tensors),
+        tensors=(output, stream, *weights.tensors),
     )
 
 

@@ -17,21 +17,28 @@ import ttnn
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError
 from micro_ops.layernorm.cost import Costs, estimate_tiles
 from micro_ops.layernorm.placement import TILE_WIDTH, Core, Placement, Shards
-from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_NAMES, CB_OUTPUT, CbContractError, Chip, Dtypes
+from micro_ops.layernorm.plan import (
+    CB_BETA,
+    CB_GAMMA,
+    CB_INPUT,
+    CB_NAMES,
+    CB_OUTPUT,
+    CB_RESIDUAL,
+    CB_STREAM,
+    CbContractError,
+    Chip,
+    Dtypes,
+)
 
 CB_ROWS = 4
 CB_OWN_STATISTICS = 5
 CB_STATISTICS = 6
-CB_RESIDUAL = 7
-CB_STREAM = 8
 CB_SUMS = 9
 TILE_CB_NAMES = {
     **CB_NAMES,
     CB_ROWS: "CB_ROWS",
     CB_OWN_STATISTICS: "CB_OWN_STATISTICS",
     CB_STATISTICS: "CB_STATISTICS",
-    CB_RESIDUAL: "CB_RESIDUAL",
-    CB_STREAM: "CB_STREAM",
     CB_SUMS: "CB_SUMS",
 }
 QUAD_ROWS = 4  # that are normalized together (kernels/dest.h)

@@ -8,7 +8,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError, Operands, paged_shape
 from micro_ops.layernorm.placement import TILE_WIDTH, Core
-from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CbContractError, Chip
+from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_RESIDUAL, CB_STREAM, CbContractError, Chip
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
     Variant,
@@ -22,10 +22,8 @@ from micro_ops.layernorm.program import (
     row_constants,
 )
 from micro_ops.layernorm.tile_plan import (
-    CB_RESIDUAL,
     CB_ROWS,
     CB_STATISTICS,
-    CB_STREAM,
     CB_SUMS,
     CHUNK_TILES,
     QUAD_ROWS,
@@ -281,6 +279,7 @@ def _create_compute_descriptor(
             **arithmetic(variant, dtypes),
             **strides,
             "by_tiles": True,
+            "rows_are_cut": False,
             "rows_are_gathered": plan.gathered,
             "rows_are_striped": plan.striped,
             "has_residual": plan.has_residual,

@@ -11,6 +11,13 @@
 //   pops    cb_input           the pieces of a group's rows, row by row; padded with zeros to whole pieces  <- reader
 //   keeps   cb_gamma, cb_beta  those of this core's columns, waited for one by one, never popped  <- reader or writer
 //   pushes  cb_output          for each own step of a group, a piece of each row, one behind the other      -> writer
+// where there is a residual, cb_stream stands for cb_input in what is said above, and
+//   pops    cb_input           the pieces of a group's rows, some at a time (`term_pieces`)                 <- reader
+//   pops    cb_residual        as cb_input                                                                  <- reader
+//   pushes  cb_stream          s = x + residual of them, all of a group before its first result; behind it  -> itself
+//                              what the packer needs to write whole tiles, unless cb_stream lies over a shard
+//              or, of a row that is cut, writes this core's part to its place, for the reader to push all parts  -> reader
+//   pushes  cb_output          the same, in front of a group's results, unless cb_stream lies over a shard  -> writer
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
 // Math thread:   SFPU, statistics and result (math_thread.h, statistics.h, normalize.h, vectors.h)
@@ -20,6 +27,7 @@
 //
 //                             of   group of 4 rows            left   a row alone               left
 //   Dest rows of a section   192   128 x, 32 gamma, 32 beta      0   64 x, 64 gamma, 64 beta      0
+//   the same, for s          192   64 x, 64 residual            64   64 x, 64 residual           64
 //   Dest rows behind them    128   64 sums, 20 statistics       44   16 sums, 8 statistics      104
 //   replay slots              32   LayerNorm 2 + 20 + 4          6   the same: 8 half faces replay
 //                                  RMSNorm 2 + 16 + 4 + 4        6   the sequences of 4 twice
@@ -29,7 +37,7 @@
 //   constant registers         3   1 / divisor, divisor, epsilon (vectors.h)                      0
 //   FPU address modes          4   4: Wormhole's instructions have two bits to name one (fpu.h)   0
 //   semaphores                 8   FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)      4
-//   unpack thread's GPRs           TMP0, TMP1, TILE_SIZE (unpacker.h)
+//   unpack thread's GPRs           TMP0, TMP1, TILE_SIZE, PERF_UNPACK_NUM_TILES_0 and _1 (unpacker.h)
 //   transaction ids           15   10, in the reader (reader.cpp)                                 5
 //
 // static_asserts hold Dest rows, replay slots, address modes, transaction ids and the LREGs of normalize.h. For the other
@@ -51,7 +59,6 @@
 
 void kernel_main() {
     using namespace layernorm;
-    constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");  // as in parts.h
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t all_steps = RUNTIME_ARG(steps);
     const Steps steps{
@@ -66,7 +73,9 @@ void kernel_main() {
     PACK((llk_pack_hw_configure<DST_ACCUM_MODE>(cb_output)));
     PACK((llk_pack_init<PackMode::Default>(cb_output)));
     PACK((llk_pack_dest_init<DST_ACCUM_MODE, PackMode::Default>(cb_output)));
-    UNPACK((unpack_thread(rows, steps, RUNTIME_ARG(ring_rows))));
+    const Rings rings{RUNTIME_ARG(ring_rows), has_residual ? RUNTIME_ARG(term_pages) : 0,
+                      has_residual ? RUNTIME_ARG(stream_pages) : 0};
+    UNPACK((unpack_thread(rows, steps, rings)));
     MATH((math_thread(rows, steps,
                       {.divisor_bits = RUNTIME_ARG(divisor_bits),
                        .inverse_divisor_bits = RUNTIME_ARG(inverse_divisor_bits),
@@ -74,5 +83,5 @@ void kernel_main() {
                        .lane_count_bits = RUNTIME_ARG(lane_count_bits),
                        .lane_count_remainder = RUNTIME_ARG(lane_count_remainder),
                        .last_piece_elements = RUNTIME_ARG(last_piece_elements)})));
-    PACK((pack_thread(rows, steps)));
+    PACK((pack_thread(rows, steps, rings.stream_pages)));
 }

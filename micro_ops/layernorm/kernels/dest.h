@@ -38,7 +38,7 @@
 // Four semaphores count what one thread hands to another:
 //
 //   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its
-//                                   sums; with a residual, before those of a row of tiles, x and residual of each tile;
+//                                   sums; with a residual, before those of a group (or of a row of tiles), its x and residual;
 //                                   where rows are gathered, also a quad's sums that have come (`unpack_sums`), and
 //                                   a row's statistics (`unpack_statistics`)
 //   normalized     SFPU -> pack     sections with results, or with s = x + residual; where rows are gathered, also the
@@ -82,6 +82,10 @@ constexpr uint32_t weight_dest_rows = by_tiles ? 2 * half_face_dest_rows : piece
 constexpr uint32_t beta_dest_row = gamma_dest_row + weight_dest_rows;
 static_assert(beta_dest_row + weight_dest_rows <= section_dest_rows,
               "budget of Dest rows (compute.cpp): a step of x, gamma and beta exceeds a section's 192");
+// While s is made, a section has x in its first rows, and the residual from this row on: of sticks as many pieces of each as
+// pack_tile writes (pack_thread.h), or one.
+constexpr uint32_t residual_dest_row = tile_dest_rows;
+constexpr uint32_t term_pieces = output_is_sharded ? 1 : tile_dest_rows / piece_dest_rows;
 constexpr uint32_t sums_dest_row = sections * section_dest_rows;
 constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x^2
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
@@ -107,6 +111,13 @@ constexpr uint32_t firmware_semaphore_max = 1;  // of MATH_PACK and PACK_DONE; i
 // made by other cores, which add up the same steps in the same order.
 struct Steps {
     uint32_t count, first, own;
+};
+
+// What the CBs hold.
+struct Rings {
+    uint32_t rows;          // of cb_source
+    uint32_t term_pages;    // where there is a residual: of cb_input and cb_residual
+    uint32_t stream_pages;  // and those of cb_stream that a group takes
 };
 
 // Stalls this thread's instructions until semaphore `what` is above zero, and decrements it.

@@ -122,9 +122,9 @@ class Sums {
 public:
     explicit Sums(uint32_t steps) : steps(steps) {}
 
-    // rows: of the group; pages: those in front of it that the CB still holds
-    void start(uint32_t first_ring_row, uint32_t rows, uint32_t pages) {
-        ring_row = first_ring_row;
+    // ring_piece: the group's first in the ring; rows: of the group; pages: those in front of it that the CB still holds
+    void start(uint32_t ring_piece, uint32_t rows, uint32_t pages) {
+        next = ring_piece;
         pieces_left = rows * steps;
         pages_in_front = pages;
         row = piece = arrived = 0;
@@ -148,10 +148,10 @@ public:
     }
 
 private:
-    // Pages of cb_input that hold pieces.
+    // Pages of cb_source that hold pieces.
     static uint32_t pages_arrived() {
-        const auto& interface = get_local_cb_interface(cb_input);
-        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_input)));
+        const auto& interface = get_local_cb_interface(cb_source);
+        const uint32_t received = reg_read(reinterpret_cast<uint32_t>(get_cb_tiles_received_ptr(cb_source)));
         const uint32_t arrived = static_cast<uint16_t>(received - interface.tiles_acked);
         ASSERT(arrived * interface.fifo_page_size <= interface.fifo_size);
         return arrived;
@@ -172,8 +172,9 @@ private:
             return;
         }
         pieces_left -= count;
-        set_counter(p_setadc::UNP_AB, p_setadc::SET_Z, ring_row);
-        set_counter(p_setadc::UNP_AB, p_setadc::SET_Y, row * steps + piece);
+        set_counter(p_setadc::UNP_AB, p_setadc::SET_Z, 0);
+        set_counter(p_setadc::UNP_AB, p_setadc::SET_Y, next);
+        next += count;
         unpack_next();
         TTI_SETRWC(p_setrwc::CLR_NONE, 0, 0, 0, 0, p_setrwc::SET_D);
         set_dest_base(sums_dest_row + row * row_sums_dest_rows);
@@ -222,7 +223,7 @@ private:
     }
 
     uint32_t steps;
-    uint32_t ring_row = 0, pieces_left = 0, pages_in_front = 0, arrived = 0, row = 0, piece = 0;
+    uint32_t next = 0, pieces_left = 0, pages_in_front = 0, arrived = 0, row = 0, piece = 0;
 };
 
 }  // namespace layernorm

@@ -4,7 +4,8 @@
 // What reader and writer share: operands on their way to L1 in parts, so that compute can start on the first part before
 // the others have arrived; from DRAM, or from another core.
 //
-// Between cores: a row that several cores share is read from DRAM by one of them; each part of gamma and beta by one of the
+// Between cores: a row that several cores share is read from DRAM by one of them, or with a residual each makes s = x + residual
+// of its own columns; each part of gamma and beta by one of the
 // cores that have the same columns. That core multicasts the part to the same place in the others' L1, and then a number
 // into a semaphore there. The two arrive in this order, because they leave by one command buffer and one virtual channel.
 // Nobody waits for room: these parts are the first to be written to their CBs, which are empty when a launch starts.
@@ -19,6 +20,11 @@
 // Whether a core has some of a row's columns alone. Else what it would be told of them is known: each runtime argument is
 // a read of L1, of 7 cycles.
 constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
+constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
+// Whether cores send one another their parts of s = x + residual: of a row that is cut. Else one sends x.
+constexpr bool stream_is_sent = rows_are_cut && has_residual;
+constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");
+constexpr uint32_t stream_semaphores = get_named_compile_time_arg_val("stream_semaphores");  // that of the first core's part
 constexpr uint32_t max_parts = get_named_compile_time_arg_val("max_parts");
 constexpr uint32_t counts = get_named_compile_time_arg_val("counts");  // the first of the semaphores that hold 1, 2, ...
 

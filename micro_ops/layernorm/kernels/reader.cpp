@@ -5,6 +5,9 @@
 //
 // CB contract, in pages of one piece (compute.cpp):
 //   pushes  cb_input           `steps` a row: the rows, each padded with zeros to whole pieces                    -> compute
+//   pushes  cb_residual        as cb_input, if there is a residual                                                -> compute
+//   pushes  cb_stream          of a row that is cut, with a residual: all of s, once each core's part is there; then
+//                              cb_input and cb_residual have this core's columns alone                           -> compute
 //   pushes  cb_gamma, cb_beta  `own_steps` once, of this core's columns, not padded                               -> compute
 //
 // x is padded, because the padding would reach the sums. If cb_input lies over a shard, whose rows are whole pieces, all
@@ -14,10 +17,12 @@
 // its rows, or parts of its only row.
 //
 // Budget: transaction ids 1 to 10 of 15 (4 parts of gamma and beta, 4 of the first group, 2 groups); program semaphores
-// 0 to 12 of 16 (parts of a row that have arrived; the numbers 1 to 4, to be sent; 4 parts of gamma, 4 of beta).
+// 0 to 12 of 16 (4 parts of gamma, 4 of beta; the numbers 1 to 4, to be sent; parts of a row that have arrived); or, where
+// cores send one another parts of s, 0 to 15 (the number 1 alone; the parts of 7 cores).
 #include "weights.h"
 
 constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
+constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
 constexpr uint32_t input_piece = get_named_compile_time_arg_val("input_piece");  // bytes
 constexpr uint32_t input_size = get_named_compile_time_arg_val("input_size");    // of an element, bytes
 constexpr uint32_t ring_groups = get_named_compile_time_arg_val("ring_groups");  // that cb_input holds
@@ -30,6 +35,20 @@ constexpr uint32_t input_semaphore = get_named_compile_time_arg_val("input_semap
 constexpr uint32_t input_trid = weights_trid + max_parts, group_trid = input_trid + max_parts;
 static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID, "budget of transaction ids");
 static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");
+
+// Pages of rows; with a residual, of x and of the residual.
+__attribute__((always_inline)) inline void reserve_rows(uint32_t pages) {
+    cb_reserve_back(cb_input, pages);
+    if constexpr (has_residual) {
+        cb_reserve_back(cb_residual, pages);
+    }
+}
+__attribute__((always_inline)) inline void push_rows(uint32_t pages) {
+    cb_push_back(cb_input, pages);
+    if constexpr (has_residual) {
+        cb_push_back(cb_residual, pages);
+    }
+}
 
 // The first group on its way to compute: read from DRAM by this core and sent on if others wait for it, or received.
 struct FirstGroup {
@@ -56,14 +75,14 @@ struct FirstGroup {
             const auto wait = [this]() __attribute__((always_inline)) {
                 noc_async_read_barrier_with_trid(input_trid + part);
             };
-            if constexpr (rows_are_cut) {
+            if constexpr (rows_are_cut && !has_residual) {
                 receivers.multicast(l1, l1, count * input_piece, number(part + 1), input_semaphore, wait);
                 l1 += count * input_piece;
             } else {
                 wait();
             }
         }
-        cb_push_back(cb_input, count);
+        push_rows(count);
         left -= count;
         ++part;
     }
@@ -84,8 +103,11 @@ void zero_padding(uint32_t address, uint32_t count, uint32_t size, uint32_t row_
 
 void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
-    const uint32_t steps = RUNTIME_ARG(steps);
+    const uint32_t steps = stream_is_sent ? RUNTIME_ARG(own_steps) : RUNTIME_ARG(steps);
     const uint32_t input_stick = RUNTIME_ARG(input_stick);
+    // Of a row, what this core reads: from which byte on, and how many
+    const uint32_t first_byte = stream_is_sent ? RUNTIME_ARG(first_step) * input_piece : 0;
+    const uint32_t row_bytes = stream_is_sent ? RUNTIME_ARG(own_columns) * input_size : input_stick;
     const uint32_t first_row = RUNTIME_ARG(first_row);
     // Bit 0: whether this core receives its row; from bit 1 on: how many rectangles it sends it to
     const uint32_t exchange = rows_are_cut ? RUNTIME_ARG(exchange) : 0;
@@ -93,10 +115,12 @@ void kernel_main() {
     const Sends sends{weights_are_sent ? RUNTIME_ARG(sends) : 0};
 
     constexpr auto input_args = TensorAccessorArgs<0>();
+    constexpr auto residual_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
+    constexpr uint32_t first_weight = residual_args.next_compile_time_args_offset();
     if constexpr (input_is_sharded) {
-        cb_push_back(cb_input, rows * steps);
+        push_rows(rows * steps);
         if constexpr (has_gamma || has_beta) {
-            read_weights<input_args.next_compile_time_args_offset()>(
+            read_weights<first_weight>(
                 0, steps, input_stick / input_size, part_of(steps), all_parts, all_parts);
             push_weights(steps);
             noc_async_read_set_trid(0);
@@ -104,33 +128,47 @@ void kernel_main() {
         return;
     }
     const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), rows_are_pages ? input_stick : run_page_size);
-    // Reads the `size` bytes from `at` on of a row
-    const auto read = [&](uint32_t row, uint32_t at, uint32_t size, uint32_t address) __attribute__((always_inline)) {
-        for_each_run(input, row, at, size, [&](uint64_t source, uint32_t count) __attribute__((always_inline)) {
+    const uint32_t row_size = steps * input_piece;
+    const uint32_t input_l1 = get_write_ptr(cb_input);
+    const uint32_t to_residual = has_residual ? get_write_ptr(cb_residual) - input_l1 : 0;  // from x in L1
+    const auto read_from = [&](const auto& pages, uint32_t row, uint32_t at, uint32_t size, uint32_t address)
+                               __attribute__((always_inline)) {
+        for_each_run(pages, row, at, size, [&](uint64_t source, uint32_t count) __attribute__((always_inline)) {
             noc_async_read(source, address, count);
             address += count;
         });
     };
+    // Reads the `size` bytes from `at` on of a row, and of its residual
+    const auto read = [&](uint32_t row, uint32_t at, uint32_t size, uint32_t address) __attribute__((always_inline)) {
+        read_from(input, row, at, size, address);
+        if constexpr (has_residual) {
+            const auto residual = TensorAccessor(
+                residual_args, RUNTIME_ARG(residual_address), rows_are_pages ? input_stick : run_page_size);
+            read_from(residual, row, at, size, address + to_residual);
+        }
+    };
 
-    const uint32_t row_size = steps * input_piece;
-    const uint32_t input_l1 = get_write_ptr(cb_input);
     const uint32_t first_rows = rows < group_rows ? rows : group_rows;
 
     ASSERT(rows > 0);
-    ASSERT(input_stick <= row_size && input_stick + input_piece > row_size);
-    assert_cb(cb_input, ring_groups * group_rows * steps, input_piece);
+    ASSERT(row_bytes <= row_size && row_bytes + input_piece > row_size);
+    assert_cb(cb_input, stream_is_sent ? RUNTIME_ARG(weight_pages) : ring_groups * group_rows * steps, input_piece);
 
     // Once for each place of a row in the ring: later reads are as long as a stick and leave the padding as it is. A row
     // that is received comes with its padding.
-    if (input_stick != row_size && !receives) {
-        zero_padding(input_l1, rows < ring_groups * group_rows ? rows : ring_groups * group_rows, input_stick, row_size);
+    if (row_bytes != row_size && !receives) {
+        const uint32_t places = rows < ring_groups * group_rows ? rows : ring_groups * group_rows;
+        zero_padding(input_l1, places, row_bytes, row_size);
+        if constexpr (has_residual) {
+            zero_padding(input_l1 + to_residual, places, row_bytes, row_size);
+        }
     }
 
     // No room is reserved for the first group, gamma and beta: the CBs are empty when a launch starts.
     const uint32_t own_steps = rows_are_cut ? RUNTIME_ARG(own_steps) : steps;
     const uint32_t weight_part_pages = weights_are_sent ? RUNTIME_ARG(weight_part_pages) : part_of(own_steps);
     const auto issue_weights = [&](uint32_t gamma_parts, uint32_t beta_parts) __attribute__((always_inline)) {
-        read_weights<input_args.next_compile_time_args_offset()>(
+        read_weights<first_weight>(
             rows_are_cut ? RUNTIME_ARG(first_step) : 0, own_steps,
             rows_are_cut ? RUNTIME_ARG(own_columns) : input_stick / input_size, weight_part_pages, gamma_parts, beta_parts);
     };
@@ -143,12 +181,12 @@ void kernel_main() {
             Stick stick{rows_are_pages ? input.get_noc_addr(first_row) : 0, input_l1, input_stick};
             for_each_part(steps, part_pages, [&](uint32_t part, uint32_t) __attribute__((always_inline)) {
                 noc_async_read_set_trid(input_trid + part);
-                if constexpr (rows_are_pages) {
+                if constexpr (rows_are_pages && !has_residual) {
                     stick.read(part_pages * input_piece);
                 } else {
-                    const uint32_t at = part * part_pages * input_piece, left = input_stick - at;
+                    const uint32_t at = part * part_pages * input_piece, left = row_bytes - at;
                     const uint32_t size = part_pages * input_piece;
-                    read(first_row, at, left < size ? left : size, input_l1 + at);
+                    read(first_row, first_byte + at, left < size ? left : size, input_l1 + at);
                 }
             });
         }
@@ -174,7 +212,7 @@ void kernel_main() {
         }
         const uint32_t count = rows - issued < group_rows ? rows - issued : group_rows;
         issued += count;
-        cb_reserve_back(cb_input, (issued - pushed) * steps);  // counts from the last push: groups in flight are among them
+        reserve_rows((issued - pushed) * steps);  // counts from the last push: groups in flight are among them
         noc_async_read_set_trid(group_trid + issue_trid);
         issue_trid = issue_trid + 1 == groups_in_flight ? 0 : issue_trid + 1;
         uint32_t address = issued_l1;
@@ -215,13 +253,20 @@ void kernel_main() {
             push_weights(own_steps);
         }
     }
+    if constexpr (stream_is_sent) {
+        const uint32_t members = RUNTIME_ARG(members);
+        for (uint32_t member = 0; member < members; ++member) {
+            noc_semaphore_wait(semaphore(stream_semaphores + member), 1);
+        }
+        cb_push_back(cb_stream, RUNTIME_ARG(stream_pages));
+    }
     pushed = first_rows;
     while (pushed < rows) {
         issue_group();
         noc_async_read_barrier_with_trid(group_trid + push_trid);
         push_trid = push_trid + 1 == groups_in_flight ? 0 : push_trid + 1;
         const uint32_t end = pushed + group_rows < rows ? pushed + group_rows : rows;
-        cb_push_back(cb_input, (end - pushed) * steps);
+        push_rows((end - pushed) * steps);
         pushed = end;
     }
     noc_async_read_set_trid(0);

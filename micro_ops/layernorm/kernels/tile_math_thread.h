@@ -127,45 +127,6 @@ inline void keep_own_statistics(uint32_t quad) {
     set_dest_base(0);
 }
 
-// ---- s = x + residual
-
-// A section's sum of x and the residual, in the place of x.
-//
-// In bfloat16 the packer rounds it, which takes a tie away from zero, where torch takes it to an even last bit. So where that
-// bit, 16 of float32, is even, the sum is multiplied by 1 - 2^-24: it becomes the float32 before, a tie rounds down, and all
-// else as before. (2^-126, the least normal number, becomes zero.) The factor is made without shifts and integer additions,
-// which take two cycles: the bit as the only one of a mantissa is 2^-17 * (1 + odd / 128).
-__attribute__((noinline)) void add_residual(uint32_t section) {
-    const vUInt last_bit = 1 << 16;
-    const vFloat to_factor = 1.0f - 0x1p-17f - 0x1p-24f;
-    constexpr int exponent = 127 - 17;
-    for (uint32_t face = 0; face < tile_faces; ++face) {
-        set_dest_base(section + face * 16);
-#pragma GCC unroll 4
-        for (uint32_t v = 0; v < vector_of(16); v += 2) {
-            vFloat x_a = dst_reg[v];
-            vFloat residual_a = dst_reg[v + vector_of(residual_dest_row)];
-            vFloat x_b = dst_reg[v + 1];
-            vFloat residual_b = dst_reg[v + 1 + vector_of(residual_dest_row)];
-            vFloat sum_a = x_a + residual_a;
-            vFloat sum_b = x_b + residual_b;
-            if constexpr (input_float32) {
-                dst_reg[v] = sum_a;
-                dst_reg[v + 1] = sum_b;
-            } else {
-                vUInt bit_a = as<vUInt>(sum_a) & last_bit, bit_b = as<vUInt>(sum_b) & last_bit;
-                vFloat factor_a = setexp(as<vFloat>(bit_a), exponent) + to_factor;
-                vFloat factor_b = setexp(as<vFloat>(bit_b), exponent) + to_factor;
-                vFloat less_a = sum_a * factor_a;
-                vFloat less_b = sum_b * factor_b;
-                dst_reg[v] = less_a;
-                dst_reg[v + 1] = less_b;
-            }
-        }
-    }
-    set_dest_base(0);
-}
-
 // ---- Results
 
 // The four quads of a face, whose even and odd columns share gammas and betas.
@@ -224,7 +185,7 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
         if constexpr (has_residual) {
             for (uint32_t tile = 0; tile < tiles.own; ++tile) {
                 take<filled>();
-                add_residual(section);
+                add_residual(section, tile_faces);
                 give<normalized, p_stall::WAIT_SFPU>();
                 section = other_section(section);
             }

@@ -10,7 +10,6 @@
 
 namespace layernorm {
 
-constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr bool stream_is_sharded = get_named_compile_time_arg_val("stream_is_sharded");
 
 // Puts Dest rows into cb_own_statistics, in float32: the sums of a stripe, or the statistics of this core's quads.

@@ -8,11 +8,6 @@
 
 namespace layernorm {
 
-// Whether there is a residual: s = x + residual, rounded to the input's dtype, is what is added up and normalized.
-constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
-constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
-constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");  // s
-constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
 constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_sums = get_named_compile_time_arg_val("cb_sums");
@@ -22,7 +17,6 @@ constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  /
 constexpr uint32_t tile_faces = tile_quads / 2;
 constexpr uint32_t tile_half_faces = 2 * tile_faces;
 constexpr uint32_t face_quads = 4;
-constexpr uint32_t residual_dest_row = tile_dest_rows;  // in a section, while s is made
 constexpr uint32_t face_elements = 256, quarter_face_elements = 64;
 constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
 constexpr uint32_t row_stripes = 8, chunk_faces = 2;  // of a stripe in the sources at once

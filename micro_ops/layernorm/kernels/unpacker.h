@@ -10,7 +10,7 @@
 
 namespace layernorm {
 
-// What UNPACR adds to its operand's address counters: to Z (a row of the ring) or to Y (a piece).
+// What UNPACR adds to its operand's address counters: to Z (a row of the group) or to Y (a piece).
 constexpr uint32_t stay = 0b0000, next_row = 0b0001, next_piece = 0b0100;
 
 // General purpose registers that hold the unpackers' base address of each operand; no LLK function called here writes
@@ -40,7 +40,8 @@ inline void set_base(uint32_t gpr) {
     TTI_NOP;
 }
 
-// Sets both unpackers up so that counter Y counts pieces and counter Z rows of `steps` pieces.
+// Sets both unpackers up so that counter Y counts pieces and counter Z rows of `steps` pieces. Y has 13 bits, which is as many
+// pieces as a CB may hold (plan.py). Z has 8, fewer than a shard may have rows: it counts those of a group alone.
 inline void configure_unpack(uint32_t steps) {
     volatile uint32_t tt_reg_ptr* cfg = get_cfg_pointer();
     constexpr uint32_t low_half = 0xffff;

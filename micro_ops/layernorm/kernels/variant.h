@@ -19,6 +19,15 @@ constexpr uint32_t cb_input = get_named_compile_time_arg_val("cb_input");
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
 constexpr uint32_t cb_beta = get_named_compile_time_arg_val("cb_beta");
 constexpr uint32_t cb_output = get_named_compile_time_arg_val("cb_output");
+constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");  // cb_output, and cb_stream if there is one
+// Whether there is a residual: s = x + residual, rounded to the input's dtype, is what is added up and normalized.
+constexpr bool has_residual = get_named_compile_time_arg_val("has_residual");
+constexpr uint32_t cb_residual = get_named_compile_time_arg_val("cb_residual");
+constexpr uint32_t cb_stream = get_named_compile_time_arg_val("cb_stream");  // s
+constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
+// Whether a core has some of a row's columns alone. Then it makes s of these, and its cb_stream gets the others' from them.
+constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
+constexpr bool stream_is_sent = rows_are_cut && has_residual;  // as in parts.h
 
 // What the kernel writes in place of the result, for tests: the same code as far as there. The host defines TAP.
 enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };

@@ -10,11 +10,14 @@
 //                              rows, a piece of each row, one behind the other                                    <- compute
 //                              If cb_output lies over a shard, it has room for all, and nothing is popped.
 //
+// Where there is a residual, a group's s = x + residual comes in front of its results, unless that lies over a shard: in pages
+// of a step of which it takes the first, whole pieces of the group's rows, row by row.
+//
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
 //
-// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 1 of 16 (the number 1, to be sent) and
-// 5 to 12 (whether each part of gamma and of beta has arrived).
+// Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 0 to 7 of 16
+// (whether each part of gamma and of beta has arrived), 8 (the number 1, to be sent), and 9 to 15 (a core's part of s).
 #include "face_rows.h"
 #include "weights.h"
 
@@ -27,11 +30,14 @@ constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  /
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
 constexpr uint32_t output_tile_height = get_named_compile_time_arg_val("output_tile_height");  // 0: the output's rows are sticks
 constexpr uint32_t element_size = output_piece / piece_elements;
+constexpr uint32_t term_pieces = tile_size / output_piece;  // as in dest.h
+constexpr uint32_t step_tiles = (group_rows * output_piece + tile_size - 1) / tile_size;
 
 void kernel_main() {
     const uint32_t first_step = rows_are_cut ? RUNTIME_ARG(first_step) : 0;
     const uint32_t own_steps = RUNTIME_ARG(own_steps);
     constexpr auto output_args = TensorAccessorArgs<0>();
+    constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
 
     if constexpr (has_gamma) {
         assert_cb(cb_gamma, RUNTIME_ARG(weight_pages), gamma_piece);
@@ -52,7 +58,7 @@ void kernel_main() {
             }
         }
     } else if constexpr (!reader_reads_weights) {
-        read_weights<output_args.next_compile_time_args_offset()>(
+        read_weights<stream_args.next_compile_time_args_offset()>(
             first_step, own_steps, RUNTIME_ARG(own_columns), part_of(own_steps), all_parts, all_parts);
         push_weights(own_steps);
         noc_async_read_set_trid(0);
@@ -68,17 +74,59 @@ void kernel_main() {
     // Of this core's columns
     const uint32_t output_size =
         rows_are_cut ? RUNTIME_ARG(own_columns) * element_size : output_stick;
-    const auto output = TensorAccessor(output_args, RUNTIME_ARG(output_address), rows_are_pages ? output_stick : run_page_size);
+    const uint32_t stick_page = rows_are_pages ? output_stick : run_page_size;
+    const auto output = TensorAccessor(
+        output_args, RUNTIME_ARG(output_address), output_tile_height != 0 ? output_tile_height * 2 * face_row * element_size : stick_page);
 
+    // Sends this core's part of a row's s, which lies at its place in cb_stream, to the others that share the row.
+    const auto send_stream = [&]() {
+        const Receivers team(
+            ARG_POSITION(rectangles) + 2 * Sends{RUNTIME_ARG(sends)}.rectangles(), RUNTIME_ARG(team_rectangles));
+        const uint32_t at = get_write_ptr(cb_stream) + first_step * output_piece;
+        const uint32_t id = stream_semaphores + RUNTIME_ARG(member);
+        team.multicast(at, at, own_steps * output_piece, number(1), id, [] {});
+        *semaphore(id) = 1;
+    };
+    // Writes s of `count` rows.
+    const auto write_stream = [&](uint32_t row, uint32_t count) {
+        const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), stick_page);
+        uint32_t at = first_step * output_piece;  // of the row
+        for (uint32_t pieces = count * own_steps; pieces > 0;) {
+            cb_wait_front(cb_output, step_tiles);
+            if (stream_is_sent && pieces <= term_pieces) {
+                send_stream();
+            }
+            uint32_t address = get_read_ptr(cb_output);
+            for (uint32_t i = 0; i < term_pieces && pieces > 0; ++i, --pieces) {
+                const uint32_t left = output_stick - at, size = left < output_piece ? left : output_piece;
+                uint32_t source = address;
+                for_each_run(stream, row, at, size, [&](uint64_t target, uint32_t run_size) {
+                    noc_async_write(source, target, run_size);
+                    source += run_size;
+                });
+                address += output_piece;
+                at += size;
+                if (at == output_stick) {
+                    at = 0;
+                    row += row_stride;
+                }
+            }
+            noc_async_writes_flushed();
+            cb_pop_front(cb_output, step_tiles);
+        }
+    };
     uint32_t left_rows = rows;
     for (uint32_t first = first_row; left_rows > 0; first += group_stride) {
         const uint32_t count = left_rows < group_rows ? left_rows : group_rows;
         left_rows -= count;
+        if constexpr (has_residual) {
+            write_stream(first, count);
+        }
         const uint32_t tiles = (count * output_piece + tile_size - 1) / tile_size;
         ASSERT(get_local_cb_interface(cb_output).fifo_page_size == tile_size);
         ASSERT(get_local_cb_interface(cb_output).fifo_size % (tiles * tile_size) == 0);  // a step's tiles lie in a row
         uint64_t sticks[group_rows];
-        if constexpr (rows_are_pages) {
+        if constexpr (rows_are_pages && output_tile_height == 0) {
             for (uint32_t row = 0; row < count; ++row) {
                 sticks[row] = output.get_noc_addr(first + row * row_stride, first_step * output_piece);
             }
