@@ -28,6 +28,7 @@ class Place:
     tile: Shape | None = None
     in_place: tuple[str, str] | None = None  # which tensors y and s overwrite
     cores: int | None = None
+    to_tiles: bool = False  # y, in DRAM
 
 
 # Pieces of each size, in groups and alone, with and without padding; s in a ring and over a shard; every form.
@@ -46,6 +47,8 @@ PLACES = {
     ),
     "four rows in a shard": Place("LayerNorm", (7, 1152), shards("HEIGHT", (4, 1152), 2)),
     "width-sharded": Place("LayerNorm", (5, 160), shards("WIDTH", (5, 40), 4), in_place=("residual", "x")),
+    "to tiles": Place("LayerNorm", (6, 300), cores=1, to_tiles=True),
+    "in its shard, to tiles": Place("RMSNorm", (5, 384), shards("HEIGHT", (3, 384), 2), to_tiles=True),
 }
 
 
@@ -65,9 +68,12 @@ def test_a_residual_is_added_as_torch_adds_it(device: Any, cores: int | None, pl
         more |= dict(zip(("output_tensor", "residual_output"), map(tensors.get, place.in_place), strict=True))
     if place.memory == DRAM and place.cores is None:
         more["cores"] = cores
+    if place.to_tiles:
+        more |= {"layout": ttnn.TILE_LAYOUT, "memory_config": DRAM}
     y, total = norm.op(tensors["x"], *weights, residual=tensors["residual"], **keywords, **more)
-    for tensor in (y, total):
-        assert (tensor.layout, tensor.memory_config()) == (tensors["x"].layout, place.memory)
+    as_x = (tensors["x"].layout, place.memory)
+    assert (y.layout, y.memory_config()) == ((ttnn.TILE_LAYOUT, DRAM) if place.to_tiles else as_x)
+    assert (total.layout, total.memory_config()) == as_x
     of_sum, got = ttnn.to_torch(total), ttnn.to_torch(y)
     wanted = x + residual
     finite = wanted.isfinite()
