@@ -103,7 +103,5 @@ def test_refusals(device: Any) -> None:
             RMSNorm.op(x, None, residual=other)
     with pytest.raises(LayerNormArgumentError, match=r"residual_output must not share memory with output"):
         RMSNorm.op(x, None, x, residual=x, residual_output=x)
-    with pytest.raises(
-        LayerNormArgumentError, match=r"residual_output must lie as memory_config says, .* in L1, but"
-    ):
+    with pytest.raises(LayerNormArgumentError, match=r"residual_output must lie as memory_config says, .* in L1, but"):
         RMSNorm.op(x, None, residual=x, residual_output=x, memory_config=L1)
