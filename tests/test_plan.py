@@ -24,8 +24,10 @@ from micro_ops.layernorm.plan import (
 )
 from micro_ops.layernorm.program import MAX_RECTANGLES, rectangles
 from tests.chips import BLACKHOLE, HARVESTED, L1_BYTES, ONE_CORE, WORMHOLE
+from tests.programs import with_pages
 
 BFLOAT16 = Dtypes(ttnn.bfloat16, ttnn.bfloat16, ttnn.bfloat16)
+WITH_RESIDUAL = replace(BFLOAT16, residual=ttnn.bfloat16)
 CHIPS = {"one core": ONE_CORE, "blackhole": BLACKHOLE, "wormhole": WORMHOLE, "harvested": HARVESTED}
 SPLITS = pytest.mark.parametrize(
     "shape",
@@ -156,6 +158,7 @@ def _wrong(plan: Plan, **changes: object) -> Plan:
 
 
 _SHARED = make_plan((32, 1024), BFLOAT16, BLACKHOLE)  # gamma and beta are sent
+_CUT = make_plan((1, 7168), WITH_RESIDUAL, BLACKHOLE)  # seven cores, each with a part of the sum
 WRONG = {
     "rows left out": (
         _wrong(make_plan((8, 128), BFLOAT16, BLACKHOLE), groups=range(0)),
@@ -188,6 +191,14 @@ WRONG = {
     "a part of gamma that two send": (
         _wrong(_SHARED, sends=(("gamma", 0),)),
         r"each of 1 parts must be sent once, but these are: \[\('gamma', 0\), \('beta', 0\), \('gamma', 0\)\]",
+    ),
+    "a part of a sum that another core reads": (
+        _wrong(_CUT, input_from=_CUT.shares[0].core),
+        r"must read its own columns of one row, shared by 7 cores at most, but has 1 rows from \(",
+    ),
+    "a sum without room for its last part": (
+        with_pages(_CUT, CB_STREAM, 13),
+        "CB_STREAM must hold a group, or a shard, of 14 pages, but holds 13",
     ),
     "a sender of other rows": (
         _wrong(make_plan((2, 7168), BFLOAT16, BLACKHOLE), input_from=(0, 4)),
@@ -224,6 +235,7 @@ def test_a_stick_in_a_shard_stays_on_its_core(shape: tuple[int, int], height: in
     assert not stays_on_its_cores(placement, width - 1)
     plan = make_shard_plan(shape, BFLOAT16, BLACKHOLE, shards, placement)
     check_contract(plan)
+    check_contract(make_shard_plan(shape, WITH_RESIDUAL, BLACKHOLE, shards, placement))
     assert (plan.group_rows, plan.piece, plan.output_is_sharded) == (group_rows, piece, group_rows == 1)
     done = [(share.core, row) for share in plan.shares for group in share.groups for row in plan.rows_of(group)]
     assert done == [((0, row // height), row) for row in range(rows)]
@@ -237,8 +249,9 @@ def test_a_stick_in_a_shard_stays_on_its_core(shape: tuple[int, int], height: in
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
 def test_the_packer_writes_no_sum_behind_its_cb(chip: Chip, shape: tuple[int, int]) -> None:
     """With a residual: 1,024 elements at a time, from a piece on, of groups with fewer rows, too."""
-    plan = make_plan(shape, replace(BFLOAT16, residual=ttnn.bfloat16), chip)
+    plan = make_plan(shape, WITH_RESIDUAL, chip)
     check_contract(plan)
+    assert plan.has_residual
     stream = plan.cb(CB_STREAM)
     for pieces in range(1, plan.group_rows * plan.steps + 1):
         last = max(range(0, pieces, 1024 // plan.piece))
