@@ -15,8 +15,9 @@
 //   pops    cb_input           the pieces of a group's rows, some at a time (`term_pieces`)                 <- reader
 //   pops    cb_residual        as cb_input                                                                  <- reader
 //   pushes  cb_stream          s = x + residual of them, all of a group before its first result; behind it  -> itself
-//                              what the packer needs to write whole tiles, unless cb_stream lies over a shard
-//              or, of a row that is cut, writes this core's part to its place, for the reader to push all parts  -> reader
+//                              what the packer needs to write whole tiles, unless cb_stream lies over a shard.
+//                              Of a row that is cut, it writes this core's columns to their place, and the
+//                              reader pushes all of the row, once the others' have come                    <- reader
 //   pushes  cb_output          the same, in front of a group's results, unless cb_stream lies over a shard  -> writer
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)

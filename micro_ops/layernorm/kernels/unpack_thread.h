@@ -112,6 +112,12 @@ __attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_piec
     take<free_sections>();
     set_counter(p_setadc::UNP_A, p_setadc::SET_Y, ring_piece + step);
     set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+    const auto select_weight = [=]() __attribute__((always_inline)) {
+        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+        if (ring_piece != 0) {  // else Y is at the step already
+            set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
+        }
+    };
     if constexpr (gamma_on_fpu) {
         multiply_pieces(section, rows, step);
     } else {
@@ -119,14 +125,12 @@ __attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_piec
     }
     if constexpr (weights && gamma_on_sfpu) {
         select_operand<gamma_float32>(gamma_base, cb_gamma);
-        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
-        set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
+        select_weight();
         copy_pieces<gamma_float32>(section + gamma_dest_row, 1);
     }
     if constexpr (weights && uses_beta) {
         select_operand<beta_float32>(beta_base, cb_beta);
-        set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
-        set_counter(p_setadc::UNP_A, p_setadc::SET_Y, step);
+        select_weight();
         copy_pieces<beta_float32>(section + beta_dest_row, 1);
     }
     give<filled, any_float32 ? p_stall::MATH | p_stall::UNPACK0 : p_stall::MATH>();
