@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import ttnn
 
-from micro_ops.layernorm import LayerNorm, RMSNorm
+from micro_ops.layernorm import LayerNorm, RMSNorm, reference
 from tests.tensors import random_input, random_weights, upload
 
 Shape = tuple[int, ...]
@@ -30,16 +30,21 @@ def operands(shape: Shape, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
 
 
 def expected(device: Any, form: str, shape: Shape, of: torch.Tensor | None = None) -> torch.Tensor:
-    """As sticks on one core, whose bits tests/test_many_cores.py holds to the reference's.
+    """The bits of the reference, to which tests/test_reference.py holds sticks; of float32, of sticks on one core.
 
     Args:
         of: what is normalized in the place of the form's own x
     """
     norm, dtype, keywords = FORMS[form]
     x, *weights = operands(shape, dtype)
-    x = x if of is None else of
-    tensors = [upload(t, device) for t in (x.reshape(-1, shape[-1]), *weights[: 2 if norm is LayerNorm else 1])]
-    y: torch.Tensor = ttnn.to_torch(norm.op(*tensors, cores=1, **keywords))
+    rows = (x if of is None else of).reshape(-1, shape[-1])
+    given = weights[: 2 if norm is LayerNorm else 1]
+    y: torch.Tensor
+    if dtype == torch.float32:
+        y = ttnn.to_torch(norm.op(*[upload(t, device) for t in (rows, *given)], cores=1, **keywords))
+    else:
+        modelled = reference.layer_norm if norm is LayerNorm else reference.rms_norm
+        y = modelled(rows, *[weight.flatten() for weight in given], **keywords)
     return y.reshape(shape)
 
 
