@@ -68,7 +68,18 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=FORMS)
+# Ways of x: float32 weights take another one where the FPU would multiply by gamma.
+WAYS_OF_X = (
+    "layernorm",
+    "layernorm, float32",
+    "rmsnorm",
+    "rmsnorm, float32 weights",
+    "rmsnorm, HuggingFace's order",
+    "rmsnorm, float32",
+)
+
+
+@pytest.fixture(params=WAYS_OF_X)
 def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
 
@@ -143,6 +154,7 @@ def test_large_values_are_right_or_bad(device: Any, form: Form) -> None:
     assert_equal_but_near_ties(y[right], golden[right], *weights[1:], least=0)  # right to an ULP, as promised
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_weight_spoils_its_column(device: Any, form: Form) -> None:
     """A bfloat16 gamma that the FPU multiplies by is but a large number to it (SPEC.md): its column is huge."""
     x, weights = random_input(WIDE, dtype=form.dtype), form.draw_weights(WIDE[-1])
