@@ -91,11 +91,10 @@ def test_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Path) ->
     done = run("bench_norms", case, *sections, "--output", tmp_path, installed=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (result,) = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert 0 < result["cycles"] <= result["one_core"] + 30 < result["peer"]["cycles"]
     after = json.loads(record.read_text())
     if where == "checkout":
-        assert 0 < result["cycles"] <= result["one_core"] + 30 < result["peer"]["cycles"] < 9000, (
-            "as measured, not as recorded"
-        )
+        assert result["peer"]["cycles"] < 9000, "as measured, not as recorded"
         new = {section: after["blackhole"][section].pop(case) for section in old}
         for section, entry in old.items():
             del before["blackhole"][section][case]
