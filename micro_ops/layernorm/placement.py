@@ -3,6 +3,7 @@
 """Where a tensor lies: sticks or tiles, DRAM or L1, interleaved over banks or in shards on cores."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ttnn
@@ -103,12 +104,17 @@ def _tile_height(tensor: ttnn.Tensor) -> int | None:
     return int(tensor.tile.tile_shape[0]) if tensor.layout == ttnn.TILE_LAYOUT else None
 
 
+def rows_of_matrix(shape: Sequence[int]) -> int:
+    """H of a tensor (..., H, W), whose matrices are padded to whole tiles one by one."""
+    return shape[-2] if len(shape) > 1 else 1
+
+
 def have_the_same_rows(one: Placement, other: Placement, shape: tuple[int, ...]) -> bool:
     """Whether each core has whole rows of a tensor (..., H, W) in one, and the same rows in the other. Tiles of several
     rows pad each matrix of H rows, so that the next one may be on another core than it would be as sticks."""
     if one.shards is None or other.shards is None:
         return False
-    matrix_rows = shape[-2] if len(shape) > 1 else 1
+    matrix_rows = rows_of_matrix(shape)
     padded = math.prod(shape[:-2]) > 1 and matrix_rows % max(one.tile_height or 1, other.tile_height or 1) != 0
     return (
         one.shards.across == other.shards.across == 1

@@ -15,7 +15,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, WEIGHT_PAGE_ELEMENTS, Operands
 from micro_ops.layernorm.cost import MAX_PARTS
-from micro_ops.layernorm.placement import Core, Runs, placement_of
+from micro_ops.layernorm.placement import Core, Runs, placement_of, rows_of_matrix
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -415,7 +415,7 @@ def _create_writer_descriptor(
             "output_address": output.buffer_address(),
             "stream_address": stream.buffer_address(),
             "output_stick": plan.width * size,
-            "matrix_rows": matrix_rows(output),
+            "matrix_rows": rows_of_matrix(tuple(output.shape)),
             "rectangles": [*words, *of_team],
         }
 
@@ -439,11 +439,6 @@ def _create_writer_descriptor(
         runtime=arguments,
         tensors=(output, stream, *weights.tensors),
     )
-
-
-def matrix_rows(tensor: ttnn.Tensor) -> int:
-    """Rows of each of its matrices, which are padded to whole tiles one by one (kernels/face_rows.h)."""
-    return tuple(tensor.shape)[-2] if len(tensor.shape) > 1 else 1
 
 
 def _tile_height(tensor: ttnn.Tensor) -> int:

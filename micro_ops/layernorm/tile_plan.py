@@ -16,7 +16,7 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError
 from micro_ops.layernorm.cost import Costs, estimate_tiles
-from micro_ops.layernorm.placement import TILE_WIDTH, Core, Placement, Shards
+from micro_ops.layernorm.placement import TILE_WIDTH, Core, Placement, Shards, rows_of_matrix
 from micro_ops.layernorm.plan import (
     CB_BETA,
     CB_GAMMA,
@@ -207,7 +207,7 @@ def make_tile_plan(
         LayerNormArgumentError: L1 has no room
     """
     assert source.tile_height
-    matrix_rows = shape[-2] if len(shape) > 1 else 1
+    matrix_rows = rows_of_matrix(shape)
     matrices = math.prod(shape[:-2])
     across = math.ceil(shape[-1] / TILE_WIDTH)
     shards = source.shards or target.shards

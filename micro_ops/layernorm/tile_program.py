@@ -7,7 +7,7 @@ import math
 import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError, Operands, paged_shape
-from micro_ops.layernorm.placement import TILE_WIDTH, Core
+from micro_ops.layernorm.placement import TILE_WIDTH, Core, rows_of_matrix
 from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_RESIDUAL, CB_STREAM, CbContractError, Chip
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
@@ -17,7 +17,6 @@ from micro_ops.layernorm.program import (
     core_ranges,
     create_kernel_descriptor,
     dtypes_of,
-    matrix_rows,
     multicast_words,
     row_constants,
 )
@@ -222,7 +221,7 @@ def _create_writer_descriptor(
             **_place(plan, share),
             "output_address": output.buffer_address(),
             "output_page": output.buffer_aligned_page_size(),
-            "matrix_rows": matrix_rows(output),
+            "matrix_rows": rows_of_matrix(tuple(output.shape)),
             "stream_address": stream.buffer_address(),
             "rectangles": len(words) // 2,
             "peers": [*_peers(plan, chip, share), *words],
