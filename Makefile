@@ -1,5 +1,6 @@
 # make compare   set up, then compare a DeepSeek-V3.2 block's norms on the device with HuggingFace's; report/ has the page
-# make test      set up, then run the tests
+# make test      set up, then run the tests, but the long ones
+# make test-long set up, then run the long tests
 # make bench     set up, then measure the norms in simulated cycles
 # make lint      set up, then check style and types
 # make lock      write requirements.lock from pyproject.toml, keeping the versions that still fit
@@ -9,7 +10,7 @@
 
 arch = $(if $(ARCH),--arch $(ARCH))
 
-.PHONY: help setup compare test bench lint lock clean
+.PHONY: help setup compare test test-long bench lint lock clean
 
 help:
 	@sed -n 's/^# \?//p; /^$$/q' Makefile
@@ -20,9 +21,11 @@ setup:
 compare: setup
 	.venv/bin/python scripts/compare_block.py --layer 3 $(arch) --report report
 
-test: setup
+test: marked = not long
+test-long: marked = long
+test test-long: setup
 	@scripts/setup.sh browser
-	.venv/bin/python -m pytest tests/ $(arch) --numprocesses 2 --dist worksteal
+	.venv/bin/python -m pytest tests/ $(arch) -m "$(marked)" --numprocesses 2 --dist worksteal
 
 bench: setup
 	.venv/bin/python scripts/bench_norms.py $(arch)

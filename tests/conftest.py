@@ -18,7 +18,7 @@ from tt_device import Arch, Platform, PlatformError, find_platform
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("device")
     group.addoption("--arch", choices=list(Arch), help="default: what the device is")
-    group.addoption("--soak", type=float, default=60, help="seconds for test_memory.py to make its 10,000 calls in")
+    group.addoption("--soak", type=float, default=20, help="seconds for test_memory.py to make its 10,000 calls in")
     group.addoption("--device-timeout", type=float, help="seconds after which a silent device counts as hung")
 
 

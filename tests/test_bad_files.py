@@ -337,6 +337,7 @@ def test_a_float8_matrix_of_a_trillion_empty_rows_is_empty(tmp_path: Path) -> No
 FUZZ_CASES = 3000
 
 
+@pytest.mark.long
 def test_bytes_spoilt_at_random_are_refused_or_read_right(tmp_path: Path, count: Callable[[str, int], None]) -> None:
     """`fuzz_files` says how, and what right is. In a process of its own, which may crash or hang or run out of memory;
     it takes about 15 s."""

@@ -70,6 +70,7 @@ def test_unknown_case_exits_2_and_leaves_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["checkout", "installed"])
 def test_figures_are_recorded_in_a_checkout_alone(where: str, tmp_path: Path) -> None:
     """All sections of the smallest case, as recorded long ago."""
@@ -164,6 +165,7 @@ for run in launch.runs:
 """
 
 
+@pytest.mark.long
 def test_keeps_cores_apart(tmp_path: Path, platform: Platform) -> None:
     """In the counter and in the timeline, on wolfpine, whatever the other tests run on."""
     trace = tmp_path / "trace.json.gz"

@@ -54,7 +54,7 @@ def test_the_usage_of_a_module(module: str) -> None:
     assert f"Usage: python -m {module} [OPTIONS]" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["compare_block.py", "measure_accuracy.py", "sweep_norms.py"])
+@pytest.mark.parametrize("script", ["compare_block.py", "measure_accuracy.py"])
 def test_no_device_is_one_line(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TT_METAL_SIMULATOR", str(tmp_path / "nowhere"))
     monkeypatch.delenv("TT_LOGGER_LEVEL", raising=False)  # set while a device is open here; it asks for ttnn's log

@@ -338,6 +338,7 @@ def _last_two(choice: Choice, token: int) -> tuple[int, int]:
 # --- The command line ---
 
 
+@pytest.mark.long
 def test_default_checkpoint_holds(platform: Platform) -> None:
     """All five norms at DeepSeek-V3.2's own widths. Few tokens: on wolfpine a row of 7168 takes seconds."""
     run = run_script("--layer", "3", "--isolated", "--tokens", "1", "--arch", platform.arch)
@@ -356,6 +357,7 @@ def test_default_checkpoint_holds(platform: Platform) -> None:
     assert "device: " in run.stderr
 
 
+@pytest.mark.long
 def test_trace_counts_cycles(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
     arch, trace, report = platform.arch, tmp_path / "t.json.gz", tmp_path / "report"

@@ -50,7 +50,14 @@ def run(arguments: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize(("file", "command"), commands(), ids=lambda value: value[:60])
+def if_long(command: str) -> list[pytest.MarkDecorator]:
+    return [] if re.search("make|weights_tools", command) else [pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [pytest.param(*found, marks=if_long(found[1]), id=" ".join(found)[:70]) for found in commands()],
+)
 def test_command(file: str, command: str, checkpoint: Path, tmp_path: Path) -> None:
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "make":
@@ -70,6 +77,7 @@ def test_command(file: str, command: str, checkpoint: Path, tmp_path: Path) -> N
     run([sys.executable, *(places.get(word, word) for word in words[1:] if word != "--full")], tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("file", "code"), [s for s in SNIPPETS if ".open(" in s[1]], ids=lambda value: value[:20])
 def test_snippet_that_opens_a_device(
     file: str, code: str, checkpoint: Path, tmp_path: Path, pytestconfig: pytest.Config

@@ -56,6 +56,7 @@ STAGES: dict[str, Callable[[Run, Path], bool]] = {
 }
 
 
+@pytest.mark.long
 def test_killed_at_each_stage_the_next_run_works(start: Start, tmp_path: Path, count: Count) -> None:
     """One cache, empty at first, is handed from one killed run to the next."""
     cache = tmp_path / "tt-deepseek-norms"
@@ -88,6 +89,7 @@ def _are_let_go(folders: list[Path]) -> bool:
     return not alive and not any(session._is_locked(folder / "lock") for folder in folders)
 
 
+@pytest.mark.long
 def test_two_at_once_with_an_empty_cache(start: Start, tmp_path: Path, count: Count) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path), "TT_METAL_RUNTIME_ROOT": ""}
     runs = [start(NORM, **environment) for _ in range(2)]

@@ -125,6 +125,7 @@ OVER_BUDGET = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("over", OVER_BUDGET)
 def test_what_exceeds_the_budget_does_not_compile(start: Start, tmp_path: Path, over: str) -> None:
     file, old, new, message = OVER_BUDGET[over]

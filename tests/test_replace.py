@@ -545,7 +545,7 @@ def deepseek(folder: Path) -> PreTrainedModel:
     ("load", "norms", "steps"),
     [
         pytest.param(qwen3, 5, 2, id="qwen3"),  # input, post-attention, q and k of the one layer; final
-        pytest.param(deepseek, 21, 2, id="v32"),  # five of each of four layers; final
+        pytest.param(deepseek, 21, 2, id="v32", marks=pytest.mark.long),  # five of each of four layers; final
     ],
 )
 @torch.no_grad()

@@ -187,6 +187,7 @@ def _is_unlocked(folder: Path) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_wheel_holds_all_that_runs(tmp_path: Path, device_arguments: list[str]) -> None:
     """Kernels, the compiler stand-in, the report's page and ttnn's recorded figures; run from there, not from here."""
     source, installed = tmp_path / "source", tmp_path / "installed"

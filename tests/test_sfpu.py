@@ -372,6 +372,7 @@ def test_rsqrt_of_specials(dtype: torch.dtype, undefined: float, request: pytest
     assert_same(result.reshape(32, 32), expected.reshape(32, 32))
 
 
+@pytest.mark.long
 def test_builds_ttnns_own_kernels(start: Start, tmp_path: Path) -> None:
     """Whose bindings have template parameters of class types, C++20's. In a cache of its own: what is compiled in the
     others is ours alone."""

@@ -81,7 +81,14 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("form", "place"), [(form, TILED[place]) for form, place in WAYS], ids=map(": ".join, WAYS))
+def if_long(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.long] if "wide" in name else []
+
+
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [pytest.param(form, TILED[place], marks=if_long(place), id=f"{form}: {place}") for form, place in WAYS],
+)
 def test_tiles_give_the_bits_of_sticks(
     device: Any, cores: int | None, form: str, place: tuple[Shape, ttnn.MemoryConfig]
 ) -> None:
@@ -181,7 +188,10 @@ RESIDUALS = {
 }
 
 
-@pytest.mark.parametrize(("form", "place", "more"), RESIDUALS.values(), ids=RESIDUALS)
+@pytest.mark.parametrize(
+    ("form", "place", "more"),
+    [pytest.param(*case, marks=if_long(name), id=name) for name, case in RESIDUALS.items()],
+)
 def test_a_residual_is_added_as_torch_adds_it(
     device: Any,
     cores: int | None,

@@ -132,6 +132,7 @@ def test_refuses(
 # --- The command line ---
 
 
+@pytest.mark.long
 def test_a_run_says_that_it_was_one(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     saved, report = tmp_path / "run.safetensors", tmp_path / "report"
     options = ("--graph", "ttnn", "--norms", "k_norm", "--arch", platform.arch, "--save", saved)
