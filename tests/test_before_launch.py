@@ -282,6 +282,7 @@ def mostly(values: list[str], right: int) -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(values[:right]), st.sampled_from(values[:right]), st.sampled_from(values))
 
 
+@pytest.mark.long
 @seed(0)  # else each edit of the test would draw other examples
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

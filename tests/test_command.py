@@ -40,7 +40,15 @@ def test_the_usage_of_an_entry_point(entry_point: Path) -> None:
     assert f"Usage: {entry_point.name} [OPTIONS]" in done.stdout
 
 
-@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.py")), ids=lambda path: path.name)
+def if_long(script: Path) -> list[pytest.MarkDecorator]:
+    """It imports all of transformers."""
+    return [pytest.mark.long] if script.name == "sweep_norms.py" else []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(path, marks=if_long(path), id=path.name) for path in sorted((REPOSITORY / "scripts").glob("*.py"))],
+)
 def test_the_usage_of_a_script(script: Path) -> None:
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr

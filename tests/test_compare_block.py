@@ -386,6 +386,7 @@ def test_trace_needs_wolfpine(tmp_path: Path) -> None:
     assert "error: --trace needs wolfpine, but the device is ttsim" in run.stderr
 
 
+@pytest.mark.long
 def test_chained_holds(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
     arch, saved = platform.arch, tmp_path / "run.safetensors"
     run = run_script("--checkpoint", folders["v3"], "--model", "v3", "--tokens", "4", "--arch", arch, "--save", saved)

@@ -236,7 +236,12 @@ def test_simulator_that_dies_at_start(start: Start, tmp_path: Path, platform: Pl
             "import ttnn; ttnn.from_torch(torch.ones(1, 32), device=device).cpu()",
             r"the device has not answered for \d+ s \(limit 15 s\)",
         ),
-        (signal.SIGSTOP, DEADLOCK, r"the device has not answered for \d+ s \(limit 15 s\)"),
+        pytest.param(
+            signal.SIGSTOP,
+            DEADLOCK,
+            r"the device has not answered for \d+ s \(limit 15 s\)",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["killed", "stopped", "stopped-in-launch"],
 )

@@ -271,6 +271,7 @@ def test_layernorm_distributions(device: Any, shape: tuple[int, ...], distributi
     assert errors_of(y, golden).raw >= 0.99
 
 
+@pytest.mark.long
 @seed(0)  # else each edit of the test would draw other examples
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(

@@ -63,9 +63,8 @@ def _cores(first: tuple[int, int], last: tuple[int, int]) -> ttnn.CoreRange:
 
 
 def _case(form: str, rows: int, cores: str) -> Any:
-    """The most rows go over one choice of cores in the short run."""
-    most = (rows == 33 and FORMS[form][2] > 1000 and cores != "grid") or (rows == 1000 and cores != "8 cores")
-    return pytest.param(form, rows, cores, marks=[pytest.mark.long] if most else [])
+    is_long = rows == 1000 or (rows == 33 and FORMS[form][2] > 1000)
+    return pytest.param(form, rows, cores, marks=[pytest.mark.long] if is_long else [])
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def classes() -> dict[str, Any]:
     return norm_classes()
 
 
+@pytest.mark.long
 def test_every_class_is_recognized_or_refused(classes: dict[str, Any]) -> None:
     assert len(HEADINGS) >= 350, "the page's table can't be read"
     headings = {name: outcome(build(classes[name]))[0] for name in HEADINGS}

@@ -37,7 +37,9 @@ def test_layer_norm(device: Any, shape: tuple[int, int], offset: float, std: flo
 
 
 @pytest.mark.parametrize(("has_gamma", "has_beta"), [(True, False), (False, True), (False, False)])
-@pytest.mark.parametrize("shape", [(5, 300), (1, 1024)], ids=str)  # in groups, and alone
+@pytest.mark.parametrize(
+    "shape", [(5, 300), pytest.param((1, 1024), marks=pytest.mark.long)], ids=str
+)  # in groups, and alone
 def test_layer_norm_without_a_weight(device: Any, shape: tuple[int, int], has_gamma: bool, has_beta: bool) -> None:
     x, (gamma, beta) = random_input(shape), random_weights(shape[-1])
     weights = (gamma if has_gamma else None, beta if has_beta else None)

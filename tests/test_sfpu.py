@@ -328,6 +328,7 @@ def test_operation_on_specials(name: str, results: dict[str, torch.Tensor]) -> N
 # ---- rsqrt_tile, ttnn's own kernel
 
 
+@pytest.mark.long
 def test_rsqrt_bfloat16_is_correctly_rounded(device: Any) -> None:
     """Every positive normal bfloat16: 254 exponents of 128 mantissas."""
     x = from_bits(torch.arange(0x0080, 0x7F80) << 16)

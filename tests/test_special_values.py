@@ -94,7 +94,7 @@ def bad_rows(y: torch.Tensor) -> set[int]:
 SPECIAL = (math.nan, math.inf, -math.inf, -math.nan)
 
 
-@pytest.mark.parametrize("shape", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("shape", [pytest.param(WIDE, marks=pytest.mark.long), NARROW], ids=["wide", "narrow"])
 def test_one_spoils_its_row_and_no_other(device: Any, form: Form, shape: tuple[int, ...]) -> None:
     """In a group's first row and its last, in the first piece and the last, in the first lane and the last."""
     x, weights = random_input(shape, dtype=form.dtype), form.draw_weights(shape[-1])

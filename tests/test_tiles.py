@@ -239,8 +239,8 @@ WEIGHTS = {
     [
         *((way, ("bfloat16", "bfloat16")) for way in WEIGHTS),
         # Of x and of the weights: each mixture takes other ways through the unpackers.
-        ("sticks of 32", ("bfloat16", "float32")),
-        ("tiles", ("bfloat16", "float32")),
+        pytest.param("sticks of 32", ("bfloat16", "float32"), marks=pytest.mark.long),
+        pytest.param("tiles", ("bfloat16", "float32"), marks=pytest.mark.long),
         ("tiles", ("float32", "bfloat16")),
     ],
 )
