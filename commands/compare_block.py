@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from common.command import ExitCode, start
-from tt_device import Arch, Platform, PlatformError, find_platform
+from tt_device import ONE_CHIP, Arch, Mesh, Platform, PlatformError, as_mesh, find_platform
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
@@ -35,7 +35,20 @@ if TYPE_CHECKING:
     from model_comparison.recording import Recording
 
 # Options that say what to run: --load, which runs nothing, refuses them.
-OF_A_RUN = ("layer", "checkpoint", "model", "norms", "graph", "isolated", "tokens", "seed", "arch", "trace", "save")
+OF_A_RUN = (
+    "layer",
+    "checkpoint",
+    "model",
+    "norms",
+    "graph",
+    "isolated",
+    "tokens",
+    "seed",
+    "arch",
+    "mesh",
+    "trace",
+    "save",
+)
 EXAMPLES = """
 Examples:
 
@@ -60,6 +73,10 @@ Keep the tensors, and judge them again without a device:
 Cycles of each norm, by wolfpine's cost model, and their timeline:
 
   compare_block.py --report out --trace out.json.gz
+
+Each norm over two chips, where there are as many:
+
+  compare_block.py --mesh 1x2
 
 What changed since:
 
@@ -109,6 +126,10 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
     arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
+    mesh: Annotated[
+        str,
+        typer.Option(help="Chips, as 1x2: rows are dealt out over the rows of chips, their columns over the columns."),
+    ] = "1x1",
     report: Annotated[
         Path | None, typer.Option(help="Write report.html, report.json and figures there; an earlier report goes.")
     ] = None,
@@ -149,11 +170,13 @@ def main(
         else:
             if trace is not None and graph == Graph.ttnn:
                 raise OptionError("--trace counts cycles of norms alone: leave out --graph ttnn, which launches more")
+            chips = _mesh(mesh, graph, trace)
             platform = _find_device(arch, trace)
             weights = _open_checkpoint(checkpoint, model)
             patterns = _norm_patterns(norms, weights, layer)
             source = Job(
                 platform=platform,
+                mesh=chips,
                 weights=weights,
                 layer=layer,
                 norms=patterns,
@@ -174,6 +197,7 @@ class Job:
     """What is to be run.
 
     Attributes:
+        mesh: rows and columns of chips
         weights: the checkpoint
         norms: globs of norms' names in the layer
         graph, isolated, tokens, seed: as `model_comparison.collect.collect` takes them
@@ -181,6 +205,7 @@ class Job:
     """
 
     platform: Platform
+    mesh: Mesh
     weights: Checkpoint
     layer: int
     norms: list[str]
@@ -246,6 +271,20 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+def _mesh(text: str, graph: Graph, trace: Path | None) -> Mesh:
+    """
+    Raises:
+        OptionError: it is none, or what is to be done takes one chip
+    """
+    try:
+        mesh = as_mesh(text)
+    except ValueError as error:
+        raise OptionError(f"--mesh: {error}") from None
+    if mesh != ONE_CHIP and (graph == Graph.ttnn or trace is not None):
+        raise OptionError(f"--graph ttnn and --trace take one chip, but --mesh is {text}")
+    return mesh
 
 
 def _find_device(arch: Arch | None, trace: Path | None) -> Platform:
@@ -363,6 +402,7 @@ def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
             tokens=job.tokens,
             seed=job.seed,
             cores=cores,
+            mesh_axis=None if job.mesh == ONE_CHIP else 1,
             tell=tell,
         )
         cycles = {"cycles": norm_cycles(recording, _launches(counter))} if counter else {}
@@ -390,7 +430,7 @@ def _opened(job: Job) -> Iterator[tuple[Any, CycleCounter | None]]:
         ):
             yield device, counter
     else:
-        with platform.open() as device:
+        with platform.open(mesh=job.mesh) as device:
             yield device, None
 
 

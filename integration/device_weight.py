@@ -1,16 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors on the device: a weight's copy that follows the weight, and the upload."""
+"""A weight's copy on the device, which follows the weight."""
 
 import torch
 import ttnn
 
 from integration.formula import DTYPES
-from micro_ops.layernorm.arguments import paged_shape
+from integration.mesh import Distribution
 
 
 class DeviceWeight:
-    """A weight's copy on `device`, uploaded anew whenever the weight's bytes are no longer those of the copy.
+    """A weight's copy on `device`, the same on each chip, uploaded anew whenever the bytes of the weight are no longer
+    those of the copy.
 
     Comparing bytes costs microseconds, and nothing else tells: `parameter.data.copy_()` leaves no trace in torch's
     version counter.
@@ -20,8 +21,8 @@ class DeviceWeight:
         uploads: how many there were
     """
 
-    def __init__(self, device: ttnn.Device, offset: float = 0.0) -> None:
-        self.device = device
+    def __init__(self, distribution: Distribution, offset: float = 0.0) -> None:
+        self.distribution = distribution
         self.offset = offset
         self.uploads = 0
         self._host: torch.Tensor | None = None
@@ -43,23 +44,13 @@ class DeviceWeight:
         if self._host is None or not _same_bytes(self._host, host):
             as_it_is = self.offset == 0.0 and bool(host.isfinite().all())
             values = host if as_it_is else host.float() + self.offset
-            self._copy = upload(as_pages(values), self.device)
+            self._copy = self.distribution.upload_weight(values)
             self._host = host.clone()
             self.uploads += 1
         return self._copy
 
 
 type Copies = dict[tuple[int, float], DeviceWeight]  # by the id of the Parameter, and the offset
-
-
-def upload(tensor: torch.Tensor, device: ttnn.Device) -> ttnn.Tensor:
-    """Row-major and interleaved in DRAM."""
-    return ttnn.from_torch(
-        tensor.contiguous(),
-        layout=ttnn.ROW_MAJOR_LAYOUT,
-        device=device,
-        memory_config=ttnn.DRAM_MEMORY_CONFIG,
-    )
 
 
 def check_open(device: ttnn.Device) -> None:
@@ -71,17 +62,6 @@ def check_open(device: ttnn.Device) -> None:
         ttnn.get_memory_view(device, ttnn.BufferType.DRAM)  # the cheapest call that needs it open
     except RuntimeError:
         raise RuntimeError("the norms' device is closed: restore() the model before that") from None
-
-
-def as_pages(weight: torch.Tensor) -> torch.Tensor:
-    """`weight` (W,) as `paged_shape(W)`, which the op reads fastest, with zeros where there are no elements."""
-    width = weight.shape[-1]
-    pages, page = paged_shape(width)
-    if pages == 1:
-        return weight.reshape(1, width)
-    paged = weight.new_zeros(pages, page)
-    paged.view(-1)[page : page + width] = weight
-    return paged
 
 
 def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:

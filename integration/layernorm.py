@@ -33,6 +33,7 @@ class TtLayerNorm(TtNorm):
         epsilon: float,
         device: ttnn.Device,
         cores: Cores = None,
+        mesh_axis: int | None = None,
     ) -> None:
         """
         Args:
@@ -41,11 +42,27 @@ class TtLayerNorm(TtNorm):
             epsilon: positive and finite in float32, or each call raises
             device: an open device
             cores: at most so many of its cores, or none but these; None allows all
+            mesh_axis: of the device's mesh, 0 or 1: over its chips, 1, 2, 4 or 8, the columns are cut. None leaves each
+                chip all of a row
         Raises:
-            ValueError: gamma or beta has another shape or dtype
+            ValueError: gamma or beta has another shape or dtype, or the columns can't be cut so
             RuntimeError: the device is closed
         """
-        super().__init__(width, gamma, beta, epsilon=epsilon, device=device, cores=cores, round_before_gamma=False)
+        super().__init__(
+            width,
+            gamma,
+            beta,
+            epsilon=epsilon,
+            device=device,
+            cores=cores,
+            mesh_axis=mesh_axis,
+            round_before_gamma=False,
+        )
 
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         return LayerNorm.prepare(x, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores, **keywords)
+
+    def _normalize_with(self, x: ttnn.Tensor, statistics: ttnn.Tensor, **keywords: Any) -> ttnn.Tensor:
+        return LayerNorm.normalize_with(
+            x, statistics, self.gamma, self.beta, epsilon=self.epsilon, cores=self.cores, **keywords
+        )

@@ -13,11 +13,12 @@ import torch
 import ttnn
 from torch import nn
 
-from integration.device_weight import Copies, DeviceWeight, check_open, upload
+from integration.device_weight import Copies, DeviceWeight, check_open
 from integration.formula import ANY_DTYPES, DTYPES, TTNN_DTYPES, Formula
+from integration.mesh import Distribution
 from integration.probe import NotANormError
 from integration.recognize import recognize
-from micro_ops.layernorm import Cores, LayerNormArgumentError, Prepared, Result, run_together
+from micro_ops.layernorm import Cores, LayerNorm, LayerNormArgumentError, Prepared, Result, RMSNorm, run_together
 from micro_ops.layernorm.op import chip_of
 from micro_ops.layernorm.plan import Dtypes, make_plan
 from weights_tools import Checkpoint, CheckpointError
@@ -35,9 +36,14 @@ class TtNorm(nn.Module):
     they change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too:
     both raise.
 
+    On a mesh each chip normalizes the rows that it holds, with weights of its own: a torch tensor's are dealt out, and
+    a ttnn tensor stays as it is distributed. With `mesh_axis` the chips of that axis share rows, each with as many of
+    their columns.
+
     Attributes:
         formula: what is computed
-        device: an open device
+        device: an open device, of one chip or of a mesh
+        distribution: how rows and columns lie on its chips
         cores: at most so many of its cores, or none but these; None allows all
         launches: how many times the kernels ran for this module, or were prepared to
         fallback: takes a call that the kernels can't, or None, which lets the error through
@@ -56,6 +62,7 @@ class TtNorm(nn.Module):
         epsilon: float,
         device: ttnn.Device,
         cores: Cores,
+        mesh_axis: int | None,
         round_before_gamma: bool,
     ) -> None:
         super().__init__()
@@ -77,7 +84,7 @@ class TtNorm(nn.Module):
             round_before_gamma=round_before_gamma,
             dtypes=ANY_DTYPES,
         )
-        self._set_up(formula, device, cores, {}, inspect.signature(_plain_forward))
+        self._set_up(formula, Distribution(device, mesh_axis), cores, {}, inspect.signature(_plain_forward))
 
     @classmethod
     def from_checkpoint(
@@ -89,6 +96,7 @@ class TtNorm(nn.Module):
         epsilon: float = 1e-6,
         dtype: torch.dtype = torch.bfloat16,
         cores: Cores = None,
+        mesh_axis: int | None = None,
     ) -> Self:
         """The norm whose weights lie below `prefix` in the checkpoint `folder`: `weight`, and a LayerNorm's `bias`.
 
@@ -97,6 +105,7 @@ class TtNorm(nn.Module):
                 the indexer's k_norm, of which no config.json tells
             dtype: bfloat16 or float32, to which the weights are rounded, as HuggingFace does when it loads a model
             cores: at most so many of the device's cores, or none but these; None allows all
+            mesh_axis: as `TtLayerNorm`'s
         Raises:
             CheckpointError: the checkpoint can't be read, or has no such weights
         """
@@ -105,11 +114,14 @@ class TtNorm(nn.Module):
             needed, held = " and ".join(cls.weight_names), ", ".join(weights)
             raise CheckpointError(f"{folder}: {prefix} must hold {needed}, but holds {held}")
         gamma, *beta = (weights[name] for name in cls.weight_names)
+        where: dict[str, Any] = {"device": device, "cores": cores, "mesh_axis": mesh_axis}
         # A subclass knows its order of rounding.
-        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, device=device, cores=cores)  # type: ignore[call-arg]
+        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, **where)
 
     @classmethod
-    def from_torch(cls, layer: nn.Module, *, device: ttnn.Device, cores: Cores = None) -> Self:
+    def from_torch(
+        cls, layer: nn.Module, *, device: ttnn.Device, cores: Cores = None, mesh_axis: int | None = None
+    ) -> Self:
         """The same norm as `layer`, whatever its class: `recognize` finds what it computes.
 
         It shares all that `layer` is made of, Parameters, hooks and attributes: what is done to one (load_state_dict,
@@ -117,15 +129,16 @@ class TtNorm(nn.Module):
 
         Args:
             cores: at most so many of the device's cores, or none but these; None allows all
+            mesh_axis: as `TtLayerNorm`'s
 
         Raises:
             NotANormError: the kernels don't compute what `layer` does, or it is the other one of the two norms
         """
-        return cls.standing_for(layer, recognize(layer), device, cores, {})
+        return cls.standing_for(layer, recognize(layer), Distribution(device, mesh_axis), cores, {})
 
     @classmethod
     def standing_for(
-        cls, layer: nn.Module, formula: Formula, device: ttnn.Device, cores: Cores, copies: Copies
+        cls, layer: nn.Module, formula: Formula, distribution: Distribution, cores: Cores, copies: Copies
     ) -> Self:
         """`from_torch` for a `layer` that was recognized as `formula`.
 
@@ -139,7 +152,7 @@ class TtNorm(nn.Module):
         nn.Module.__init__(self)
         vars(self).update(vars(layer))
         vars(self).pop("_compiled_call_impl", None)  # else a call would run that, not our forward
-        self._set_up(formula, device, cores, copies, inspect.signature(layer.forward))
+        self._set_up(formula, distribution, cores, copies, inspect.signature(layer.forward))
         return self
 
     @property
@@ -163,7 +176,9 @@ class TtNorm(nn.Module):
     def op(self, x: ttnn.Tensor, **keywords: Any) -> Result:
         """The norm of `x`, in any layout of the op's, as its `op` gives it back; keywords are the op's own: `residual`,
         `memory_config`, `layout`, ..."""
-        return run_together(self.prepare(x, **keywords))[0]
+        if self.distribution.columns_axis is None:
+            return run_together(self.prepare(x, **keywords))[0]
+        return self._over_chips(x, **keywords)
 
     def prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         """The norm of `x`, for `run_together` with those of other modules, on other cores. Counted in `launches` now.
@@ -176,9 +191,38 @@ class TtNorm(nn.Module):
             RuntimeError: the device is closed
         """
         check_open(self.device)
+        if self.distribution.columns_axis is not None:
+            raise LayerNormArgumentError(
+                "a norm whose columns are cut over chips has more launches than one: `op` runs them"
+            )
         prepared = self._prepare(x, **keywords)
         self.launches += 1
         return prepared
+
+    def _over_chips(
+        self,
+        x: ttnn.Tensor,
+        *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
+        **keywords: Any,
+    ) -> Result:
+        """`op` where columns are cut over the chips of an axis of the mesh: each chip's statistics, gathered, and the
+        result."""
+        check_open(self.device)
+        self.distribution.check(x, self.width)
+        norm = LayerNorm if self.subtracts_mean else RMSNorm
+        made = norm.partial_statistics(x, residual=residual, residual_output=residual_output, cores=self.cores)
+        statistics, source = made if isinstance(made, tuple) else (made, x)
+        if self.distribution.across > 1 and 0 not in tuple(x.shape):
+            statistics = ttnn.all_gather(statistics, dim=0, cluster_axis=self.distribution.columns_axis)
+        y = self._normalize_with(source, statistics, **keywords)
+        self.launches += 1
+        return y if residual is None else (y, source)
+
+    @abstractmethod
+    def _normalize_with(self, x: ttnn.Tensor, statistics: ttnn.Tensor, **keywords: Any) -> ttnn.Tensor:
+        """The norm of `x`, from the statistics of all chips, with the weights that the Parameters have now."""
 
     @abstractmethod
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
@@ -219,20 +263,29 @@ class TtNorm(nn.Module):
         return f"{self.width}, eps={self.epsilon}, launches={self.launches}"
 
     def _set_up(
-        self, formula: Formula, device: ttnn.Device, cores: Cores, copies: Copies, signature: inspect.Signature
+        self,
+        formula: Formula,
+        distribution: Distribution,
+        cores: Cores,
+        copies: Copies,
+        signature: inspect.Signature,
     ) -> None:
         """Sets what is not nn.Module's, and uploads the weights: one that can't be uploaded is an error now, not at the
         first call."""
         self.formula = formula
-        self.device = device
+        self.device = distribution.device
+        self.distribution = distribution
         self.cores = cores
         self.launches = self.fallbacks = 0
         self.fallback: Callable[..., Any] | None = None
         self._signature = signature
-        check_open(device)
+        check_open(self.device)
+        if reason := distribution.refusal(formula.width):
+            raise ValueError(reason)
 
         def copy(name: str | None, offset: float) -> DeviceWeight | None:
-            return copies.setdefault((id(self._weight(name)), offset), DeviceWeight(device, offset)) if name else None
+            new = DeviceWeight(distribution, offset)
+            return copies.setdefault((id(self._weight(name)), offset), new) if name else None
 
         self._gamma, self._beta = copy(formula.gamma, formula.gamma_offset), copy(formula.beta, 0.0)
         _ = self.gamma, self.beta  # uploads them
@@ -274,7 +327,7 @@ class TtNorm(nn.Module):
         gamma, beta = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
         try:
             make_plan(
-                (math.prod(x.shape[:-1]), self.width),
+                (self.distribution.rows_of_chip(math.prod(x.shape[:-1])), self.width // self.distribution.across),
                 Dtypes(TTNN_DTYPES[x.dtype], gamma, beta),
                 chip_of(self.device, self.cores),
             )
@@ -286,9 +339,8 @@ class TtNorm(nn.Module):
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        on_device = upload(x.detach().cpu().reshape(rows, self.width), self.device)
-        y: torch.Tensor = ttnn.to_torch(self.op(on_device))
-        return y.reshape(x.shape).to(x.device)
+        y = self.op(self.distribution.upload(x.detach().cpu().reshape(rows, self.width)))
+        return self.distribution.download(y, rows).reshape(x.shape).to(x.device)
 
 
 class _NoBackward(torch.autograd.Function):

@@ -19,6 +19,7 @@ from integration.device_weight import Copies, check_open
 from integration.find import FoundNorm, NormError, NormPlan, Pattern, class_name, find_norms
 from integration.formula import too_wide
 from integration.layernorm import TtLayerNorm
+from integration.mesh import Distribution
 from integration.norm import TtNorm
 from integration.rmsnorm import TtRMSNorm
 from integration.text import abridged, as_text, new_table
@@ -36,7 +37,9 @@ class Replacement:
     norms: dict[str, TtNorm]
     left: dict[str, int]
 
-    def __init__(self, model: nn.Module, plan: NormPlan, device: ttnn.Device, fallback: bool, cores: Cores) -> None:
+    def __init__(
+        self, model: nn.Module, plan: NormPlan, distribution: Distribution, fallback: bool, cores: Cores
+    ) -> None:
         self.norms, self.left = {}, {}
         self._undo: list[Callable[[], object]] = []
         copies: Copies = {}
@@ -46,7 +49,7 @@ class Replacement:
                     self.norms[found.name] = found.module
                 elif found.formula is not None:
                     cls: type[TtNorm] = TtLayerNorm if found.formula.subtract_mean else TtRMSNorm
-                    norm = cls.standing_for(found.module, found.formula, device, cores, copies)
+                    norm = cls.standing_for(found.module, found.formula, distribution, cores, copies)
                     norm.fallback = found.module.forward if fallback else None
                     self._put(model, found, norm)
                 elif found.reason:
@@ -106,6 +109,7 @@ def replace_norms(
     layers: int | Iterable[int] | None = None,
     fallback: bool = False,
     cores: Cores = None,
+    mesh_axis: int | None = None,
 ) -> Replacement:
     """Replaces the norms below `model` that the arguments select, in place, by `TtLayerNorm` and `TtRMSNorm`.
 
@@ -118,10 +122,11 @@ def replace_norms(
         include, exclude, classes, layers: as `find_norms` takes them
         fallback: what the device can't serve, modules and calls, runs in torch and is counted, where else it raises
         cores: at most so many of the device's cores, or none but these; None allows all
+        mesh_axis: as `TtLayerNorm`'s
     Raises:
         NormError: nothing is selected, a pattern matches nothing, or (without `fallback`) the kernels can't stand in
             for a selected module. Nothing was replaced.
-        ValueError: a weight can't be uploaded. Nothing stays replaced.
+        ValueError: a weight can't be uploaded, or the columns can't be cut so. Nothing stays replaced.
         RuntimeError: the device is closed
     """
     plan = find_norms(model, include, exclude=exclude, classes=classes, layers=layers)
@@ -133,7 +138,7 @@ def replace_norms(
     reasons = [f"{found.name} ({class_name(found.module)}): {found.reason}" for found in plan if found.reason]
     if reasons and not fallback:
         raise NormError(f"can't replace {abridged(reasons)}: exclude them, or ask for a fallback")
-    return Replacement(model, plan, device, fallback, cores)
+    return Replacement(model, plan, Distribution(device, mesh_axis), fallback, cores)
 
 
 def _fitting(plan: NormPlan) -> NormPlan:

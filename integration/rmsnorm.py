@@ -25,6 +25,7 @@ class TtRMSNorm(TtNorm):
         epsilon: float,
         device: ttnn.Device,
         cores: Cores = None,
+        mesh_axis: int | None = None,
         round_before_gamma: bool = True,
     ) -> None:
         """
@@ -34,16 +35,29 @@ class TtRMSNorm(TtNorm):
             epsilon: positive and finite in float32, or each call raises
             device: an open device
             cores: at most so many of its cores, or none but these; None allows all
+            mesh_axis: of the device's mesh, 0 or 1: over its chips, 1, 2, 4 or 8, the columns are cut. None leaves each
+                chip all of a row
             round_before_gamma: True is HuggingFace's order of rounding, False DeepSeek's own
         Raises:
-            ValueError: gamma has another shape or dtype
+            ValueError: gamma has another shape or dtype, or the columns can't be cut so
             RuntimeError: the device is closed
         """
         super().__init__(
-            width, gamma, epsilon=epsilon, device=device, cores=cores, round_before_gamma=round_before_gamma
+            width,
+            gamma,
+            epsilon=epsilon,
+            device=device,
+            cores=cores,
+            mesh_axis=mesh_axis,
+            round_before_gamma=round_before_gamma,
         )
 
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:
         order = self.formula.round_before_gamma
         given: dict[str, Any] = {"epsilon": self.epsilon, "cores": self.cores, "round_before_gamma": order}
         return RMSNorm.prepare(x, self.gamma, **given, **keywords)
+
+    def _normalize_with(self, x: ttnn.Tensor, statistics: ttnn.Tensor, **keywords: Any) -> ttnn.Tensor:
+        order = self.formula.round_before_gamma
+        given: dict[str, Any] = {"epsilon": self.epsilon, "cores": self.cores, "round_before_gamma": order}
+        return RMSNorm.normalize_with(x, statistics, self.gamma, **given, **keywords)

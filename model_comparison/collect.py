@@ -29,6 +29,7 @@ def collect(
     tokens: int | None = None,
     seed: int = 0,
     cores: Cores = None,
+    mesh_axis: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Recording:
     """Runs `block`, a bfloat16 one, and the same with norms on `device`.
@@ -41,7 +42,7 @@ def collect(
             block with all of them, so that their errors propagate
         tokens: length of the one sequence; default `default_tokens`
         seed: of the input, N(0, 1) bfloat16
-        cores: as `replace_norms`'s
+        cores, mesh_axis: as `replace_norms`'s
         tell: is called with what is going on, before it
     Raises:
         NormError: a pattern fits no norm, a norm can't run on the device, or no ttnn graph can be made of them
@@ -56,6 +57,7 @@ def collect(
         "seed": seed,
         "graph": graph,
         "isolated": isolated,
+        "mesh": "x".join(map(str, tuple(device.shape))),
         "index_topk": getattr(block.config, "index_topk", None),
     }
 
@@ -68,7 +70,9 @@ def collect(
         tell("reference on the CPU, float32")
         float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
     with ExitStack() as stack:
-        replacement = stack.enter_context(replace_norms(block.layer, device, include=norms, cores=cores))
+        replacement = stack.enter_context(
+            replace_norms(block.layer, device, include=norms, cores=cores, mesh_axis=mesh_axis)
+        )
         stack.enter_context(_told(replacement, tell))
         stack.enter_context(on_ttnn_paths(block.layer, paths, replacement.norms, device, isolated=isolated))
         result = _run_alone(block.layer, reference) if isolated else block.run(hidden_states, originals)

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from tests.child import Run, Start
-from tt_device import Arch, Platform, PlatformError, find_platform
+from tt_device import ONE_CHIP, Arch, Platform, PlatformError, as_mesh, find_platform
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("device")
     group.addoption("--arch", choices=list(Arch), help="default: what the device is")
+    group.addoption(
+        "--mesh", type=as_mesh, default=ONE_CHIP, help="of chips, as 1x2: its tests alone; default: 1x1, all"
+    )
     group.addoption("--soak", type=float, default=20, help="seconds for test_memory.py to make its 10,000 calls in")
     group.addoption("--device-timeout", type=float, help="seconds after which a silent device counts as hung")
 
@@ -27,6 +30,14 @@ def pytest_report_header(config: pytest.Config) -> str:
         return f"device: {find_platform(config.getoption('arch'))}"
     except PlatformError as error:
         return f"device: none ({error})"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On several chips, what is about them."""
+    if config.getoption("mesh") != ONE_CHIP:
+        others = [item for item in items if "mesh" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +52,15 @@ def device(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Any]:
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with ExitStack() as stack:
         with capture.global_and_fixture_disabled():  # the guard's messages are for the terminal
-            device = stack.enter_context(platform.open(pytestconfig.getoption("device_timeout"), kernel_asserts=True))
+            timeout, mesh = pytestconfig.getoption("device_timeout"), pytestconfig.getoption("mesh")
+            device = stack.enter_context(platform.open(timeout, kernel_asserts=True, mesh=mesh))
         yield device
+
+
+@pytest.fixture(scope="session")
+def mesh(device: Any) -> Any:
+    """The device, for tests that hold on however many chips."""
+    return device
 
 
 @pytest.fixture(scope="session")

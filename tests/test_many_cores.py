@@ -11,7 +11,7 @@ import torch
 import ttnn
 
 from integration import TtRMSNorm
-from integration.device_weight import as_pages
+from integration.mesh import as_pages
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, op, plan, reference
 from micro_ops.layernorm.plan import Plan, check_contract, make_plan
 from tests.tensors import random_input, random_weights, upload

@@ -19,10 +19,10 @@ import os
 from loguru import logger
 
 from tt_device.errors import PlatformError
-from tt_device.platform import Platform, find_platform
-from tt_device.target import Arch
+from tt_device.platform import Platform, as_mesh, find_platform
+from tt_device.target import ONE_CHIP, Arch, Mesh
 
-__all__ = ["Arch", "Platform", "PlatformError", "find_platform"]
+__all__ = ["ONE_CHIP", "Arch", "Mesh", "Platform", "PlatformError", "as_mesh", "find_platform"]
 
 if "TT_LOGGER_LEVEL" not in os.environ:
     logger.disable("ttnn")  # its import prints the whole configuration; `Platform.open` enables it again

@@ -14,7 +14,7 @@ from typing import Any
 
 from tt_device import runtime_root, session
 from tt_device.errors import PlatformError
-from tt_device.target import Arch, Backend, Target
+from tt_device.target import ONE_CHIP, Arch, Backend, Mesh, Target
 
 DEV = Path("/dev/tenstorrent")  # one character device a card
 SYS = Path("/sys/dev/char")  # what the kernel knows of each
@@ -41,7 +41,9 @@ class Platform(Target):
         return f"{banner} (not card {self.unused_card}: SFPI, its compiler, is not in {runtime_root.SYSTEM_SFPI})"
 
     @contextmanager
-    def open(self, timeout: float | None = None, *, kernel_asserts: bool = False) -> Iterator[Any]:
+    def open(
+        self, timeout: float | None = None, *, kernel_asserts: bool = False, mesh: Mesh = ONE_CHIP
+    ) -> Iterator[Any]:
         """Open the device, and close it at the end of the block, whether or not the block raises.
 
         timeout: seconds without any sign of life after which the device counts as one that does not answer; this
@@ -50,18 +52,34 @@ class Platform(Target):
         kernel_asserts: compile the ASSERTs of kernels and LLK in. One that fails stops its core: a simulator says so
         and ends; on a card the launch never ends, and the guard ends this process. The first opening's choice counts.
 
+        mesh: rows and columns of chips to open as one ttnn.MeshDevice, with the fabric between them; by default one
+        chip, of however many there are.
+
         ttnn reads its settings once a process: a process may open a platform again after closing it, but not another
         one, and not two at once. The environment is what it was before once the block is left.
 
-        Raises PlatformError if a device is open, another platform was opened before, or ttnn can't open this one.
+        Raises PlatformError if a device is open, another platform was opened before, there are fewer chips than in
+        the mesh, or ttnn can't open this one.
 
             with find_platform().open() as device:
                 x = ttnn.from_torch(torch.ones(1, 1024), device=device)
         """
         if timeout is None:
             timeout = _timeout_from_environment()
-        with session.opened(self, timeout, kernel_asserts) as device:
+        with session.opened(self, timeout, kernel_asserts, mesh) as device:
             yield device
+
+
+def as_mesh(text: str) -> Mesh:
+    """Rows and columns of chips, as "1x2" tells them.
+
+    Raises:
+        ValueError: it tells something else
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise ValueError(f"a mesh is given as rows x columns of chips, as 1x2, but not as {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def find_platform(arch: str | None = None) -> Platform:
@@ -129,7 +147,7 @@ def _named_simulator(path: Path, wanted: Arch | None) -> tuple[Backend, Path, Ar
     elif path.suffix == ".so" and path.is_file():
         backend = "ttsim"
         descriptor = path.with_name("soc_descriptor.yaml")
-        by_name = {"libttsim_bh": "blackhole", "libttsim_wh": "wormhole"}.get(path.stem, "")
+        by_name = {"libttsim_bh": "blackhole", "libttsim_wh": "wormhole"}.get(re.sub(r"_x\d+$", "", path.stem), "")
     else:
         raise PlatformError(f"TT_METAL_SIMULATOR={path}: neither a simulator's folder nor a ttsim .so")
     described = _described_arch(descriptor)

@@ -41,7 +41,7 @@ from loguru import logger
 
 from tt_device import guard, runtime_root
 from tt_device.errors import PlatformError
-from tt_device.target import Target
+from tt_device.target import ONE_CHIP, Mesh, Target
 
 CACHE = platformdirs.user_cache_path("tt-deepseek-norms")
 HEARTBEAT_SECONDS = 0.5
@@ -79,7 +79,7 @@ _device_is_open = False
 
 
 @contextmanager
-def opened(target: Target, timeout: float, kernel_asserts: bool) -> Iterator[Any]:
+def opened(target: Target, timeout: float, kernel_asserts: bool, mesh: Mesh = ONE_CHIP) -> Iterator[Any]:
     """ttnn's device on `target`, closed at the end; `Platform.open` says the rest."""
     global _device_is_open
     if _device_is_open:
@@ -93,7 +93,9 @@ def opened(target: Target, timeout: float, kernel_asserts: bool) -> Iterator[Any
         logger.enable("ttnn")
         try:
             with environment({"TMPDIR": str(session.temporary)}):  # where Open MPI leaves its session folders
-                device = ttnn.open_device(device_id=0)
+                device = _open_mesh(ttnn, mesh)
+        except PlatformError:
+            raise
         except RuntimeError as error:
             reason = str(error).partition("\nbacktrace:")[0]
             raise PlatformError(f"ttnn can't open {target}: {reason}") from error
@@ -103,8 +105,29 @@ def opened(target: Target, timeout: float, kernel_asserts: bool) -> Iterator[Any
             yield device
         finally:
             _device_is_open = False
-            ttnn.close_device(device)
+            ttnn.close_mesh_device(device)
+            if mesh != ONE_CHIP:
+                ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
             _tell(session.guard, guard.CLOSED)
+
+
+def _open_mesh(ttnn: Any, mesh: Mesh) -> Any:
+    """
+    Raises:
+        PlatformError: there are not so many chips
+    """
+    if mesh == ONE_CHIP:
+        return ttnn.open_device(device_id=0)
+    chips = ttnn.get_num_devices()
+    if mesh[0] * mesh[1] > chips:
+        raise PlatformError(f"mesh ({mesh[0]}x{mesh[1]}) must have no more chips than there are ({chips})")
+    fabric = ttnn.FabricConfig.FABRIC_1D if 1 in mesh else ttnn.FabricConfig.FABRIC_2D
+    ttnn.set_fabric_config(fabric)  # before the mesh opens: what gathers over chips needs it
+    try:
+        return ttnn.open_mesh_device(ttnn.MeshShape(*mesh))
+    except RuntimeError:
+        ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+        raise
 
 
 @contextmanager

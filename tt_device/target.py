@@ -9,6 +9,8 @@ from typing import Literal
 
 from tt_device.runtime_root import Compiler
 
+Mesh = tuple[int, int]  # rows and columns of chips
+ONE_CHIP: Mesh = (1, 1)
 Backend = Literal["card", "ttsim", "wolfpine"]
 
 

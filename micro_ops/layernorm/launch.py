@@ -26,6 +26,7 @@ class Prepared:
         residual_output: where input + residual goes, if there is a residual
         program: its kernels, CBs and semaphores; None if there are no rows
         cores: that it runs on
+        statistics: that it reads, too, of all chips that have columns of its rows
         l1_bytes: what its CBs take of the L1 of each of them
     """
 
@@ -35,11 +36,17 @@ class Prepared:
     program: ttnn.ProgramDescriptor | None = None
     cores: frozenset[Core] = frozenset()
     l1_bytes: int = 0
+    statistics: ttnn.Tensor | None = None
 
     @property
     def tensors(self) -> dict[str, ttnn.Tensor]:
         """Those that are given, by name; the output last."""
-        named = {**vars(self.operands), "residual_output": self.residual_output, "output": self.output}
+        named = {
+            **vars(self.operands),
+            "statistics": self.statistics,
+            "residual_output": self.residual_output,
+            "output": self.output,
+        }
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     @property

@@ -7,6 +7,7 @@ describe it to ttnn, kernels/ has what runs. reference.py has the arithmetic wit
 the circular buffers (CBs), the numerics and the limits.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -19,13 +20,14 @@ from micro_ops.layernorm.arguments import LayerNormArgumentError, Operands, vali
 from micro_ops.layernorm.cost import BLACKHOLE, WORMHOLE
 from micro_ops.layernorm.launch import Prepared, Result, free_l1, run_together
 from micro_ops.layernorm.placement import TILE_WIDTH, Placement, Shards, placement_like, placement_of
-from micro_ops.layernorm.plan import Chip, Plan, check_contract, make_plan, make_shard_plan, stays_on_its_cores
-from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of
+from micro_ops.layernorm.plan import Chip, Plan, Stage, check_contract, make_plan, make_shard_plan, stays_on_its_cores
+from micro_ops.layernorm.program import Tap, Variant, create_program, dtypes_of, statistics_shape
 from micro_ops.layernorm.tile_plan import TilePlan, check_tile_contract, make_tile_plan
 from micro_ops.layernorm.tile_program import create_tile_program
 
 type Cores = int | ttnn.CoreRange | None  # at most so many of the device's cores; none but these; all
 
+CHIPS = (1, 2, 4, 8)  # over which columns may be cut: as many as divide the lanes of a row in Dest
 FIRST_CORE = ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))
 COSTS = {ttnn.device.Arch.BLACKHOLE: BLACKHOLE, ttnn.device.Arch.WORMHOLE_B0: WORMHOLE}
 
@@ -130,6 +132,57 @@ class LayerNorm:
 
     op = staticmethod(_as_op(prepare))
 
+    @staticmethod
+    def partial_statistics(
+        input_tensor: ttnn.Tensor,
+        *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
+        cores: Cores = None,
+    ) -> Result:
+        """Of rows whose columns are cut over chips, as many on each: the statistics of a chip's own, for
+        `normalize_with`.
+
+        Args:
+            input_tensor: (..., W / n), row-major or TILE of 1 x 32, else as `prepare` takes it
+            residual, residual_output, cores: as `prepare`'s
+        Returns: `program.statistics_shape(rows)` float32 row-major in DRAM, of each row (mean, variance, and once more
+            the two); with a residual, those of the sum, and the sum
+        Raises:
+            LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
+        """
+        operands = Operands(input_tensor, None, None, residual)
+        return run_together(_prepare_statistics(operands, residual_output, Variant(subtract_mean=True), cores))[0]
+
+    @staticmethod
+    def normalize_with(
+        input_tensor: ttnn.Tensor,
+        statistics: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        beta_tensor: ttnn.Tensor | None,
+        output_tensor: ttnn.Tensor | None = None,
+        epsilon: float = 1e-6,
+        *,
+        memory_config: ttnn.MemoryConfig | None = None,
+        layout: ttnn.Layout | None = None,
+        cores: Cores = None,
+    ) -> ttnn.Tensor:
+        """The norm of rows whose columns are cut over chips, from the statistics of all of them.
+
+        Args:
+            input_tensor: (..., W / n), as `partial_statistics` took it or, with a residual, gave it back
+            statistics: of 1, 2, 4 or 8 chips, one's pages behind another's: (n * pages, columns) of
+                `program.statistics_shape(rows)`, as `ttnn.all_gather(..., dim=0)` makes it
+            gamma_tensor, beta_tensor: of this chip's columns; these and the others as `prepare`'s
+        Raises:
+            LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
+        """
+        operands = Operands(input_tensor, gamma_tensor, beta_tensor)
+        outputs = Outputs(output_tensor, None, memory_config, layout)
+        prepared = _prepare(operands, outputs, epsilon, Variant(subtract_mean=True), cores, statistics)
+        y: ttnn.Tensor = run_together(prepared)[0]
+        return y
+
 
 class RMSNorm:
     """y = x / sqrt(mean(x^2) + epsilon) * gamma over the last dimension: LayerNorm's kernels without mean and beta."""
@@ -184,6 +237,38 @@ class RMSNorm:
         return _prepare(operands, outputs, epsilon, variant, cores)
 
     op = staticmethod(_as_op(prepare))
+
+    @staticmethod
+    def partial_statistics(
+        input_tensor: ttnn.Tensor,
+        *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
+        cores: Cores = None,
+    ) -> Result:
+        """As `LayerNorm.partial_statistics`, of each row its mean square alone, four times."""
+        operands = Operands(input_tensor, None, None, residual)
+        return run_together(_prepare_statistics(operands, residual_output, Variant(subtract_mean=False), cores))[0]
+
+    @staticmethod
+    def normalize_with(
+        input_tensor: ttnn.Tensor,
+        statistics: ttnn.Tensor,
+        gamma_tensor: ttnn.Tensor | None,
+        output_tensor: ttnn.Tensor | None = None,
+        epsilon: float = 1e-6,
+        *,
+        memory_config: ttnn.MemoryConfig | None = None,
+        layout: ttnn.Layout | None = None,
+        cores: Cores = None,
+        round_before_gamma: bool = False,
+    ) -> ttnn.Tensor:
+        """As `LayerNorm.normalize_with`, with `prepare`'s `round_before_gamma`."""
+        operands = Operands(input_tensor, gamma_tensor, None)
+        outputs = Outputs(output_tensor, None, memory_config, layout)
+        variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
+        y: ttnn.Tensor = run_together(_prepare(operands, outputs, epsilon, variant, cores, statistics))[0]
+        return y
 
 
 class LayerNormSingleCore(LayerNorm):
@@ -253,7 +338,12 @@ def _prepare(
     epsilon: float,
     variant: Variant,
     cores: Cores,
+    statistics: ttnn.Tensor | None = None,
 ) -> Prepared:
+    """
+    Args:
+        statistics: of all chips that have columns of the input's rows, if this one does not have all
+    """
     output_tensor, residual_output, memory_config, layout = outputs
     validate(operands, output_tensor, residual_output, epsilon)
     x = operands.input
@@ -264,6 +354,7 @@ def _prepare(
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
     validate_target(target, source, x)
+    chips = None if statistics is None else _chips_of(statistics, source, x)
     keeps_layout = target.tile_height == source.tile_height
     stream = target if keeps_layout else source
     as_output = "memory_config says" if memory_config else "the output"
@@ -277,7 +368,7 @@ def _prepare(
         raise LayerNormArgumentError(f"tap must be none where rows are no sticks, but is {variant.tap} of {source}")
     chip = chip_of(x.device(), cores)
     spec = _spec_like(x, memory, tile) if output_tensor is None else None
-    plan = None if 0 in tuple(x.shape) else _plan(operands, chip, source, target, cores)
+    plan = None if 0 in tuple(x.shape) else _plan(operands, chip, source, target, cores, chips)
     if output_tensor is None:
         output_tensor = ttnn.allocate_tensor_on_device(spec, x.device())
     if operands.residual is not None and residual_output is None:
@@ -287,14 +378,72 @@ def _prepare(
         return Prepared(operands, output_tensor, residual_output)
     free = free_l1(x.device())
     if plan.l1_bytes > free:  # now that the outputs are there
-        plan = _plan(operands, replace(chip, l1_bytes=free), source, target, cores)
+        plan = _plan(operands, replace(chip, l1_bytes=free), source, target, cores, chips)
     if isinstance(plan, Plan):
-        program = create_program(plan, chip, variant, operands, output_tensor, residual_output, epsilon)
+        program = create_program(plan, chip, variant, operands, output_tensor, residual_output, epsilon, statistics)
     else:
         whole_chip = chip if cores is None else chip_of(x.device())
         program = create_tile_program(plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
     cores_used = frozenset(share.core for share in plan.shares)
-    return Prepared(operands, output_tensor, residual_output, program, cores_used, plan.l1_bytes)
+    return Prepared(operands, output_tensor, residual_output, program, cores_used, plan.l1_bytes, statistics)
+
+
+def _prepare_statistics(
+    operands: Operands, residual_output: ttnn.Tensor | None, variant: Variant, cores: Cores
+) -> Prepared:
+    x = operands.input
+    validate(operands, None, residual_output, epsilon=1.0)
+    source = placement_of(x)
+    assert source is not None
+    _check_sticks(source)
+    chip = chip_of(x.device(), cores)
+    rows = math.prod(tuple(x.shape)[:-1])
+    shape = ttnn.Shape(statistics_shape(rows))
+    output = ttnn.allocate_tensor_on_device(
+        shape, ttnn.float32, ttnn.ROW_MAJOR_LAYOUT, x.device(), ttnn.DRAM_MEMORY_CONFIG
+    )
+    if operands.residual is not None and residual_output is None:
+        spec = _spec_like(x, x.memory_config(), _tile_of_output(x, None, None))
+        residual_output = ttnn.allocate_tensor_on_device(spec, x.device())
+    if rows == 0:
+        return Prepared(operands, output, residual_output)
+    plan = make_plan(tuple(x.shape), dtypes_of(operands), chip, Stage.STATISTICS)
+    check_contract(plan)
+    program = create_program(plan, chip, variant, operands, output, residual_output, 1.0)
+    cores_used = frozenset(share.core for share in plan.shares)
+    return Prepared(operands, output, residual_output, program, cores_used, plan.l1_bytes)
+
+
+def _check_sticks(source: Placement) -> None:
+    if not source.is_sticks:
+        raise LayerNormArgumentError(
+            f"input must be ROW_MAJOR or TILE of 1 x 32 where its columns are cut over chips, but is {source}:"
+            " ttnn.to_layout(input, ttnn.ROW_MAJOR_LAYOUT) converts it"
+        )
+
+
+def _chips_of(statistics: ttnn.Tensor, source: Placement, x: ttnn.Tensor) -> int:
+    """How many chips' statistics there are of x, which lies as `source`.
+
+    Raises:
+        LayerNormArgumentError: they are not what `normalize_with` takes
+    """
+    _check_sticks(source)
+    pages, columns = statistics_shape(math.prod(tuple(x.shape)[:-1]))
+    shape = tuple(statistics.shape)
+    taken = [(chips * pages, columns) for chips in CHIPS]
+    if shape not in taken or (statistics.dtype, statistics.layout) != (ttnn.float32, ttnn.ROW_MAJOR_LAYOUT):
+        raise LayerNormArgumentError(
+            f"statistics must have shape {' or '.join(map(str, taken))}, dtype {ttnn.float32} and be ROW_MAJOR, but"
+            f" have {shape} and {statistics.dtype} and are {statistics.layout}"
+        )
+    if statistics.device() != x.device():
+        raise LayerNormArgumentError(
+            f"statistics must be on the input's device {x.device()}, but are on {statistics.device()}"
+        )
+    if statistics.memory_config().is_sharded():
+        raise LayerNormArgumentError(f"statistics must be interleaved, but are {statistics.memory_config()}")
+    return CHIPS[taken.index(shape)]
 
 
 def _tile_of_output(x: ttnn.Tensor, output_tensor: ttnn.Tensor | None, layout: ttnn.Layout | None) -> ttnn.Tile | None:
@@ -317,14 +466,21 @@ def _tile_of_output(x: ttnn.Tensor, output_tensor: ttnn.Tensor | None, layout: t
     return tensor.tile if tensor.layout == ttnn.TILE_LAYOUT else ttnn.Tile((32, TILE_WIDTH))
 
 
-def _plan(operands: Operands, chip: Chip, source: Placement, target: Placement, cores: Cores) -> Plan | TilePlan:
+def _plan(
+    operands: Operands, chip: Chip, source: Placement, target: Placement, cores: Cores, chips: int | None
+) -> Plan | TilePlan:
     """
     Args:
         source, target: of the input and the output
+        chips: whose statistics are taken; None where the launch makes them itself
     Raises:
         LayerNormArgumentError: L1 has no room, or shards lie on cores that are not to be taken
     """
     shape, dtypes = tuple(operands.input.shape), dtypes_of(operands)
+    if chips is not None:
+        plan = make_plan(shape, dtypes, chip, Stage.RESULT, chips)
+        check_contract(plan)
+        return plan
     stream = target
     if target.tile_height != source.tile_height:
         target, stream = replace(target, shards=None), source  # the writer takes the result to shards, not the packer

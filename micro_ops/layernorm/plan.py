@@ -9,6 +9,7 @@ operands' shapes, dtypes and layout, not what is computed of them. cost.py says 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Literal, get_args
@@ -25,15 +26,21 @@ CB_INPUT = 0
 CB_GAMMA = 1
 CB_BETA = 2
 CB_OUTPUT = 3
+CB_OWN_STATISTICS = 5
+CB_STATISTICS = 6
 CB_RESIDUAL = 7
 CB_STREAM = 8
+CB_CHIPS = 10
 CB_NAMES = {
     CB_INPUT: "CB_INPUT",
     CB_GAMMA: "CB_GAMMA",
     CB_BETA: "CB_BETA",
     CB_OUTPUT: "CB_OUTPUT",
+    CB_OWN_STATISTICS: "CB_OWN_STATISTICS",
+    CB_STATISTICS: "CB_STATISTICS",
     CB_RESIDUAL: "CB_RESIDUAL",
     CB_STREAM: "CB_STREAM",
+    CB_CHIPS: "CB_CHIPS",
 }
 
 TILE_ELEMENTS = 1024
@@ -48,7 +55,18 @@ OUTPUT_PAGES = 8  # tiles that CB_OUTPUT holds where it lies over no shard: four
 # By half faces of a piece, the tile of as many elements: the packer writes no more to where a row's result belongs
 PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
 
+STATISTICS_PAGES = 2  # of CB_OWN_STATISTICS and CB_STATISTICS (kernels/dest.h)
+BURST_BYTES = 64  # of DRAM, which holds a row's statistics (kernels/reader.cpp)
+
 Weight = Literal["gamma", "beta"]
+
+
+class Stage(StrEnum):
+    """What a launch does of a norm: all; or, of rows whose columns are on several chips, one of two launches a chip."""
+
+    WHOLE = "whole"
+    STATISTICS = "statistics"  # of the chip's own columns
+    RESULT = "result"  # from the statistics of all chips
 
 
 class CbContractError(RuntimeError):
@@ -204,6 +222,7 @@ class Plan:
         steps: pieces of a row; the last is padded with zeros
         shares: the cores, each with its rows and columns; every element is in one share
         cbs: the circular buffers of SPEC.md's table, of each core
+        stage: of a norm, that the launch does
         weight_part: pieces of a part of gamma and beta, of which cores send each other at most MAX_PARTS; None if each
             core reads all that it needs itself
     """
@@ -219,6 +238,7 @@ class Plan:
     shares: tuple[Share, ...]
     cbs: tuple[CircularBuffer, ...]
     weight_part: int | None = None
+    stage: Stage = Stage.WHOLE
 
     @property
     def l1_bytes(self) -> int:
@@ -325,7 +345,9 @@ def _group_count(rows: int, group_rows: int, row_stride: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
+def make_plan(
+    input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip, stage: Stage = Stage.WHOLE, chips: int = 1
+) -> Plan:
     """The plan that cost.py expects to take the fewest cycles, among those that fit into L1.
 
     Rows go in groups of `GROUP_ROWS`, of which no core has more than one more than another. They go one by one where no
@@ -333,6 +355,8 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
 
     Args:
         input_shape: (..., W)
+        stage: rows are cut over cores only if the launch does all of a norm
+        chips: whose statistics are taken
     Raises:
         LayerNormArgumentError: L1 has no room for single rows either
     """
@@ -342,8 +366,9 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     most = math.ceil(width / WEIGHT_PAGE_ELEMENTS)
     if dtypes.residual is not None:
         most = min(most, MOST_MEMBERS)
-    ways += [(1, size) for size in range(2, most + 1) if rows <= chip.team_count(size)]
-    needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way)) for way in ways}
+    if stage == Stage.WHOLE:
+        ways += [(1, size) for size in range(2, most + 1) if rows <= chip.team_count(size)]
+    needed = {way: sum(cb.size for cb in _cbs(width, dtypes, *way, stage, chips)) for way in ways}
     fitting = [way for way in ways if needed[way] <= chip.l1_bytes]
     if not fitting:
         raise LayerNormArgumentError(
@@ -352,7 +377,7 @@ def make_plan(input_shape: tuple[int, ...], dtypes: Dtypes, chip: Chip) -> Plan:
     if not one_each:
         fitting = fitting[:1]  # of several rows a core does four side by side faster than one by one
     splits = [_split(rows, width, dtypes, chip, *way) for way in fitting]
-    return _plan(dtypes, chip, min(splits, key=lambda split: estimate(chip.costs, split)))
+    return _plan(dtypes, chip, min(splits, key=lambda split: estimate(chip.costs, split)), stage, chips)
 
 
 def stays_on_its_cores(source: Placement, width: int) -> bool:
@@ -452,7 +477,9 @@ def _stream_pages(pieces: int, piece: int) -> int:
     return (pieces - 1) // at_once * at_once + math.ceil(TILE_ELEMENTS / piece)
 
 
-def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[CircularBuffer, ...]:
+def _cbs(
+    width: int, dtypes: Dtypes, group_rows: int, team_size: int, stage: Stage = Stage.WHOLE, chips: int = 1
+) -> tuple[CircularBuffer, ...]:
     piece = _piece(width, group_rows, team_size)
     steps = math.ceil(width / piece)
     own_steps = max(math.ceil(len(columns) / piece) for columns in _cuts(width, team_size))
@@ -465,6 +492,7 @@ def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[C
         CircularBuffer(CB_INPUT, ring, piece, dtypes.input),
         *(CircularBuffer(index, own_steps, piece, dtype) for index, dtype in weights if dtype is not None),
         CircularBuffer(CB_OUTPUT, OUTPUT_PAGES, TILE_ELEMENTS, dtypes.input),
+        *_statistics_cbs(stage, piece, group_rows, chips),
     )
     if dtypes.residual is None:
         return cbs
@@ -473,6 +501,19 @@ def _cbs(width: int, dtypes: Dtypes, group_rows: int, team_size: int) -> tuple[C
         CircularBuffer(CB_RESIDUAL, ring, piece, dtypes.input),
         CircularBuffer(CB_STREAM, _stream_pages(group, piece), piece, dtypes.input),
     )
+
+
+def _statistics_cbs(stage: Stage, piece: int, group_rows: int, chips: int) -> tuple[CircularBuffer, ...]:
+    if stage == Stage.STATISTICS:
+        return (CircularBuffer(CB_OWN_STATISTICS, STATISTICS_PAGES, TILE_ELEMENTS, ttnn.float32),)
+    if stage == Stage.RESULT:
+        burst = BURST_BYTES // ELEMENT_SIZES[ttnn.float32]
+        bursts = (GROUPS_IN_FLIGHT + 1) * group_rows * chips
+        return (
+            CircularBuffer(CB_STATISTICS, STATISTICS_PAGES, piece, ttnn.float32),  # the unpackers count by pieces
+            CircularBuffer(CB_CHIPS, bursts, burst, ttnn.float32),
+        )
+    return ()
 
 
 def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, team_size: int) -> Split:
@@ -498,7 +539,7 @@ def _split(rows: int, width: int, dtypes: Dtypes, chip: Chip, group_rows: int, t
     )
 
 
-def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
+def _plan(dtypes: Dtypes, chip: Chip, split: Split, stage: Stage = Stage.WHOLE, chips: int = 1) -> Plan:
     width, group_rows, count, row_stride = split.width, split.group_rows, split.teams, split.row_stride
     piece = _piece(width, group_rows, split.team_size)
     groups = _group_count(split.rows, group_rows, row_stride)
@@ -538,8 +579,9 @@ def _plan(dtypes: Dtypes, chip: Chip, split: Split) -> Plan:
         piece=piece,
         steps=math.ceil(width / piece),
         shares=tuple(shares),
-        cbs=_cbs(width, dtypes, group_rows, split.team_size),
+        cbs=_cbs(width, dtypes, group_rows, split.team_size, stage, chips),
         weight_part=weight_part,
+        stage=stage,
     )
 
 
@@ -568,6 +610,9 @@ def check_contract(plan: Plan) -> None:
     for index in (CB_GAMMA, CB_BETA):
         if pages.get(index, most) != most:
             raise CbContractError(f"{CB_NAMES[index]} must hold a row's {most} pages, but holds {pages[index]}")
+    for index in (CB_OWN_STATISTICS, CB_STATISTICS):
+        if pages.get(index, STATISTICS_PAGES) != STATISTICS_PAGES:
+            raise CbContractError(f"{CB_NAMES[index]} must hold {STATISTICS_PAGES} pages, but holds {pages[index]}")
     if plan.has_residual:
         _check_residual(plan)
     step = math.ceil(plan.group_rows * plan.piece / plan.cb(CB_OUTPUT).page_elements)

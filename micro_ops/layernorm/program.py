@@ -22,6 +22,7 @@ from micro_ops.layernorm.plan import (
     CB_INPUT,
     CB_NAMES,
     CB_RESIDUAL,
+    CB_STATISTICS,
     CB_STREAM,
     GROUPS_IN_FLIGHT,
     HALF_FACE_ELEMENTS,
@@ -32,11 +33,14 @@ from micro_ops.layernorm.plan import (
     Dtypes,
     Plan,
     Share,
+    Stage,
 )
 from micro_ops.layernorm.tile_plan import TilePlan
 
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
+STATISTICS_PAGE_ROWS = 32  # of a page of chips' statistics: as many bytes as go over the fabric at once well
+RECORD_ELEMENTS = 4  # float32 of a row, 16 bytes: what the NoC writes to DRAM at least
 MAX_RECTANGLES = 16  # that a core multicasts to
 # Of an argument that is a list: a word for each stripe and each quad (tile_program.py), and two a rectangle. All have
 # this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
@@ -85,18 +89,21 @@ def create_program(
     output: ttnn.Tensor,
     stream: ttnn.Tensor | None,
     epsilon: float,
+    statistics: ttnn.Tensor | None = None,
 ) -> ttnn.ProgramDescriptor:
     """The program that runs `plan`, which was made for `chip` and the shapes and dtypes of `operands`.
 
     Args:
+        output: of `statistics_shape` where the plan's stage makes statistics
         stream: where s = x + residual goes, if there is one
+        statistics: of all chips, where the stage takes them
     """
     weights = _Weights.of(plan, operands)
     tensors = {"input": operands.input, "residual": operands.residual, "output": output, "stream": stream}
     return ttnn.ProgramDescriptor(
         kernels=[
-            _create_reader_descriptor(plan, chip, operands, weights),
-            _create_writer_descriptor(plan, chip, output, stream or output, weights),
+            _create_reader_descriptor(plan, chip, operands, statistics or operands.input, weights),
+            _create_writer_descriptor(plan, chip, operands.input, output, stream or output, weights),
             _create_compute_descriptor(plan, variant, dtypes_of(operands), epsilon),
         ],
         semaphores=_create_semaphores(plan),
@@ -228,10 +235,14 @@ def create_kernel_descriptor(
     )
 
 
-def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weights: "_Weights") -> ttnn.KernelDescriptor:
+def _create_reader_descriptor(
+    plan: Plan, chip: Chip, operands: Operands, statistics: ttnn.Tensor, weights: "_Weights"
+) -> ttnn.KernelDescriptor:
     input_tensor, residual = operands.input, operands.residual or operands.input
     size = ELEMENT_SIZES[input_tensor.dtype]
     receivers = plan.row_receivers()
+    chip_pages = statistics_shape(plan.rows)[0]
+    chips = statistics.shape[0] // chip_pages if plan.stage == Stage.RESULT else 1
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
         words = multicast_words(chip, ttnn.NOC.NOC_0, receivers.get(share.core, []))
@@ -243,6 +254,8 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weight
             "input_address": input_tensor.buffer_address(),
             "residual_address": residual.buffer_address(),
             "input_stick": plan.width * size,
+            "statistics_address": statistics.buffer_address(),
+            "chip_pages": chip_pages,
             "members": len(plan.team(share)),
             "stream_pages": plan.stream_pages,
             "exchange": (share.input_from is not None) | len(words) // 2 << 1,
@@ -265,10 +278,12 @@ def _create_reader_descriptor(plan: Plan, chip: Chip, operands: Operands, weight
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
             "input_is_sharded": plan.input_is_sharded,
+            **_stage(plan),
+            "chips": chips,
             **_runs(input_tensor),
         },
         runtime=arguments,
-        tensors=(input_tensor, residual, *weights.tensors),
+        tensors=(input_tensor, residual, statistics, *weights.tensors),
     )
 
 
@@ -322,6 +337,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
             CB_STREAM: dtypes.residual,
             CB_GAMMA: dtypes.gamma,
             CB_BETA: dtypes.beta,
+            CB_STATISTICS: ttnn.float32,
         }
     )
     common = {
@@ -339,6 +355,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
         compile_time={
             **CB_ARGUMENTS,
             **arithmetic(variant, dtypes),
+            **_stage(plan),
             "by_tiles": False,
             "rows_are_gathered": False,
             "rows_are_striped": False,
@@ -351,6 +368,19 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
         runtime=lambda share: {"rows": plan.row_count(share), **_own_steps(plan, share), **common},
         defines={"TAP": variant.tap.value},
     )
+
+
+def statistics_shape(rows: int) -> tuple[int, int]:
+    """Of a chip's statistics, float32: a record of 4 for each of `rows`, of which the mean and the variance are two."""
+    return math.ceil(rows / STATISTICS_PAGE_ROWS), STATISTICS_PAGE_ROWS * RECORD_ELEMENTS
+
+
+def _stage(plan: Plan) -> dict[str, int]:
+    return {
+        "emits_statistics": plan.stage == Stage.STATISTICS,
+        "takes_statistics": plan.stage == Stage.RESULT,
+        "page_rows": STATISTICS_PAGE_ROWS,
+    }
 
 
 def compute_config(unpacked: Mapping[int, ttnn.DataType | None]) -> ttnn.ComputeConfigDescriptor:
@@ -398,9 +428,9 @@ def row_constants(width: int, dtypes: Dtypes, epsilon: float) -> dict[str, int]:
 
 
 def _create_writer_descriptor(
-    plan: Plan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor, weights: "_Weights"
+    plan: Plan, chip: Chip, x: ttnn.Tensor, output: ttnn.Tensor, stream: ttnn.Tensor, weights: "_Weights"
 ) -> ttnn.KernelDescriptor:
-    size = ELEMENT_SIZES[output.dtype]
+    size = ELEMENT_SIZES[x.dtype]
 
     def arguments(share: Share) -> dict[str, int | list[int]]:
         sends, words = _sends(plan, chip, share)
@@ -434,7 +464,8 @@ def _create_writer_descriptor(
             "tile_size": TILE_ELEMENTS * size,
             "output_is_sharded": plan.output_is_sharded,
             "output_tile_height": _tile_height(output),
-            **_runs(stream if _tile_height(output) else output),
+            **_stage(plan),
+            **_runs(stream if _tile_height(output) or plan.stage == Stage.STATISTICS else output),
         },
         runtime=arguments,
         tensors=(output, stream, *weights.tensors),

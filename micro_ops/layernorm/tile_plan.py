@@ -23,7 +23,9 @@ from micro_ops.layernorm.plan import (
     CB_INPUT,
     CB_NAMES,
     CB_OUTPUT,
+    CB_OWN_STATISTICS,
     CB_RESIDUAL,
+    CB_STATISTICS,
     CB_STREAM,
     CbContractError,
     Chip,
@@ -31,14 +33,10 @@ from micro_ops.layernorm.plan import (
 )
 
 CB_ROWS = 4
-CB_OWN_STATISTICS = 5
-CB_STATISTICS = 6
 CB_SUMS = 9
 TILE_CB_NAMES = {
     **CB_NAMES,
     CB_ROWS: "CB_ROWS",
-    CB_OWN_STATISTICS: "CB_OWN_STATISTICS",
-    CB_STATISTICS: "CB_STATISTICS",
     CB_SUMS: "CB_SUMS",
 }
 QUAD_ROWS = 4  # that are normalized together (kernels/dest.h)

@@ -8,7 +8,16 @@ import ttnn
 
 from micro_ops.layernorm.arguments import ELEMENT_SIZES, LayerNormArgumentError, Operands, paged_shape
 from micro_ops.layernorm.placement import TILE_WIDTH, Core, rows_of_matrix
-from micro_ops.layernorm.plan import CB_BETA, CB_GAMMA, CB_INPUT, CB_RESIDUAL, CB_STREAM, CbContractError, Chip
+from micro_ops.layernorm.plan import (
+    CB_BETA,
+    CB_GAMMA,
+    CB_INPUT,
+    CB_RESIDUAL,
+    CB_STATISTICS,
+    CB_STREAM,
+    CbContractError,
+    Chip,
+)
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
     Variant,
@@ -22,7 +31,6 @@ from micro_ops.layernorm.program import (
 )
 from micro_ops.layernorm.tile_plan import (
     CB_ROWS,
-    CB_STATISTICS,
     CB_SUMS,
     CHUNK_TILES,
     QUAD_ROWS,
@@ -281,6 +289,8 @@ def _create_compute_descriptor(
             "rows_are_cut": False,
             "rows_are_gathered": plan.gathered,
             "rows_are_striped": plan.striped,
+            "emits_statistics": False,
+            "takes_statistics": False,
             "has_residual": plan.has_residual,
             "output_is_sharded": plan.output_is_sharded,
             "stream_is_sharded": plan.stream_is_sharded,

@@ -19,6 +19,11 @@
 //                              Of a row that is cut, it writes this core's columns to their place, and the
 //                              reader pushes all of the row, once the others' have come                    <- reader
 //   pushes  cb_output          the same, in front of a group's results, unless cb_stream lies over a shard  -> writer
+// where statistics are emitted (variant.h), in place of results
+//   pushes  cb_own_statistics  for each group a page of 64 rows of Dest, the first 4 with its statistics    -> writer
+// and where they are taken
+//   pops    cb_statistics      for each group a page, of a piece in float32, that begins with 4 rows of
+//                              Dest with all chips' statistics                                             <- reader
 //
 // Unpack thread: unpacker and FPU, x into Dest, sums of x and of x^2 (unpack_thread.h, unpacker.h, fpu.h)
 // Math thread:   SFPU, statistics and result (math_thread.h, statistics.h, normalize.h, vectors.h)
@@ -38,8 +43,10 @@
 //   constant registers         3   1 / divisor, divisor, epsilon (vectors.h)                      0
 //   FPU address modes          4   4: Wormhole's instructions have two bits to name one (fpu.h)   0
 //   semaphores                 8   FPU_SFPU, MATH_PACK, PACK_DONE, UNPACK_MATH_DONE (dest.h)      4
-//   unpack thread's GPRs           TMP0, TMP1, TILE_SIZE, PERF_UNPACK_NUM_TILES_0 and _1 (unpacker.h)
-//   transaction ids           15   10, in the reader (reader.cpp)                                 5
+//                                  UNPACK_OPERAND_SYNC, where statistics are emitted               3
+//   unpack thread's GPRs           TMP0, TMP1, TILE_SIZE, PERF_UNPACK_NUM_TILES_0 and _1, and
+//                                  L1_BUFFER_ADDR, where statistics are taken (unpacker.h)
+//   transaction ids           15   11, in the reader (reader.cpp)                                 4
 //
 // static_asserts hold Dest rows, replay slots, address modes, transaction ids and the LREGs of normalize.h. For the other
 // LREGs, SFPI's compiler and its stand-in refuse to spill. Only the unpack thread records to its replay buffer.

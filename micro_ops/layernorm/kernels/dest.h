@@ -45,10 +45,12 @@
 //                                   statistics of a quad
 //                  unpack -> pack   the sums of a stripe (`add_stripes`)
 //   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
-//   free_sums      SFPU -> unpack   sets of sums that may be overwritten
+//   free_sums      SFPU -> unpack   sets of sums that may be overwritten, or of chips' statistics
 //                  pack -> unpack   the same, of a stripe's sums, once they are packed
 //
-// A thread tells by the order alone what it takes.
+// A thread tells by the order alone what it takes. Where statistics are emitted (variant.h), there is a fifth:
+//
+//   free_emission  pack -> SFPU     statistics that may be overwritten: once they are packed
 #pragma once
 
 #include <cstdint>
@@ -94,17 +96,26 @@ constexpr uint32_t quads_dest_row = 384, own_quads_dest_row = 448;
 constexpr uint32_t sum_sets = by_tiles && !rows_are_gathered && !input_float32 ? 2 : 1;
 constexpr uint32_t sum_set_dest_rows = 160;  // from a set to the next: behind the quads
 
+// Where statistics are emitted: a group's, row r in Dest row r of these, the mean in each even column and the variance in
+// each odd one; of RMSNorm the mean square in both. Where they are taken, those of all chips lie likewise in the place of
+// the sums, as many columns of one chip as of another.
+constexpr uint32_t emission_dest_row = 448;
+constexpr uint32_t chips_dest_row = sums_dest_row;
+constexpr uint32_t statistics_pages = 2;  // of cb_statistics, where those of chips are taken
+static_assert(emission_dest_row % tile_dest_rows == 0, "pack_tile counts tiles");
+
 // The set of the next quad, in Dest rows from the first one.
 inline uint32_t other_sum_set(uint32_t set) { return sum_sets == 1 || set != 0 ? 0 : sum_set_dest_rows; }
 
 // float32 would be truncated in SrcA, so it is unpacked to Dest, and added up by the SFPU: all steps of a group pass
 // through the sections once for the mean, once for the squares of the deviations, and once for the result.
-constexpr uint32_t passes = input_float32 ? (subtract_mean ? 3 : 2) : 1;
+constexpr uint32_t passes = input_float32 && !takes_statistics ? (subtract_mean ? 3 : 2) : 1;
 
 constexpr uint32_t filled = semaphore::FPU_SFPU;
 constexpr uint32_t normalized = semaphore::MATH_PACK;
 constexpr uint32_t free_sections = semaphore::PACK_DONE;
 constexpr uint32_t free_sums = semaphore::UNPACK_MATH_DONE;
+constexpr uint32_t free_emission = semaphore::UNPACK_OPERAND_SYNC;
 constexpr uint32_t firmware_semaphore_max = 1;  // of MATH_PACK and PACK_DONE; it sets none of the other two
 
 // Of a row: all `count` steps are added up, and `own` of them, from `first` on, are normalized. The others' results are

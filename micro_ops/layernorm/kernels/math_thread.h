@@ -48,6 +48,10 @@ inline void start_math(const MathArguments& arguments) {
     ASSERT(semaphore_read(normalized) == 0);
     ASSERT(semaphore_read(free_sums) == 0);
     ASSERT(semaphore_read(free_sections) == 0);
+    if constexpr (emits_statistics) {
+        ASSERT(semaphore_read(free_emission) == 0);
+        t6_semaphore_init(free_emission, 1, semaphore::SEMAPHORE_MAX_VALUE);
+    }
     t6_semaphore_init(filled, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(normalized, 0, semaphore::SEMAPHORE_MAX_VALUE);
     t6_semaphore_init(free_sums, sum_sets, semaphore::SEMAPHORE_MAX_VALUE);
@@ -111,6 +115,9 @@ inline void math_thread(uint32_t rows, Steps steps, const MathArguments& argumen
             add_terms(rows_of_group(first, rows) * steps.own, section);
         }
         make_statistics(steps.count, section, arguments.last_piece_elements);
+        if constexpr (emits_statistics) {
+            continue;
+        }
         if constexpr (group_rows == 1) {
             vFloat scale = dst_reg[scale_vector(0)];
             vFloat mean = load_if(subtract_mean && input_float32, row_mean_vector(0), scale);
@@ -126,6 +133,10 @@ inline void math_thread(uint32_t rows, Steps steps, const MathArguments& argumen
                 }
             });
         }
+    }
+    if constexpr (emits_statistics) {
+        take<free_emission>();
+        give<free_sums, p_stall::NONE>();  // the packer has taken all: the unpack thread may leave
     }
 }
 

@@ -11,6 +11,7 @@
 // With a residual, it rounds a group's s = x + residual first.
 #pragma once
 
+#include "api/compute/pack.h"
 #include "dest.h"
 
 namespace layernorm {
@@ -43,6 +44,17 @@ inline void pack_stream(uint32_t pieces, uint32_t first, uint32_t stream_pages, 
     }
 }
 
+// Puts a group's statistics into cb_own_statistics, in float32, and rows of Dest behind them that nobody needs.
+inline void pack_emission() {
+    cb_reserve_back(cb_own_statistics, 1);
+    take<normalized>();
+    pack_reconfig_data_format(cb_own_statistics);
+    pack_tile(emission_dest_row / tile_dest_rows, cb_own_statistics);
+    give<free_emission, p_stall::PACK>();
+    cb_push_back(cb_own_statistics, 1);
+    pack_reconfig_data_format(cb_output);
+}
+
 inline void pack_thread(uint32_t rows, Steps steps, uint32_t stream_pages) {
     uint32_t tile = 0;
     // In float32 the sections of a group's first passes go from the unpack thread to the SFPU and back, never to the
@@ -55,6 +67,10 @@ inline void pack_thread(uint32_t rows, Steps steps, uint32_t stream_pages) {
         }
         if (first_section_alternates) {
             tile = tile == 0 ? section_tiles : 0;
+        }
+        if constexpr (emits_statistics) {
+            pack_emission();
+            continue;
         }
         for (uint32_t step = 0; step < steps.own; ++step) {
             ASSERT(tile + tiles <= sections * section_tiles);

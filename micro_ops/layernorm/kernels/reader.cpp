@@ -8,6 +8,9 @@
 //   pushes  cb_residual        as cb_input, if there is a residual                                                -> compute
 //   pushes  cb_stream          of a row that is cut, with a residual: all of s, once each core's part is there; then
 //                              cb_input and cb_residual have this core's columns alone                           -> compute
+//   pushes  cb_statistics      for each group of rows a page, if chips' statistics are taken: first 4 rows of Dest, one for
+//                              each row of the group, or four for a row alone                                     -> compute
+//   uses    cb_chips           where what it reads of those statistics arrives
 //   pushes  cb_gamma, cb_beta  `own_steps` once, of this core's columns, not padded                               -> compute
 //
 // x is padded, because the padding would reach the sums. If cb_input lies over a shard, whose rows are whole pieces, all
@@ -16,7 +19,8 @@
 // The reads of two groups are in flight, each group's under a transaction id of its own. The first group comes in parts:
 // its rows, or parts of its only row.
 //
-// Budget: transaction ids 1 to 10 of 15 (4 parts of gamma and beta, 4 of the first group, 2 groups); program semaphores
+// Budget: transaction ids 1 to 11 of 15 (4 parts of gamma and beta, 4 of the first group, 2 groups, the first group's
+// statistics); program semaphores
 // 0 to 12 of 16 (4 parts of gamma, 4 of beta; the numbers 1 to 4, to be sent; parts of a row that have arrived); or, where
 // cores send one another parts of s, 0 to 15 (the number 1 alone; the parts of 7 cores).
 #include "weights.h"
@@ -33,7 +37,19 @@ constexpr bool input_is_sharded = get_named_compile_time_arg_val("input_is_shard
 constexpr uint32_t input_semaphore = get_named_compile_time_arg_val("input_semaphore");
 
 constexpr uint32_t input_trid = weights_trid + max_parts, group_trid = input_trid + max_parts;
-static_assert(group_trid + groups_in_flight - 1 <= NOC_MAX_TRANSACTION_ID, "budget of transaction ids");
+constexpr uint32_t statistics_trid = group_trid + groups_in_flight;
+static_assert(statistics_trid <= NOC_MAX_TRANSACTION_ID, "budget of transaction ids");
+
+// Of rows whose columns are on several chips: their statistics, which these have made (statistics.h). A chip's are records of
+// a row, in pages of `page_rows`; a chip's pages lie behind those of the chip before.
+constexpr bool takes_statistics = get_named_compile_time_arg_val("takes_statistics");
+constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
+constexpr uint32_t cb_chips = get_named_compile_time_arg_val("cb_chips");
+constexpr uint32_t chips = get_named_compile_time_arg_val("chips");
+constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
+constexpr uint32_t record_size = 16, statistics_page_size = page_rows * record_size;  // bytes
+constexpr uint32_t burst = 64;  // bytes, to which DRAM's addresses are aligned
+constexpr uint32_t lanes = 8;   // of a row of Dest, which each chip has as many of as another
 static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");
 
 // Pages of rows; with a residual, of x and of the residual.
@@ -101,6 +117,53 @@ void zero_padding(uint32_t address, uint32_t count, uint32_t size, uint32_t row_
     noc_async_read_barrier();
 }
 
+// Reads the bursts that hold a group's records; and puts each chip's pair of a row into its lanes of that row of Dest.
+template <class Pages>
+struct ChipStatistics {
+    Pages pages;
+    uint32_t chip_pages;
+    uint32_t l1 = get_write_ptr(cb_chips);
+    uint32_t read_slot = 0, push_slot = 0;  // of groups whose bursts are on their way, one more than in flight
+
+    __attribute__((always_inline)) uint32_t bursts_of(uint32_t slot) const { return l1 + slot * group_rows * chips * burst; }
+    static uint32_t next(uint32_t slot) { return slot == groups_in_flight ? 0 : slot + 1; }
+
+    __attribute__((always_inline)) void read(uint32_t first_row, uint32_t count) {
+        uint32_t address = bursts_of(read_slot);
+        for (uint32_t row = first_row; count > 0; --count, row += row_stride) {
+            const uint32_t page = row / page_rows, at = row % page_rows * record_size & ~(burst - 1);
+            for (uint32_t chip = 0; chip < chips; ++chip, address += burst) {
+                noc_async_read(pages.get_noc_addr(chip * chip_pages + page, at), address, burst);
+            }
+        }
+        read_slot = next(read_slot);
+    }
+
+    __attribute__((always_inline)) void push(uint32_t first_row, uint32_t count) {
+        cb_reserve_back(cb_statistics, 1);
+        invalidate_l1_cache();
+        volatile tt_l1_ptr uint32_t* to = reinterpret_cast<volatile tt_l1_ptr uint32_t*>(get_write_ptr(cb_statistics));
+        uint32_t address = bursts_of(push_slot);
+        for (uint32_t row = first_row; count > 0; --count, row += row_stride) {
+            const uint32_t at = row * record_size % burst;
+            for (uint32_t chip = 0; chip < chips; ++chip, address += burst) {
+                const volatile tt_l1_ptr uint32_t* record =
+                    reinterpret_cast<const volatile tt_l1_ptr uint32_t*>(address + at);
+                const uint32_t mean = record[0], variance = record[1];
+                for (uint32_t lane = chip; lane < lanes; lane += chips) {
+                    for (uint32_t copy = 0; copy < (group_rows == 1 ? 4 : 1); ++copy) {
+                        to[copy * 2 * lanes + 2 * lane] = mean;
+                        to[copy * 2 * lanes + 2 * lane + 1] = variance;
+                    }
+                }
+            }
+            to += 2 * lanes;
+        }
+        push_slot = next(push_slot);
+        cb_push_back(cb_statistics, 1);
+    }
+};
+
 void kernel_main() {
     const uint32_t rows = RUNTIME_ARG(rows);
     const uint32_t steps = stream_is_sent ? RUNTIME_ARG(own_steps) : RUNTIME_ARG(steps);
@@ -116,7 +179,8 @@ void kernel_main() {
 
     constexpr auto input_args = TensorAccessorArgs<0>();
     constexpr auto residual_args = TensorAccessorArgs<input_args.next_compile_time_args_offset()>();
-    constexpr uint32_t first_weight = residual_args.next_compile_time_args_offset();
+    constexpr auto statistics_args = TensorAccessorArgs<residual_args.next_compile_time_args_offset()>();
+    constexpr uint32_t first_weight = statistics_args.next_compile_time_args_offset();
     if constexpr (input_is_sharded) {
         push_rows(rows * steps);
         if constexpr (has_gamma || has_beta) {
@@ -149,6 +213,9 @@ void kernel_main() {
     };
 
     const uint32_t first_rows = rows < group_rows ? rows : group_rows;
+    const auto statistics_pages =
+        TensorAccessor(statistics_args, takes_statistics ? RUNTIME_ARG(statistics_address) : 0, statistics_page_size);
+    ChipStatistics<std::decay_t<decltype(statistics_pages)>> statistics{statistics_pages, takes_statistics ? RUNTIME_ARG(chip_pages) : 0};
 
     ASSERT(rows > 0);
     ASSERT(row_bytes <= row_size && row_bytes + input_piece > row_size);
@@ -174,6 +241,10 @@ void kernel_main() {
     };
     if (sends.word != 0) {
         issue_weights(sends.gamma_parts(), sends.beta_parts());
+    }
+    if constexpr (takes_statistics) {
+        noc_async_read_set_trid(statistics_trid);
+        statistics.read(first_row, first_rows);
     }
     const uint32_t part_pages = group_rows == 1 ? part_of(steps) : steps;
     if constexpr (group_rows == 1) {
@@ -215,6 +286,9 @@ void kernel_main() {
         reserve_rows((issued - pushed) * steps);  // counts from the last push: groups in flight are among them
         noc_async_read_set_trid(group_trid + issue_trid);
         issue_trid = issue_trid + 1 == groups_in_flight ? 0 : issue_trid + 1;
+        if constexpr (takes_statistics) {
+            statistics.read(issued_row, count);
+        }
         uint32_t address = issued_l1;
         for (uint32_t row = 0; row < count; ++row) {
             read(issued_row + row * row_stride, 0, input_stick, address);
@@ -226,6 +300,10 @@ void kernel_main() {
 
     issue_group();
 
+    if constexpr (takes_statistics) {
+        noc_async_read_barrier_with_trid(statistics_trid);
+        statistics.push(first_row, first_rows);
+    }
     const Receivers receivers(ARG_POSITION(rectangles), exchange >> 1);
     FirstGroup first_group{input_l1, first_rows * steps, part_pages, receives, receivers};
     if constexpr (weights_are_sent) {
@@ -261,11 +339,16 @@ void kernel_main() {
         cb_push_back(cb_stream, RUNTIME_ARG(stream_pages));
     }
     pushed = first_rows;
+    uint32_t pushed_row = first_row;
     while (pushed < rows) {
         issue_group();
         noc_async_read_barrier_with_trid(group_trid + push_trid);
         push_trid = push_trid + 1 == groups_in_flight ? 0 : push_trid + 1;
         const uint32_t end = pushed + group_rows < rows ? pushed + group_rows : rows;
+        if constexpr (takes_statistics) {
+            pushed_row += group_stride;
+            statistics.push(pushed_row, end - pushed);
+        }
         push_rows((end - pushed) * steps);
         pushed = end;
     }

@@ -190,25 +190,83 @@ inline void store_lane_counts(const MathArguments& arguments) {
     }
 }
 
+// Puts a group's statistics where the packer takes them from.
+sfpi_inline void emit_statistics(vFloat mean, vFloat variance) {
+    dst_reg[vector_of(emission_dest_row)] = mean;
+    dst_reg[vector_of(emission_dest_row) + 1] = variance;
+    give<normalized, p_stall::WAIT_SFPU>();
+}
+
+// The statistics of a group's rows from those of as many columns of each chip, which lie eight a row: of fewer chips, each
+// more than once. The variance of all is the mean of theirs, and of the squares of their means' distances from the mean.
+sfpi_inline void merge_statistics() {
+    constexpr float eighth = 0.125f;
+    set_dest_base(0);
+    take<filled>();
+    vFloat variance = dst_reg[vector_of(chips_dest_row) + 1];
+    if constexpr (!subtract_mean) {
+        vFloat mean_square = add_lanes(variance) * eighth;
+        give<free_sums, p_stall::WAIT_SFPU>();
+        store_rows(scale_vector(0), inverse_sqrt(mean_square + epsilon));
+    } else {
+        vFloat of_chip = dst_reg[vector_of(chips_dest_row)];
+        vFloat mean = add_lanes(of_chip) * eighth;
+        vFloat distance = of_chip - mean;
+        vFloat total = add_lanes(distance * distance + variance) * eighth;
+        give<free_sums, p_stall::WAIT_SFPU>();
+        dst_reg[mean_vector] = mean;
+        if constexpr (input_float32) {
+            store_rows(scale_vector(0), inverse_sqrt(total + epsilon));
+            store_rows(row_mean_vector(0), dst_reg[mean_vector]);
+        } else {
+            store_scale_and_shift(total);
+        }
+    }
+}
+
 // Makes the statistics of a group's rows, and in float32 first their sums, of which the unpack thread sends all steps
 // again.
 sfpi_inline void make_statistics(uint32_t steps, uint32_t& section, int last_piece_elements) {
+    if constexpr (takes_statistics) {
+        merge_statistics();
+        return;
+    }
+    if constexpr (emits_statistics) {
+        take<free_emission>();
+    }
     if constexpr (input_float32) {
         if constexpr (subtract_mean) {
             add_group<false>(steps, section, last_piece_elements);
             store_rows(row_mean_vector(0), make_mean(Float32Sums{}));
         }
         add_group<true>(steps, section, last_piece_elements);
-        store_scale(row_totals(Float32Sums{}));
+        vFloat total = row_totals(Float32Sums{});
+        if constexpr (emits_statistics) {
+            vFloat mean_square = total * inverse_divisor;
+            emit_statistics(load_if(subtract_mean, mean_vector, mean_square), mean_square);
+        } else {
+            store_scale(total);
+        }
     } else {
         set_dest_base(0);
         take<filled>();
         if constexpr (subtract_mean) {
-            store_scale_and_shift(make_variance());
+            vFloat variance = make_variance();
+            if constexpr (emits_statistics) {
+                emit_statistics(dst_reg[mean_vector], variance);
+            } else {
+                store_scale_and_shift(variance);
+            }
         } else {
             vFloat total = row_totals(
                 [](uint32_t row) __attribute__((always_inline)) { return load_sum(square_sum_vector(row)); });
-            store_scale(total + total);
+            vFloat doubled = total + total;
+            if constexpr (emits_statistics) {
+                vFloat mean_square = doubled * inverse_divisor;
+                emit_statistics(mean_square, mean_square);
+            } else {
+                store_scale(doubled);
+            }
         }
         give<free_sums, p_stall::WAIT_SFPU>();
     }

@@ -9,9 +9,7 @@
 namespace layernorm {
 
 constexpr uint32_t cb_rows = get_named_compile_time_arg_val("cb_rows");
-constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_sums = get_named_compile_time_arg_val("cb_sums");
-constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 
 constexpr uint32_t tile_quads = get_named_compile_time_arg_val("tile_quads");  // 8, or 4 where a tile has 16 rows
 constexpr uint32_t tile_faces = tile_quads / 2;

@@ -139,6 +139,23 @@ __attribute__((noinline)) void fill_section(uint32_t section, uint32_t ring_piec
     }
 }
 
+// Brings a group's statistics of all chips to Dest, from page `page` of cb_statistics, for the SFPU.
+inline void unpack_statistics(uint32_t page) {
+    constexpr uint32_t elements = 4 * 16;
+    take<free_sums>();
+    llk_wait_tiles(cb_statistics, 1);
+    select_operand<true>(statistics_base, cb_statistics);
+    TTI_SETADCXX(p_setadc::UNP_A, elements - 1, 0);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Y, page);
+    set_counter(p_setadc::UNP_A, p_setadc::SET_Z, 0);
+    TT_SETADC(p_setadc::UNP_A, p_setadc::CH_1, p_setadc::SET_Y, chips_dest_row);
+    unpack_piece<SrcA, stay, false>();
+    give<filled, p_stall::UNPACK0>();
+    llk_pop_tiles(cb_statistics, 1);
+    TTI_SETADCXX(p_setadc::UNP_A, piece_elements - 1, 0);
+    select_operand<input_float32>(input_base, cb_input);
+}
+
 inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
     constexpr uint32_t piece_size = piece_elements * (input_float32 ? 4 : 2);
     assert_cb(cb_source, has_residual && !output_is_sharded ? rings.stream_pages : rings.rows * steps.count, piece_size);
@@ -158,18 +175,23 @@ inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
     if constexpr (uses_beta) {
         remember_base(beta_base, cb_beta, steps.first);
     }
+    if constexpr (takes_statistics) {
+        assert_cb(cb_statistics, statistics_pages, piece_elements * sizeof(float));
+        remember_base(statistics_base, cb_statistics, 0);
+    }
     set_base<SrcB>(input_base);
     unpack_to<input_float32>();
     select_operand<input_float32>(input_base, cb_input);
 
     Sums sums(steps.count);
     uint32_t count = rows_of_group(0, rows);
-    if constexpr (!input_float32 && !has_residual) {
+    constexpr bool adds_ahead = !input_float32 && !has_residual && !takes_statistics;
+    if constexpr (adds_ahead) {
         sums.start(0, count, 0);
         sums.finish();
     }
 
-    uint32_t section = 0;
+    uint32_t section = 0, statistics_page = 0;
     const uint32_t group_pieces = group_rows * steps.count, ring_pieces = rings.rows * steps.count;
     uint32_t ring_piece = 0, term_piece = 0;
     for (uint32_t first = 0; first < rows; first += group_rows) {
@@ -182,7 +204,11 @@ inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
             send_terms(count * steps.own, term_piece, section, sums);
             term_piece = term_piece + group_pieces == rings.term_pages ? 0 : term_piece + group_pieces;
         }
-        if constexpr (input_float32) {
+        if constexpr (takes_statistics) {
+            unpack_statistics(statistics_page);
+            statistics_page = statistics_page + 1 == statistics_pages ? 0 : statistics_page + 1;
+            llk_wait_tiles(cb_source, pages);
+        } else if constexpr (input_float32) {
             wait_for_all_sections();
             llk_wait_tiles(cb_source, pages);
             for (uint32_t i = 0; i < (passes - 1) * steps.count; ++i) {
@@ -193,14 +219,17 @@ inline void unpack_thread(uint32_t rows, Steps steps, const Rings& rings) {
             sums.finish();
         } else {
             sums.start(next_ring_piece, next_count, pages);
+            if constexpr (emits_statistics) {
+                sums.finish();
+            }
         }
-        for (uint32_t step = 0; step < steps.own; ++step) {
+        for (uint32_t step = 0; !emits_statistics && step < steps.own; ++step) {
             if (first == 0) {
                 wait_for_weights(step + 1);
             }
             fill_section<true>(section, ring_piece, count, steps.first + step);
             section = other_section(section);
-            if constexpr (!input_float32 && !has_residual) {
+            if constexpr (adds_ahead) {
                 if (step == steps.own - 1) {
                     sums.finish();
                 } else {

@@ -118,11 +118,12 @@ inline void wait_for_all_sections() {
 }
 
 // The next kernel must find the semaphores as this one did: at zero, and MATH_PACK and PACK_DONE with the firmware's maximum.
-// When the packer has freed the last section, all else that was given has been taken.
+// When the packer has freed the last section, all else that was given has been taken; or, where it frees none, when the math
+// thread says so (`emits_statistics`).
 inline void leave() {
     take<free_sections>();
     take<free_sections>();
-    for (uint32_t set = 0; set < sum_sets; ++set) {
+    for (uint32_t set = 0; set < sum_sets + emits_statistics; ++set) {
         take<free_sums>();
     }
     t6_semaphore_init(normalized, 0, firmware_semaphore_max);

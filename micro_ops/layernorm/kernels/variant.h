@@ -29,6 +29,13 @@ constexpr uint32_t cb_source = has_residual ? cb_stream : cb_input;
 constexpr bool rows_are_cut = get_named_compile_time_arg_val("rows_are_cut");
 constexpr bool stream_is_sent = rows_are_cut && has_residual;  // as in parts.h
 
+// Of rows whose columns are on several chips, each chip has two launches: one makes the statistics of its columns, and emits
+// them; the other takes all chips' statistics, and makes the result.
+constexpr bool emits_statistics = get_named_compile_time_arg_val("emits_statistics");
+constexpr bool takes_statistics = get_named_compile_time_arg_val("takes_statistics");
+constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
+constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
+
 // What the kernel writes in place of the result, for tests: the same code as far as there. The host defines TAP.
 enum class Tap { none, input, mean, variance, inverse_std, standardized, scaled };
 constexpr Tap tap = Tap::TAP;
@@ -47,7 +54,7 @@ static_assert(!rows_are_striped || (rows_are_gathered && !input_float32), "float
 constexpr bool gamma_float32 = get_named_compile_time_arg_val("gamma_float32");
 constexpr bool beta_float32 = get_named_compile_time_arg_val("beta_float32");
 constexpr bool any_float32 = input_float32 || (uses_gamma && gamma_float32) || (uses_beta && beta_float32);
-constexpr bool unpacks_float32 = any_float32 || rows_are_gathered;  // to Dest
+constexpr bool unpacks_float32 = any_float32 || rows_are_gathered || takes_statistics;  // to Dest
 constexpr bool any_bfloat16 = !input_float32 || (uses_gamma && !gamma_float32) || (uses_beta && !beta_float32);
 // x * gamma is exact on the FPU, and leaves the SFPU one product, that with 1 / std.
 constexpr bool gamma_on_fpu = uses_gamma && !subtract_mean && !round_before_gamma && !any_float32;

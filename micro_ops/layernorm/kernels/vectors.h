@@ -85,6 +85,13 @@ sfpi_inline vFloat load_sum(uint32_t vector) {
 // Moves each of a row's eight lanes on by one, the last to the front.
 sfpi_inline vFloat rotate(vFloat v) { return vFloat(subvec_shflror1(v)); }
 
+// The sum of each row's eight lanes, in all eight.
+sfpi_inline vFloat add_lanes(vFloat eighths) {
+    vFloat quarters = eighths + rotate(rotate(rotate(rotate(eighths))));
+    vFloat halves = quarters + rotate(rotate(quarters));
+    return halves + rotate(halves);
+}
+
 // The sums of each of a, b, c and d: that of a in the first row of lanes, of b in the second, and so on. Float32 addition
 // commutes, so each rotation adds the same pairs in every lane, and a row's lanes agree to the bit.
 //
@@ -95,10 +102,7 @@ sfpi_inline vFloat totals(vFloat a, vFloat b, vFloat c, vFloat d) {
     if constexpr (!by_tiles) {
         subvec_transp(a, b, c, d);
     }
-    vFloat eighths = (a + b) + (c + d);
-    vFloat quarters = eighths + rotate(rotate(rotate(rotate(eighths))));
-    vFloat halves = quarters + rotate(rotate(quarters));
-    return halves + rotate(halves);
+    return add_lanes((a + b) + (c + d));
 }
 
 // `partial_sums(row)` of each row of a group, totalled: row r's in the lanes 8 r to 8 r + 7.

@@ -16,6 +16,9 @@
 // A step's last tile may end in garbage, where its pieces are no whole tiles. So may the last page of gamma and beta: it
 // reaches columns of the result that are never written.
 //
+//   pops    cb_own_statistics  where statistics are emitted, in place of results: for each group a page, whose first rows of
+//                              Dest begin with a row's record                                                     <- compute
+//
 // Budget: transaction ids 1 to 4 of 15 (parts of gamma and beta); program semaphores 0 to 7 of 16
 // (whether each part of gamma and of beta has arrived), 8 (the number 1, to be sent), and 9 to 15 (a core's part of s).
 #include "face_rows.h"
@@ -30,6 +33,11 @@ constexpr uint32_t row_stride = get_named_compile_time_arg_val("row_stride");  /
 constexpr uint32_t piece_elements = get_named_compile_time_arg_val("piece_elements");
 constexpr uint32_t output_tile_height = get_named_compile_time_arg_val("output_tile_height");  // 0: the output's rows are sticks
 constexpr uint32_t element_size = output_piece / piece_elements;
+// Of rows whose columns are on several chips: `output` has a record of each row's statistics, in pages of `page_rows`.
+constexpr bool emits_statistics = get_named_compile_time_arg_val("emits_statistics");
+constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
+constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
+constexpr uint32_t record_size = 16, dest_row_size = 64;  // bytes
 constexpr uint32_t term_pieces = tile_size / output_piece;  // as in dest.h
 constexpr uint32_t step_tiles = (group_rows * output_piece + tile_size - 1) / tile_size;
 
@@ -76,7 +84,8 @@ void kernel_main() {
         rows_are_cut ? RUNTIME_ARG(own_columns) * element_size : output_stick;
     const uint32_t stick_page = rows_are_pages ? output_stick : run_page_size;
     const auto output = TensorAccessor(
-        output_args, RUNTIME_ARG(output_address), output_tile_height != 0 ? output_tile_height * 2 * face_row * element_size : stick_page);
+        output_args, RUNTIME_ARG(output_address),
+        emits_statistics ? page_rows * record_size : output_tile_height != 0 ? output_tile_height * 2 * face_row * element_size : stick_page);
 
     // Sends this core's part of a row's s, which lies at its place in cb_stream, to the others that share the row.
     const auto send_stream = [&]() {
@@ -121,6 +130,16 @@ void kernel_main() {
         left_rows -= count;
         if constexpr (has_residual) {
             write_stream(first, count);
+        }
+        if constexpr (emits_statistics) {
+            cb_wait_front(cb_own_statistics, 1);
+            uint32_t address = get_read_ptr(cb_own_statistics);
+            for (uint32_t row = first; row < first + count * row_stride; row += row_stride, address += dest_row_size) {
+                noc_async_write(address, output.get_noc_addr(row / page_rows, row % page_rows * record_size), record_size);
+            }
+            noc_async_writes_flushed();
+            cb_pop_front(cb_own_statistics, 1);
+            continue;
         }
         const uint32_t tiles = (count * output_piece + tile_size - 1) / tile_size;
         ASSERT(get_local_cb_interface(cb_output).fifo_page_size == tile_size);
