@@ -50,7 +50,10 @@ def golden(norm: Any, x: torch.Tensor) -> torch.Tensor:
 SHAPES = {"alone": ((1, 1536), 1), "alone, wide": ((1, 3072), 2), "groups": ((9, 600), 4), "narrow": ((6, 96), 8)}
 
 
-@pytest.mark.parametrize(("shape", "chips"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "chips"),
+    [pytest.param(*case, marks=[pytest.mark.long] if "wide" in name else [], id=name) for name, case in SHAPES.items()],
+)
 @pytest.mark.parametrize("name", FORMS)
 def test_is_the_golden_rounded_once(device: Any, name: str, shape: tuple[int, int], chips: int) -> None:
     x = random_input(shape)

@@ -82,7 +82,7 @@ def test_ttnn_tensors_stay_as_they_are_distributed(mesh: Any, name: str, layout:
 # --- Columns over chips ---
 
 
-@pytest.fixture(params=[0, 1])
+@pytest.fixture(params=[0, pytest.param(1, marks=pytest.mark.long)])  # on one chip, one as the other
 def axis(request: pytest.FixtureRequest) -> int:
     axis: int = request.param
     return axis
