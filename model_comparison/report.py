@@ -6,8 +6,8 @@
 
     schema      1
     verdict     holds; sentence; first_wrong: the first norm that is wrong for its own input, or null; kind of its fault
-    facts       of the run: model, layer, tokens, seed, graph (not in older ones: torch), isolated, device, versions,
-                checkpoint and its hash, date, ...
+    facts       of the run: model, layer, tokens, seed, graph (not in older ones: torch), isolated, mesh (not in
+                older ones: 1x1), device, versions, checkpoint and its hash, date, ...
                 cycles, if they were counted: of each norm's launch, by wolfpine's cost model, with phases
                 (`tt_device.cycles.Phases`) and for each CB from which cycle on it held how many pages, both of the core
                 that ended last

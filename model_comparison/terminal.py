@@ -22,6 +22,7 @@ def print_comparison(console: Console, comparison: Comparison, content: dict[str
     facts = content["facts"]
     mode = "each norm fed HuggingFace's input" if facts["isolated"] else "chained"
     mode += ", in a ttnn graph" if facts.get("graph") == "ttnn" else ""
+    mode += f", over {facts['mesh']} chips" if facts.get("mesh", "1x1") != "1x1" else ""
     title = f"{facts['model']} layer {facts['layer']}, tokens: {comparison.tokens}, {mode}"
     console.print(_verdict_table(title, comparison))
     if comparison.flips:
