@@ -87,11 +87,10 @@ class Trial:
         import ttnn
 
         from micro_ops.layernorm.program import statistics_shape
+        from model_comparison.peers import exact_config
 
         yield "ours", 3, 4 * math.prod(statistics_shape(self._rows)), self._ours(self._x)
-        exact = ttnn.init_device_compute_kernel_config(
-            self._device.arch(), math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
-        )
+        exact = exact_config(self._device)
         tiles = (2 if self._norm == "LayerNorm" else 1) * -(-self._rows // 32)
         for way, dtype, config in (("ttnn, its defaults", "bfloat16", None), ("ttnn, float32", "float32", exact)):
             try:

@@ -10,8 +10,8 @@ from integration.mesh import Distribution
 
 
 class DeviceWeight:
-    """A weight's copy on `device`, the same on each chip, uploaded anew whenever the bytes of the weight are no longer
-    those of the copy.
+    """A weight's copy on the chips of a `Distribution`, uploaded anew whenever the weight's bytes are no longer those
+    of the copy.
 
     Comparing bytes costs microseconds, and nothing else tells: `parameter.data.copy_()` leaves no trace in torch's
     version counter.

@@ -71,13 +71,18 @@ class Distribution:
                 " ttnn.ShardTensor2dMesh(mesh, mesh.shape, dims) does it"
             )
 
+    @property
+    def down(self) -> int:
+        """Chips over which rows are dealt out."""
+        return int(self.device.get_num_devices()) // self.across
+
     def rows_of_chip(self, rows: int) -> int:
         """How many of `rows` a chip gets."""
-        return math.ceil(rows * self.across / int(self.device.get_num_devices()))
+        return math.ceil(rows / self.down)
 
     def upload(self, tensor: torch.Tensor) -> ttnn.Tensor:
         """`tensor` (rows, W), as many rows on each chip as on another, padded with zeros; row-major in DRAM."""
-        padding = self.rows_of_chip(len(tensor)) * (int(self.device.get_num_devices()) // self.across) - len(tensor)
+        padding = self.rows_of_chip(len(tensor)) * self.down - len(tensor)
         padded = torch.nn.functional.pad(tensor, (0, 0, 0, padding)) if padding else tensor
         if self.columns_axis is None:
             mapper = ttnn.ShardTensorToMesh(self.device, dim=0)

@@ -42,7 +42,7 @@ class TtNorm(nn.Module):
 
     Attributes:
         formula: what is computed
-        device: an open device, of one chip or of a mesh
+        device: an open device, of one chip or of a mesh: the distribution's
         distribution: how rows and columns lie on its chips
         cores: at most so many of its cores, or none but these; None allows all
         launches: how many times the kernels ran for this module, or were prepared to
@@ -154,6 +154,10 @@ class TtNorm(nn.Module):
         vars(self).pop("_compiled_call_impl", None)  # else a call would run that, not our forward
         self._set_up(formula, distribution, cores, copies, inspect.signature(layer.forward))
         return self
+
+    @property
+    def device(self) -> ttnn.Device:
+        return self.distribution.device
 
     @property
     def width(self) -> int:
@@ -273,7 +277,6 @@ class TtNorm(nn.Module):
         """Sets what is not nn.Module's, and uploads the weights: one that can't be uploaded is an error now, not at the
         first call."""
         self.formula = formula
-        self.device = distribution.device
         self.distribution = distribution
         self.cores = cores
         self.launches = self.fallbacks = 0

@@ -18,6 +18,7 @@ import ttnn
 from torch import nn
 
 from integration import NormError, TtNorm
+from model_comparison.peers import exact_config
 
 
 class TtnnPath(NamedTuple):
@@ -171,9 +172,7 @@ def _linear(layer: nn.Module, name: str, device: ttnn.Device) -> Callable[[ttnn.
         input_tensor_b=_as_tiles(layer.get_parameter(f"{name}.weight").T, device),
         memory_config=ttnn.DRAM_MEMORY_CONFIG,
         core_grid=ttnn.CoreGrid(x=1, y=1),
-        compute_kernel_config=ttnn.init_device_compute_kernel_config(
-            device.arch(), math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
-        ),
+        compute_kernel_config=exact_config(device),
     )
 
 

@@ -51,8 +51,39 @@ def _as_op[**P](prepare: Callable[P, Prepared]) -> Callable[P, Result]:
     return op
 
 
-class LayerNorm:
+class _Norm:
+    """What `LayerNorm` and `RMSNorm` share."""
+
+    _subtract_mean: bool
+
+    @classmethod
+    def partial_statistics(
+        cls,
+        input_tensor: ttnn.Tensor,
+        *,
+        residual: ttnn.Tensor | None = None,
+        residual_output: ttnn.Tensor | None = None,
+        cores: Cores = None,
+    ) -> Result:
+        """Of rows whose columns are cut over chips, as many on each: the statistics of a chip's own, for
+        `normalize_with`.
+
+        Args:
+            input_tensor: (..., W / n), row-major or TILE of 1 x 32, else as `prepare` takes it
+            residual, residual_output, cores: as `prepare`'s
+        Returns: `program.statistics_shape(rows)` float32 row-major in DRAM, of each row (mean, variance, and once more
+            the two), or of RMSNorm its mean square four times; with a residual, those of the sum, and the sum
+        Raises:
+            LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
+        """
+        operands = Operands(input_tensor, None, None, residual)
+        return run_together(_prepare_statistics(operands, residual_output, Variant(cls._subtract_mean), cores))[0]
+
+
+class LayerNorm(_Norm):
     """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over the last dimension."""
+
+    _subtract_mean = True
 
     @staticmethod
     def golden(
@@ -133,28 +164,6 @@ class LayerNorm:
     op = staticmethod(_as_op(prepare))
 
     @staticmethod
-    def partial_statistics(
-        input_tensor: ttnn.Tensor,
-        *,
-        residual: ttnn.Tensor | None = None,
-        residual_output: ttnn.Tensor | None = None,
-        cores: Cores = None,
-    ) -> Result:
-        """Of rows whose columns are cut over chips, as many on each: the statistics of a chip's own, for
-        `normalize_with`.
-
-        Args:
-            input_tensor: (..., W / n), row-major or TILE of 1 x 32, else as `prepare` takes it
-            residual, residual_output, cores: as `prepare`'s
-        Returns: `program.statistics_shape(rows)` float32 row-major in DRAM, of each row (mean, variance, and once more
-            the two); with a residual, those of the sum, and the sum
-        Raises:
-            LayerNormArgumentError: an argument that does not fit, named with what it is and what it must be
-        """
-        operands = Operands(input_tensor, None, None, residual)
-        return run_together(_prepare_statistics(operands, residual_output, Variant(subtract_mean=True), cores))[0]
-
-    @staticmethod
     def normalize_with(
         input_tensor: ttnn.Tensor,
         statistics: ttnn.Tensor,
@@ -184,8 +193,10 @@ class LayerNorm:
         return y
 
 
-class RMSNorm:
+class RMSNorm(_Norm):
     """y = x / sqrt(mean(x^2) + epsilon) * gamma over the last dimension: LayerNorm's kernels without mean and beta."""
+
+    _subtract_mean = False
 
     @staticmethod
     def golden(
@@ -237,18 +248,6 @@ class RMSNorm:
         return _prepare(operands, outputs, epsilon, variant, cores)
 
     op = staticmethod(_as_op(prepare))
-
-    @staticmethod
-    def partial_statistics(
-        input_tensor: ttnn.Tensor,
-        *,
-        residual: ttnn.Tensor | None = None,
-        residual_output: ttnn.Tensor | None = None,
-        cores: Cores = None,
-    ) -> Result:
-        """As `LayerNorm.partial_statistics`, of each row its mean square alone, four times."""
-        operands = Operands(input_tensor, None, None, residual)
-        return run_together(_prepare_statistics(operands, residual_output, Variant(subtract_mean=False), cores))[0]
 
     @staticmethod
     def normalize_with(
