@@ -34,13 +34,17 @@ def main(
 ) -> None:
     """Print a Markdown table: ours, and ttnn's three ops as tt-metal's demos call them, and as exactly as they can."""
     try:
+        chips = as_mesh(mesh)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--mesh") from None
+    try:
         platform = find_platform(arch)
         logger.info(platform)
         from model_comparison.metrics import compare
 
         print("| norm | shape | offset | by | exact | scale | max abs | launches | bytes a chip over the fabric |")
         print("|---|---|---|---|---|---|---|---|---|")
-        with platform.open(timeout, mesh=as_mesh(mesh)) as device:
+        with platform.open(timeout, mesh=chips) as device:
             for norm, (rows, width), (offset, std) in product(NORMS, SHAPES, DATA):
                 trial = Trial(norm, rows, width, offset, std, device)
                 for way, launches, sent, y in trial.results():

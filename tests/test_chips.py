@@ -10,6 +10,8 @@ import ttnn
 
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
 from micro_ops.layernorm.program import statistics_shape
+from tests.cases import cases
+from tests.layouts import DRAM, Shape, shards, to_device
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 
 FORMS = {"LayerNorm": LayerNorm, "RMSNorm": RMSNorm}
@@ -21,21 +23,35 @@ def columns(tensor: torch.Tensor, chips: int) -> list[torch.Tensor]:
 
 
 def run(
-    device: Any, norm: Any, x: torch.Tensor, chips: int, residual: torch.Tensor | None = None, **keywords: Any
+    device: Any,
+    norm: Any,
+    x: torch.Tensor,
+    chips: int,
+    residual: torch.Tensor | None = None,
+    tile: Shape | None = None,
+    memory: ttnn.MemoryConfig = DRAM,
+    cores: int | None = 1,
+    result_layout: ttnn.Layout | None = None,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result, and what was normalized."""
+    """The result, and what was normalized. What pads a tile is NaN."""
     weights = random_weights(x.shape[-1], dtype=x.dtype)[: 2 if norm is LayerNorm else 1]
-    sources = [upload(part, device) for part in columns(x, chips)]
+    sources = [to_device(part, device, tile, memory) for part in columns(x, chips)]
     if residual is None:
-        made = [norm.partial_statistics(source) for source in sources]
+        made = [norm.partial_statistics(source, cores=cores) for source in sources]
     else:
-        added = [upload(part, device) for part in columns(residual, chips)]
-        both = [norm.partial_statistics(source, residual=r) for source, r in zip(sources, added, strict=True)]
+        added = [to_device(part, device, tile, memory) for part in columns(residual, chips)]
+        pairs = zip(sources, added, strict=True)
+        both = [norm.partial_statistics(source, residual=r, cores=cores) for source, r in pairs]
         made, sources = [statistics for statistics, _ in both], [total for _, total in both]
     gathered = upload(torch.cat([ttnn.to_torch(statistics) for statistics in made]), device)
     of_chips = zip(*(columns(weight, chips) for weight in weights), strict=True)
     results = [
-        ttnn.to_torch(norm.normalize_with(source, gathered, *(upload(w, device) for w in of_chip), **keywords))
+        ttnn.to_torch(
+            norm.normalize_with(
+                source, gathered, *(upload(w, device) for w in of_chip), layout=result_layout, cores=cores, **keywords
+            )
+        )
         for source, of_chip in zip(sources, of_chips, strict=True)
     ]
     return torch.cat(results, dim=-1), torch.cat([ttnn.to_torch(source) for source in sources], dim=-1)
@@ -50,10 +66,7 @@ def golden(norm: Any, x: torch.Tensor) -> torch.Tensor:
 SHAPES = {"alone": ((1, 1536), 1), "alone, wide": ((1, 3072), 2), "groups": ((9, 600), 4), "narrow": ((6, 96), 8)}
 
 
-@pytest.mark.parametrize(
-    ("shape", "chips"),
-    [pytest.param(*case, marks=[pytest.mark.long] if "wide" in name else [], id=name) for name, case in SHAPES.items()],
-)
+@pytest.mark.parametrize(("shape", "chips"), cases(SHAPES, long=["alone, wide", "narrow"]))
 @pytest.mark.parametrize("name", FORMS)
 def test_is_the_golden_rounded_once(device: Any, name: str, shape: tuple[int, int], chips: int) -> None:
     x = random_input(shape)
@@ -112,12 +125,61 @@ def test_constant_rows_give_beta(device: Any) -> None:
     assert torch.equal(y, random_weights(256)[1].expand(5, -1))
 
 
-def test_a_row_has_the_same_bits_wherever_it_stands(device: Any) -> None:
+def test_a_row_has_the_same_bits_wherever_it_stands(device: Any, cores: int | None) -> None:
     x = random_input((70, 128))
-    all_rows, _ = run(device, LayerNorm, x, 2)
+    all_rows, _ = run(device, LayerNorm, x, 2, cores=cores)
     for rows in (slice(40, 41), slice(3, 36)):
-        few, _ = run(device, LayerNorm, x[rows], 2)
+        few, _ = run(device, LayerNorm, x[rows], 2, cores=cores)
         assert torch.equal(few, all_rows[rows])
+
+
+Place = tuple[Shape, int, ttnn.MemoryConfig, int | None]  # what a chip has, of how many; and on how many cores
+# Rows of tiles that one core has, and that several share, by quads or stripes; matrices whose rows are in two pages of
+# statistics; and shards, which are added up from copies if padded.
+TILED: dict[str, Place] = {
+    "whole rows": ((40, 96), 2, DRAM, 1),
+    "rows cut": ((9, 300), 4, DRAM, 4),
+    "matrices": ((3, 20, 64), 8, DRAM, 2),
+    "width-sharded": ((40, 256), 2, shards("WIDTH", (64, 64), 4), None),
+    "width-sharded, wide": ((36, 3130), 1, shards("WIDTH", (64, 448), 7), None),
+    "height-sharded, padded": ((40, 72), 2, shards("HEIGHT", (32, 96), 2), None),
+}
+
+
+@pytest.mark.usefixtures("reads_back")
+@pytest.mark.parametrize("residual", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "residual"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "place"),
+    cases(
+        {
+            **{f"LayerNorm: {name}": ("LayerNorm", torch.bfloat16, place) for name, place in TILED.items()},
+            "RMSNorm": ("RMSNorm", torch.bfloat16, TILED["rows cut"]),
+            "RMSNorm, whole rows": ("RMSNorm", torch.bfloat16, TILED["whole rows"]),
+            "LayerNorm float32": ("LayerNorm", torch.float32, TILED["rows cut"]),
+            "RMSNorm float32": ("RMSNorm", torch.float32, TILED["whole rows"]),
+        },
+        long=["LayerNorm: width-sharded, wide", "RMSNorm, whole rows", "LayerNorm float32"],
+    ),
+)
+def test_tiles_give_the_bits_of_sticks(
+    device: Any, name: str, dtype: torch.dtype, place: Place, residual: bool
+) -> None:
+    (*rows, own), chips, memory, cores = place
+    x = random_input((*rows, own * chips), dtype=dtype)
+    r = random_input(tuple(x.shape), offset=0.0, seed=3, dtype=dtype) if residual else None
+    y, source = run(device, FORMS[name], x, chips, r, (32, 32), memory, cores)
+    of_sticks, source_of_sticks = run(device, FORMS[name], x, chips, r)
+    assert torch.equal(y, of_sticks)
+    assert torch.equal(source, source_of_sticks)
+
+
+def test_tiles_to_sticks_and_back(device: Any) -> None:
+    """The result in the other layout than the rows are in."""
+    x = random_input((9, 128))
+    y, _ = run(device, LayerNorm, x, 2)
+    for tile, other in (((16, 32), ttnn.ROW_MAJOR_LAYOUT), (None, ttnn.TILE_LAYOUT)):
+        converted, _ = run(device, LayerNorm, x, 2, tile=tile, result_layout=other)
+        assert torch.equal(converted, y)
 
 
 def test_rounds_before_gamma(device: Any) -> None:
@@ -146,13 +208,6 @@ def test_bad_statistics(device: Any, statistics: Any, message: str) -> None:
     assert statistics_shape(33) == (2, 128)
     with pytest.raises(LayerNormArgumentError, match=message):
         RMSNorm.normalize_with(x, statistics(device), None)
-
-
-@pytest.mark.parametrize("half", [RMSNorm.partial_statistics, lambda x: RMSNorm.normalize_with(x, x, None)])
-def test_tiles_are_refused_with_what_converts_them(device: Any, half: Any) -> None:
-    x = ttnn.from_torch(random_input((32, 64)), layout=ttnn.TILE_LAYOUT, device=device)
-    with pytest.raises(LayerNormArgumentError, match=r"ttnn\.to_layout\(input, ttnn\.ROW_MAJOR_LAYOUT\) converts it"):
-        half(x)
 
 
 def test_no_rows(device: Any) -> None:

@@ -127,6 +127,8 @@ def estimate_tiles(
     stripes: int | None,
     weights: int,
     has_residual: bool,
+    makes_statistics: bool,
+    makes_result: bool,
 ) -> float:
     """Cycles of a launch over tiles.
 
@@ -139,10 +141,14 @@ def estimate_tiles(
         stripes: of a row of tiles that cores share by these, else None
         weights: how many of gamma and beta there are
         has_residual: there is one
+        makes_statistics: else it takes those of chips
+        makes_result: else it makes statistics alone
     """
     reads = (2 if has_residual else 1) * tile_rows * row_bytes / costs.bank_rate / costs.banks
-    tile = (90, 130, 175)[weights] * quads / 8
-    if team_size == 1:
+    tile = (90, 130, 175)[weights] * quads / 8 if makes_result else 0
+    if not makes_statistics:
+        statistics = 2 * costs.statistics
+    elif team_size == 1:
         statistics = quads * (costs.statistics + 11 * across)
     elif stripes:
         turns = math.ceil(stripes / min(team_size, stripes))

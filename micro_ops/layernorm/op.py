@@ -10,7 +10,7 @@ the circular buffers (CBs), the numerics and the limits.
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +69,7 @@ class _Norm:
         `normalize_with`.
 
         Args:
-            input_tensor: (..., W / n), row-major or TILE of 1 x 32, else as `prepare` takes it
+            input_tensor: (..., W / n), as `prepare` takes it
             residual, residual_output, cores: as `prepare`'s
         Returns: `program.statistics_shape(rows)` float32 row-major in DRAM, of each row (mean, variance, and once more
             the two), or of RMSNorm its mean square four times; with a residual, those of the sum, and the sum
@@ -353,7 +353,7 @@ def _prepare(
     if target is None:
         raise LayerNormArgumentError(f"the output can't be sharded by {memory_config}")
     validate_target(target, source, x)
-    chips = None if statistics is None else _chips_of(statistics, source, x)
+    chips = None if statistics is None else _chips_of(statistics, x)
     keeps_layout = target.tile_height == source.tile_height
     stream = target if keeps_layout else source
     as_output = "memory_config says" if memory_config else "the output"
@@ -365,69 +365,86 @@ def _prepare(
             raise LayerNormArgumentError(f"{name} must lie as {as_what}, {place}, but is {placement_of(tensor)}")
     if variant.tap != Tap.NONE and not source.is_sticks:
         raise LayerNormArgumentError(f"tap must be none where rows are no sticks, but is {variant.tap} of {source}")
-    chip = chip_of(x.device(), cores)
-    spec = _spec_like(x, memory, tile) if output_tensor is None else None
-    plan = None if 0 in tuple(x.shape) else _plan(operands, chip, source, target, cores, chips)
-    if output_tensor is None:
-        output_tensor = ttnn.allocate_tensor_on_device(spec, x.device())
-    if operands.residual is not None and residual_output is None:
-        of_stream = _spec_like(x, memory if keeps_layout else x.memory_config(), _tile_of_output(x, None, None))
-        residual_output = ttnn.allocate_tensor_on_device(of_stream, x.device())
-    if plan is None:
-        return Prepared(operands, output_tensor, residual_output)
-    free = free_l1(x.device())
-    if plan.l1_bytes > free:  # now that the outputs are there
-        plan = _plan(operands, replace(chip, l1_bytes=free), source, target, cores, chips)
-    if isinstance(plan, Plan):
-        program = create_program(plan, chip, variant, operands, output_tensor, residual_output, epsilon, statistics)
-    else:
-        whole_chip = chip if cores is None else chip_of(x.device())
-        program = create_tile_program(plan, whole_chip, variant, operands, output_tensor, residual_output, epsilon)
-    cores_used = frozenset(share.core for share in plan.shares)
-    return Prepared(operands, output_tensor, residual_output, program, cores_used, plan.l1_bytes, statistics)
+    stage = Stage.WHOLE if chips is None else Stage.RESULT
+    return _lay_out(
+        operands,
+        _spec_like(x, memory, tile) if output_tensor is None else output_tensor,
+        residual_output or _stream_spec(operands, memory if keeps_layout else x.memory_config()),
+        partial(_plan, operands, source, target, cores, stage, chips or 1),
+        variant,
+        epsilon,
+        cores,
+        statistics,
+    )
 
 
 def _prepare_statistics(
     operands: Operands, residual_output: ttnn.Tensor | None, variant: Variant, cores: Cores
 ) -> Prepared:
-    x = operands.input
-    validate(operands, None, residual_output, epsilon=1.0)
+    x, epsilon = operands.input, 1.0
+    validate(operands, None, residual_output, epsilon)
     source = placement_of(x)
     assert source is not None
-    _check_sticks(source)
-    chip = chip_of(x.device(), cores)
-    rows = math.prod(tuple(x.shape)[:-1])
-    shape = ttnn.Shape(statistics_shape(rows))
-    output = ttnn.allocate_tensor_on_device(
-        shape, ttnn.float32, ttnn.ROW_MAJOR_LAYOUT, x.device(), ttnn.DRAM_MEMORY_CONFIG
+    shape = ttnn.Shape(statistics_shape(math.prod(tuple(x.shape)[:-1])))
+    return _lay_out(
+        operands,
+        ttnn.TensorSpec(shape, ttnn.float32, ttnn.ROW_MAJOR_LAYOUT, buffer_type=ttnn.BufferType.DRAM),
+        residual_output or _stream_spec(operands, x.memory_config()),
+        partial(_plan, operands, source, source, cores, Stage.STATISTICS, 1),
+        variant,
+        epsilon,
+        cores,
     )
-    if operands.residual is not None and residual_output is None:
-        spec = _spec_like(x, x.memory_config(), _tile_of_output(x, None, None))
-        residual_output = ttnn.allocate_tensor_on_device(spec, x.device())
-    if rows == 0:
-        return Prepared(operands, output, residual_output)
-    plan = make_plan(tuple(x.shape), dtypes_of(operands), chip, Stage.STATISTICS)
-    check_contract(plan)
-    program = create_program(plan, chip, variant, operands, output, residual_output, 1.0)
+
+
+def _stream_spec(operands: Operands, memory: ttnn.MemoryConfig) -> ttnn.TensorSpec | None:
+    """Of input + residual, if there is one, in the input's layout."""
+    x = operands.input
+    return None if operands.residual is None else _spec_like(x, memory, _tile_of_output(x, None, None))
+
+
+def _lay_out(
+    operands: Operands,
+    output: ttnn.Tensor | ttnn.TensorSpec,
+    stream: ttnn.Tensor | ttnn.TensorSpec | None,
+    planned: Callable[[Chip], Plan | TilePlan],
+    variant: Variant,
+    epsilon: float,
+    cores: Cores,
+    statistics: ttnn.Tensor | None = None,
+) -> Prepared:
+    """Plans, and then allocates what is given by a spec alone.
+
+    Args:
+        stream: where s = x + residual goes, if there is one
+    """
+    device = operands.input.device()
+    chip = chip_of(device, cores)
+    plan = None if 0 in tuple(operands.input.shape) else planned(chip)
+    if isinstance(output, ttnn.TensorSpec):
+        output = ttnn.allocate_tensor_on_device(output, device)
+    if isinstance(stream, ttnn.TensorSpec):
+        stream = ttnn.allocate_tensor_on_device(stream, device)
+    if plan is None:
+        return Prepared(operands, output, stream)
+    free = free_l1(device)
+    if plan.l1_bytes > free:  # now that the outputs are there
+        plan = planned(replace(chip, l1_bytes=free))
+    if isinstance(plan, Plan):
+        program = create_program(plan, chip, variant, operands, output, stream, epsilon, statistics)
+    else:
+        whole_chip = chip if cores is None else chip_of(device)
+        program = create_tile_program(plan, whole_chip, variant, operands, output, stream, epsilon, statistics)
     cores_used = frozenset(share.core for share in plan.shares)
-    return Prepared(operands, output, residual_output, program, cores_used, plan.l1_bytes)
+    return Prepared(operands, output, stream, program, cores_used, plan.l1_bytes, statistics)
 
 
-def _check_sticks(source: Placement) -> None:
-    if not source.is_sticks:
-        raise LayerNormArgumentError(
-            f"input must be ROW_MAJOR or TILE of 1 x 32 where its columns are cut over chips, but is {source}:"
-            " ttnn.to_layout(input, ttnn.ROW_MAJOR_LAYOUT) converts it"
-        )
-
-
-def _chips_of(statistics: ttnn.Tensor, source: Placement, x: ttnn.Tensor) -> int:
-    """How many chips' statistics there are of x, which lies as `source`.
+def _chips_of(statistics: ttnn.Tensor, x: ttnn.Tensor) -> int:
+    """How many chips' statistics there are of x.
 
     Raises:
         LayerNormArgumentError: they are not what `normalize_with` takes
     """
-    _check_sticks(source)
     pages, columns = statistics_shape(math.prod(tuple(x.shape)[:-1]))
     shape = tuple(statistics.shape)
     taken = [(chips * pages, columns) for chips in CHIPS]
@@ -466,22 +483,22 @@ def _tile_of_output(x: ttnn.Tensor, output_tensor: ttnn.Tensor | None, layout: t
 
 
 def _plan(
-    operands: Operands, chip: Chip, source: Placement, target: Placement, cores: Cores, chips: int | None
+    operands: Operands, source: Placement, target: Placement, cores: Cores, stage: Stage, chips: int, chip: Chip
 ) -> Plan | TilePlan:
     """
     Args:
         source, target: of the input and the output
-        chips: whose statistics are taken; None where the launch makes them itself
+        chips: whose statistics are taken, where the stage takes them
     Raises:
         LayerNormArgumentError: L1 has no room, or shards lie on cores that are not to be taken
     """
     shape, dtypes = tuple(operands.input.shape), dtypes_of(operands)
-    if chips is not None:
-        plan = make_plan(shape, dtypes, chip, Stage.RESULT, chips)
+    if source.is_sticks and stage != Stage.WHOLE:
+        plan = make_plan(shape, dtypes, chip, stage, chips)
         check_contract(plan)
         return plan
     stream = target
-    if target.tile_height != source.tile_height:
+    if target.tile_height != source.tile_height or stage == Stage.STATISTICS:
         target, stream = replace(target, shards=None), source  # the writer takes the result to shards, not the packer
     stays = not source.is_sticks or stays_on_its_cores(source, shape[-1])
     if stays:
@@ -501,6 +518,8 @@ def _plan(
         target,
         tiled_weights=any(w is not None and w.layout == ttnn.TILE_LAYOUT for w in (operands.gamma, operands.beta)),
         stream=None if operands.residual is None else stream,
+        stage=stage,
+        chips=chips,
     )
     check_tile_contract(tile_plan)
     return tile_plan

@@ -57,6 +57,8 @@ PIECE_TILES = {8: (32, 32), 4: (16, 32), 2: (16, 16), 1: (8, 16)}
 
 STATISTICS_PAGES = 2  # of CB_OWN_STATISTICS and CB_STATISTICS (kernels/dest.h)
 BURST_BYTES = 64  # of DRAM, which holds a row's statistics (kernels/reader.cpp)
+STATISTICS_PAGE_ROWS = 32  # of a page of chips' statistics: as many bytes as go over the fabric at once well
+RECORD_ELEMENTS = 4  # float32 of a row, 16 bytes: what the NoC writes to DRAM at least
 
 Weight = Literal["gamma", "beta"]
 

@@ -27,6 +27,8 @@ from micro_ops.layernorm.plan import (
     GROUPS_IN_FLIGHT,
     HALF_FACE_ELEMENTS,
     MOST_MEMBERS,
+    RECORD_ELEMENTS,
+    STATISTICS_PAGE_ROWS,
     TILE_ELEMENTS,
     CbContractError,
     Chip,
@@ -39,8 +41,6 @@ from micro_ops.layernorm.tile_plan import TilePlan
 
 KERNELS = Path(__file__).parent / "kernels"
 CB_ARGUMENTS = {name.lower(): index for index, name in CB_NAMES.items()}
-STATISTICS_PAGE_ROWS = 32  # of a page of chips' statistics: as many bytes as go over the fabric at once well
-RECORD_ELEMENTS = 4  # float32 of a row, 16 bytes: what the NoC writes to DRAM at least
 MAX_RECTANGLES = 16  # that a core multicasts to
 # Of an argument that is a list: a word for each stripe and each quad (tile_program.py), and two a rectangle. All have
 # this length, since ttnn's program cache does not look at it, and a program has no room for more than at first.
@@ -278,7 +278,7 @@ def _create_reader_descriptor(
             "groups_in_flight": GROUPS_IN_FLIGHT,
             "input_semaphore": INPUT_SEMAPHORE,
             "input_is_sharded": plan.input_is_sharded,
-            **_stage(plan),
+            **stage_arguments(plan),
             "chips": chips,
             **_runs(input_tensor),
         },
@@ -355,7 +355,7 @@ def _create_compute_descriptor(plan: Plan, variant: Variant, dtypes: Dtypes, eps
         compile_time={
             **CB_ARGUMENTS,
             **arithmetic(variant, dtypes),
-            **_stage(plan),
+            **stage_arguments(plan),
             "by_tiles": False,
             "rows_are_gathered": False,
             "rows_are_striped": False,
@@ -375,11 +375,13 @@ def statistics_shape(rows: int) -> tuple[int, int]:
     return math.ceil(rows / STATISTICS_PAGE_ROWS), STATISTICS_PAGE_ROWS * RECORD_ELEMENTS
 
 
-def _stage(plan: Plan) -> dict[str, int]:
+def stage_arguments(plan: Plan | TilePlan) -> dict[str, int]:
+    """Compile-time arguments of all kernels: which launch of a norm it is, and how statistics lie in DRAM."""
     return {
         "emits_statistics": plan.stage == Stage.STATISTICS,
         "takes_statistics": plan.stage == Stage.RESULT,
         "page_rows": STATISTICS_PAGE_ROWS,
+        "record_size": RECORD_ELEMENTS * ELEMENT_SIZES[ttnn.float32],
     }
 
 
@@ -464,7 +466,7 @@ def _create_writer_descriptor(
             "tile_size": TILE_ELEMENTS * size,
             "output_is_sharded": plan.output_is_sharded,
             "output_tile_height": _tile_height(output),
-            **_stage(plan),
+            **stage_arguments(plan),
             **_runs(stream if _tile_height(output) or plan.stage == Stage.STATISTICS else output),
         },
         runtime=arguments,

@@ -19,6 +19,7 @@ from micro_ops.layernorm.cost import Costs, estimate_tiles
 from micro_ops.layernorm.placement import TILE_WIDTH, Core, Placement, Shards, rows_of_matrix
 from micro_ops.layernorm.plan import (
     CB_BETA,
+    CB_CHIPS,
     CB_GAMMA,
     CB_INPUT,
     CB_NAMES,
@@ -27,9 +28,12 @@ from micro_ops.layernorm.plan import (
     CB_RESIDUAL,
     CB_STATISTICS,
     CB_STREAM,
+    RECORD_ELEMENTS,
+    STATISTICS_PAGE_ROWS,
     CbContractError,
     Chip,
     Dtypes,
+    Stage,
 )
 
 CB_ROWS = 4
@@ -110,6 +114,8 @@ class TilePlan:
         input_is_sharded, output_is_sharded, stream_is_sharded: whether CB_INPUT and CB_RESIDUAL, CB_OUTPUT, CB_STREAM
             lie over shards
         row_pages: from one row of tiles to the next in `source`, and in a CB_OUTPUT over shards; a core may have fewer
+        stage: of a norm, that the launch does
+        chips: whose statistics it takes, if it does
     """
 
     width: int
@@ -127,6 +133,8 @@ class TilePlan:
     row_pages: int
     shares: tuple[TileShare, ...]
     cbs: tuple[TileBuffer, ...]
+    stage: Stage = Stage.WHOLE
+    chips: int = 1
 
     @property
     def tiles_across(self) -> int:
@@ -170,10 +178,14 @@ class TilePlan:
 
     def makers(self, share: TileShare) -> tuple[Core, ...]:
         """Those of a share's team that make statistics: quad q's are those of the (q % their number)th."""
+        if self.stage == Stage.RESULT:
+            return ()
         return _spaced(share.team, self.quads)
 
     def adders(self, share: TileShare) -> tuple[Core, ...]:
         """Those of a share's team that add rows up, likewise: stripes, or quads, of which they make the statistics."""
+        if self.stage == Stage.RESULT:
+            return ()
         return _spaced(share.team, self.stripes if self.striped else self.quads)
 
     def cb(self, index: int) -> TileBuffer:
@@ -194,6 +206,8 @@ def make_tile_plan(
     *,
     tiled_weights: bool,
     stream: Placement | None,
+    stage: Stage = Stage.WHOLE,
+    chips: int = 1,
 ) -> TilePlan:
     """
     Args:
@@ -224,7 +238,9 @@ def make_tile_plan(
             last_quads = math.ceil(matrix_rows % height / QUAD_ROWS)
         for ring_rows in (RING_ROWS, 1):
             team_size = max(len(share.team) for share in shares)
-            gathered = team_size > 1 or (source.shards is not None and shape[-1] % TILE_WIDTH != 0)
+            gathered = stage != Stage.RESULT and (
+                team_size > 1 or (source.shards is not None and shape[-1] % TILE_WIDTH != 0)
+            )
             plan = TilePlan(
                 width=shape[-1],
                 tile_height=height,
@@ -241,6 +257,8 @@ def make_tile_plan(
                 row_pages=shards.width // TILE_WIDTH if shards else max(len(share.tiles) for share in shares),
                 shares=shares,
                 cbs=(),
+                stage=stage,
+                chips=chips,
             )
             plans.append(_with_buffers(plan, dtypes, ring_rows, shards, tiled_weights))
     fitting = [plan for plan in plans if plan.l1_bytes <= chip.l1_bytes]
@@ -267,6 +285,8 @@ def _estimate(costs: Costs, plan: TilePlan, dtypes: Dtypes) -> tuple[float, int]
         stripes=plan.stripes if plan.striped else None,
         weights=weights,
         has_residual=plan.has_residual,
+        makes_statistics=plan.stage != Stage.RESULT,
+        makes_result=plan.stage != Stage.STATISTICS,
     )
     return cycles, -plan.cb(plan.source).pages  # of two rings the larger
 
@@ -346,8 +366,15 @@ def _with_buffers(
         chunk = CHUNK_TILES * QUAD_ROWS * TILE_WIDTH * size
         cbs += [
             TileBuffer(CB_ROWS, (turns if plan.striped else quad_turns) * plan.part_pages, chunk, dtypes.input),
-            TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32),
             TileBuffer(CB_STATISTICS, 1, plan.tile_height * STATISTICS_BYTES, ttnn.float32),
+        ]
+    if plan.gathered or plan.stage == Stage.STATISTICS:
+        cbs.append(TileBuffer(CB_OWN_STATISTICS, 1, OWN_STATISTICS_BYTES, ttnn.float32))
+    if plan.stage == Stage.RESULT:
+        page = STATISTICS_PAGE_ROWS * RECORD_ELEMENTS * ELEMENT_SIZES[ttnn.float32]
+        cbs += [
+            TileBuffer(CB_STATISTICS, 1, plan.chips * page, ttnn.float32),
+            TileBuffer(CB_CHIPS, 2 * plan.chips, page, ttnn.float32),  # a row of tiles may have rows of two pages
         ]
     if plan.striped:
         cbs.append(TileBuffer(CB_SUMS, quad_turns, OWN_STATISTICS_BYTES, ttnn.float32))
@@ -370,7 +397,7 @@ def check_tile_contract(plan: TilePlan) -> None:
         members = [other.core for other in plan.shares if other.team == share.team]
         if sorted(members) != sorted(share.team) or share.tile_rows != teams[share.team]:
             raise CbContractError(f"core {share.core} waits for rows of {share.team}, which does not send them all")
-        if len(share.team) > 1 and not plan.gathered:
+        if len(share.team) > 1 and not plan.gathered and plan.stage != Stage.RESULT:
             raise CbContractError(f"the rows of {share.team} must be gathered, since no core has all of them")
     for cb in plan.cbs:
         if not 0 < cb.pages <= MAX_CB_PAGES:

@@ -17,6 +17,7 @@ from micro_ops.layernorm.plan import (
     CB_STREAM,
     CbContractError,
     Chip,
+    Stage,
 )
 from micro_ops.layernorm.program import (
     MAX_RECTANGLES,
@@ -28,6 +29,8 @@ from micro_ops.layernorm.program import (
     dtypes_of,
     multicast_words,
     row_constants,
+    stage_arguments,
+    statistics_shape,
 )
 from micro_ops.layernorm.tile_plan import (
     CB_ROWS,
@@ -59,20 +62,20 @@ def create_tile_program(
     output: ttnn.Tensor,
     stream: ttnn.Tensor | None,
     epsilon: float,
+    statistics: ttnn.Tensor | None = None,
 ) -> ttnn.ProgramDescriptor:
-    """The program that runs `plan`.
+    """The program that runs `plan`; as program.py's, but for
 
     Args:
         chip: all of it: shards may lie on any core
-        stream: where s = x + residual goes, if there is one
     """
     tensors = {"input": operands.input, "residual": operands.residual, "output": output, "stream": stream}
     cores = core_ranges(plan)
     semaphores = [ttnn.SemaphoreDescriptor(id=index, core_ranges=cores, initial_value=0) for index in range(SEMAPHORES)]
     return ttnn.ProgramDescriptor(
         kernels=[
-            _create_reader_descriptor(plan, chip, operands),
-            _create_writer_descriptor(plan, chip, output, stream or output, variant.subtract_mean),
+            _create_reader_descriptor(plan, chip, operands, statistics or operands.input),
+            _create_writer_descriptor(plan, chip, operands.input, output, stream or output, variant.subtract_mean),
             _create_compute_descriptor(plan, variant, operands, epsilon),
         ],
         semaphores=semaphores if plan.gathered else [],
@@ -112,6 +115,8 @@ def _layout(plan: TilePlan, input_size: int) -> dict[str, int]:
         "sums_semaphore": SUMS_SEMAPHORE,
         "statistics_semaphores": STATISTICS_SEMAPHORES,
         "max_rectangles": MAX_RECTANGLES,
+        "chips": plan.chips,
+        **stage_arguments(plan),
     }
 
 
@@ -161,9 +166,13 @@ def _padded(words: list[int], length: int) -> list[int]:
     return words + [0] * (length - len(words))
 
 
-def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) -> ttnn.KernelDescriptor:
+def _create_reader_descriptor(
+    plan: TilePlan, chip: Chip, operands: Operands, statistics: ttnn.Tensor
+) -> ttnn.KernelDescriptor:
     size = ELEMENT_SIZES[operands.input.dtype]
     residual = operands.residual or operands.input
+    shape = tuple(operands.input.shape)
+    matrix_rows, chip_pages = rows_of_matrix(shape), statistics_shape(math.prod(shape[:-1]))[0]
     given = {"gamma": operands.gamma, "beta": operands.beta}
     tensors = {name: operands.input if tensor is None else tensor for name, tensor in given.items()}
     weights: dict[str, int] = {}
@@ -191,6 +200,9 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
             "input_address": operands.input.buffer_address(),
             "residual_address": residual.buffer_address(),
             "ring_tiles": plan.cb(plan.source).pages,
+            "matrix_rows": matrix_rows,
+            "statistics_address": statistics.buffer_address(),
+            "chip_pages": chip_pages,
             "peers": _peers(plan, chip, share),
         }
 
@@ -200,7 +212,7 @@ def _create_reader_descriptor(plan: TilePlan, chip: Chip, operands: Operands) ->
         ttnn.ReaderConfigDescriptor(),
         compile_time={**_layout(plan, size), **weights, "run_tiles": RUN_TILES},
         runtime=arguments,
-        tensors=(operands.input, tensors["gamma"], tensors["beta"], residual),
+        tensors=(operands.input, tensors["gamma"], tensors["beta"], residual, statistics),
     )
 
 
@@ -216,7 +228,7 @@ def _pages(weight: ttnn.Tensor, width: int) -> tuple[int, int]:
 
 
 def _create_writer_descriptor(
-    plan: TilePlan, chip: Chip, output: ttnn.Tensor, stream: ttnn.Tensor, subtract_mean: bool
+    plan: TilePlan, chip: Chip, x: ttnn.Tensor, output: ttnn.Tensor, stream: ttnn.Tensor, subtract_mean: bool
 ) -> ttnn.KernelDescriptor:
     def arguments(share: TileShare) -> dict[str, int | list[int]]:
         others = [core for core in share.team if core != share.core]
@@ -229,7 +241,7 @@ def _create_writer_descriptor(
             **_place(plan, share),
             "output_address": output.buffer_address(),
             "output_page": output.buffer_aligned_page_size(),
-            "matrix_rows": rows_of_matrix(tuple(output.shape)),
+            "matrix_rows": rows_of_matrix(tuple(x.shape)),
             "stream_address": stream.buffer_address(),
             "rectangles": len(words) // 2,
             "peers": [*_peers(plan, chip, share), *words],
@@ -240,10 +252,10 @@ def _create_writer_descriptor(
         plan,
         ttnn.WriterConfigDescriptor(),
         compile_time={
-            **_layout(plan, ELEMENT_SIZES[output.dtype]),
+            **_layout(plan, ELEMENT_SIZES[x.dtype]),
             "output_is_sharded": plan.output_is_sharded,
             "stream_is_sharded": plan.stream_is_sharded,
-            "output_is_sticks": output.layout == ttnn.ROW_MAJOR_LAYOUT,
+            "output_is_sticks": output.layout == ttnn.ROW_MAJOR_LAYOUT and plan.stage != Stage.STATISTICS,
             "subtract_mean": subtract_mean,
             "first_maker": MOST_STRIPES,
             "first_rectangle": MOST_STRIPES + MOST_QUADS,
@@ -289,8 +301,8 @@ def _create_compute_descriptor(
             "rows_are_cut": False,
             "rows_are_gathered": plan.gathered,
             "rows_are_striped": plan.striped,
-            "emits_statistics": False,
-            "takes_statistics": False,
+            "chips": plan.chips,
+            **stage_arguments(plan),
             "has_residual": plan.has_residual,
             "output_is_sharded": plan.output_is_sharded,
             "stream_is_sharded": plan.stream_is_sharded,

@@ -19,10 +19,11 @@
 //   256-319                   a quad's 128 partial sums of each of 4 rows: for each tile of 4, 8 rows of 2 x, then of x^2
 //   320-345                   statistics while they are made (vectors.h)
 //   384-415                   of each quad, 4 rows: 1 / std in the even columns, -mean / std in the odd ones
-//   416-505                   where bfloat16 rows are not gathered, the second set of sums and statistics, for every other
-//                             quad: the FPU adds one up while the SFPU makes the statistics of the other
+//   416-505                   where bfloat16 rows are not gathered, nor statistics emitted, the second set of sums and
+//                             statistics, for every other quad: the FPU adds one up while the SFPU makes the statistics
+//                             of the other
 //   448-479                   the same of the quads whose statistics this core makes (without stripes it adds them up), to
-//                             be packed, where rows are gathered (variant.h)
+//                             be packed, where rows are gathered or statistics emitted (variant.h)
 //
 // Where rows are gathered, what a core adds up is a quad, or of wide rows in bfloat16 a *stripe*: of a row of tiles' upper
 // faces, or of its lower ones, every eighth. Its 16 rows of 16 columns are those of the partial sums e % 128 from 16 c
@@ -39,10 +40,10 @@
 //
 //   filled         unpack -> SFPU   sections with their operands; in bfloat16, before a group's first one, also its
 //                                   sums; with a residual, before those of a group (or of a row of tiles), its x and residual;
-//                                   where rows are gathered, also a quad's sums that have come (`unpack_sums`), and
-//                                   a row's statistics (`unpack_statistics`)
-//   normalized     SFPU -> pack     sections with results, or with s = x + residual; where rows are gathered, also the
-//                                   statistics of a quad
+//                                   of tiles also a quad's sums that have come (`unpack_sums`), and a row's statistics
+//                                   (`unpack_statistics`)
+//   normalized     SFPU -> pack     sections with results, or with s = x + residual; where rows are gathered or statistics
+//                                   emitted, also the statistics of a quad
 //                  unpack -> pack   the sums of a stripe (`add_stripes`)
 //   free_sections  pack -> unpack   sections that may be filled (in float32's first passes SFPU -> unpack)
 //   free_sums      SFPU -> unpack   sets of sums that may be overwritten, or of chips' statistics
@@ -93,15 +94,19 @@ constexpr uint32_t row_sums_dest_rows = 2 * half_face_dest_rows;  // 2 x, then x
 constexpr uint32_t statistics_dest_row = sums_dest_row + group_rows * row_sums_dest_rows;
 constexpr uint32_t quad_dest_rows = 4;
 constexpr uint32_t quads_dest_row = 384, own_quads_dest_row = 448;
-constexpr uint32_t sum_sets = by_tiles && !rows_are_gathered && !input_float32 ? 2 : 1;
+constexpr uint32_t sum_sets = by_tiles && !rows_are_gathered && !emits_statistics && !input_float32 ? 2 : 1;
 constexpr uint32_t sum_set_dest_rows = 160;  // from a set to the next: behind the quads
 
 // Where statistics are emitted: a group's, row r in Dest row r of these, the mean in each even column and the variance in
-// each odd one; of RMSNorm the mean square in both. Where they are taken, those of all chips lie likewise in the place of
-// the sums, as many columns of one chip as of another.
+// each odd one; of RMSNorm the mean square in both. Of tiles they are emitted quad by quad, from where own quads are. Where
+// they are taken, those of all chips lie likewise in the place of the sums, as many columns of one chip as of another. Of
+// tiles, they lie chip by chip: four columns for each of 32 rows, so that a row of Dest has a quad's.
 constexpr uint32_t emission_dest_row = 448;
 constexpr uint32_t chips_dest_row = sums_dest_row;
-constexpr uint32_t statistics_pages = 2;  // of cb_statistics, where those of chips are taken
+constexpr uint32_t statistics_pages = 2;  // of cb_statistics, where those of chips are taken of sticks
+// Of tiles, that a chip's take: a page of them (reader.cpp)
+constexpr uint32_t chip_dest_rows =
+    get_named_compile_time_arg_val("page_rows") * get_named_compile_time_arg_val("record_size") / (16 * sizeof(float));
 static_assert(emission_dest_row % tile_dest_rows == 0, "pack_tile counts tiles");
 
 // The set of the next quad, in Dest rows from the first one.

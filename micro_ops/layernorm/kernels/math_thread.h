@@ -107,6 +107,12 @@ inline void add_terms(uint32_t pieces, uint32_t& section) {
     }
 }
 
+// Lets the unpack thread leave, once the packer has taken the last statistics that are emitted.
+inline void end_emission() {
+    take<free_emission>();
+    give<free_sums, p_stall::NONE>();
+}
+
 inline void math_thread(uint32_t rows, Steps steps, const MathArguments& arguments) {
     start_math(arguments);
     uint32_t section = 0;
@@ -135,8 +141,7 @@ inline void math_thread(uint32_t rows, Steps steps, const MathArguments& argumen
         }
     }
     if constexpr (emits_statistics) {
-        take<free_emission>();
-        give<free_sums, p_stall::NONE>();  // the packer has taken all: the unpack thread may leave
+        end_emission();
     }
 }
 

@@ -47,7 +47,7 @@ constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics
 constexpr uint32_t cb_chips = get_named_compile_time_arg_val("cb_chips");
 constexpr uint32_t chips = get_named_compile_time_arg_val("chips");
 constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
-constexpr uint32_t record_size = 16, statistics_page_size = page_rows * record_size;  // bytes
+constexpr uint32_t record_size = get_named_compile_time_arg_val("record_size"), statistics_page_size = page_rows * record_size;
 constexpr uint32_t burst = 64;  // bytes, to which DRAM's addresses are aligned
 constexpr uint32_t lanes = 8;   // of a row of Dest, which each chip has as many of as another
 static_assert(group_rows <= max_parts, "the first group's rows are read under the transaction ids of its parts");

@@ -199,6 +199,7 @@ sfpi_inline void emit_statistics(vFloat mean, vFloat variance) {
 
 // The statistics of a group's rows from those of as many columns of each chip, which lie eight a row: of fewer chips, each
 // more than once. The variance of all is the mean of theirs, and of the squares of their means' distances from the mean.
+// (merge_tile_statistics in tile_math_thread.h adds the same pairs.)
 sfpi_inline void merge_statistics() {
     constexpr float eighth = 0.125f;
     set_dest_base(0);

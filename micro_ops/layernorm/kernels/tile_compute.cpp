@@ -25,6 +25,10 @@
 //   pops    cb_sums            for each of its quads, a page of float32, 64 Dest rows of sums; not if float32    <- reader
 //   pushes  cb_own_statistics  for each of its quads, a page of float32, with this quad's and others' statistics -> writer
 //   pops    cb_statistics      for each row of tiles, the statistics of all of its quads, one page               <- reader
+// where statistics are emitted (variant.h), in place of results
+//   pushes  cb_own_statistics  for each of this core's quads a page, with this quad's and others'                -> writer
+// and where they are taken
+//   pops    cb_statistics      for each row of tiles, all chips' statistics of its rows, one page                <- reader
 //
 // Unpack thread: unpacker and FPU (tile_unpack_thread.h). Math thread: SFPU (tile_math_thread.h). Pack thread: packer
 // (tile_pack_thread.h).
@@ -32,7 +36,7 @@
 // Budget, beside what compute.cpp has:
 //   Dest rows of a section   128 of which 64 x, 16 gamma, 16 beta; 32 left; or 64 x, 64 of the residual
 //   Dest rows behind them    256: 64 sums, 26 statistics, 32 quads; and 32 own quads, 102 left, of which 32 are packed, too;
-//                            or once more 64 sums and 26 statistics, 44 left
+//                            or once more 64 sums and 26 statistics, 44 left; or chips' 64 in the sums' place
 //   replay slots             LayerNorm 2 + 20 + 4 of 32, RMSNorm 2 + 16 + 4 + 4
 //   LREGs                    LayerNorm 8 of 8, RMSNorm 5
 //   unpack thread's GPRs     TMP0, TMP1, TILE_SIZE, TILE_OFFSET, L1_BUFFER_ADDR,

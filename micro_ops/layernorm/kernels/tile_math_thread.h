@@ -75,7 +75,17 @@ void add_chunks(const Tiles& tiles, uint32_t& section, int last_columns) {
     }
 }
 
-// Makes a quad's statistics, whose sums are in `sum_set`, and stores them with those that are normalized by, or to be packed.
+// 1 / std of rows whose squares, or squared deviations, add up to `squares`; or their mean, where that is emitted.
+sfpi_inline vFloat scale_or_mean(vFloat squares) {
+    if constexpr (emits_statistics) {
+        return squares * inverse_divisor;
+    } else {
+        return inverse_sqrt(squares * inverse_divisor + epsilon);
+    }
+}
+
+// Makes a quad's statistics, whose sums are in `sum_set`, and stores them with those that are normalized by, or to be packed;
+// where they are emitted, mean and variance in place of 1 / std and shift, or the mean square for both.
 sfpi_inline void make_quad_statistics(
     const Tiles& tiles, uint32_t quad, uint32_t sum_set, uint32_t& section, int last_columns) {
     vFloat scale;
@@ -85,7 +95,7 @@ sfpi_inline void make_quad_statistics(
             make_mean(Float32Sums{});
         }
         add_chunks<true>(tiles, section, last_columns);
-        scale = inverse_sqrt(row_totals(Float32Sums{}) * inverse_divisor + epsilon);
+        scale = scale_or_mean(row_totals(Float32Sums{}));
     } else {
         // The sums are given back as soon as they have been read.
         set_dest_base(sum_set);
@@ -93,25 +103,32 @@ sfpi_inline void make_quad_statistics(
         if constexpr (subtract_mean) {
             vFloat variance = make_variance();
             give<free_sums, p_stall::WAIT_SFPU>();
-            scale = inverse_std(variance);
+            scale = emits_statistics ? variance : inverse_std(variance);
         } else {
             vFloat total = row_totals(
                 [](uint32_t row) __attribute__((always_inline)) { return load_sum(square_sum_vector(row)); });
             give<free_sums, p_stall::WAIT_SFPU>();
-            scale = inverse_sqrt((total + total) * inverse_divisor + epsilon);
+            scale = scale_or_mean(total + total);
         }
     }
     vFloat shift = load_if(subtract_mean, mean_vector, scale);
-    if constexpr (subtract_mean && !input_float32) {
+    if constexpr (subtract_mean && !input_float32 && !emits_statistics) {
         shift = -(shift * scale);
     }
-    set_dest_base((rows_are_gathered ? own_quads_dest_row - quads_dest_row : 0) + quad * quad_dest_rows);
-    dst_reg[quad_scale_vector(0)] = scale;
-    if constexpr (subtract_mean) {
-        dst_reg[quad_shift_vector(0)] = shift;
+    constexpr bool is_packed = rows_are_gathered || emits_statistics;
+    set_dest_base((is_packed ? own_quads_dest_row - quads_dest_row : 0) + quad * quad_dest_rows);
+    if constexpr (emits_statistics) {
+        take<free_emission>();
+        dst_reg[quad_scale_vector(0)] = shift;
+        dst_reg[quad_shift_vector(0)] = scale;
+    } else {
+        dst_reg[quad_scale_vector(0)] = scale;
+        if constexpr (subtract_mean) {
+            dst_reg[quad_shift_vector(0)] = shift;
+        }
     }
     set_dest_base(0);
-    if constexpr (rows_are_gathered) {
+    if constexpr (is_packed) {
         give<normalized, p_stall::WAIT_SFPU>();
     }
 }
@@ -125,6 +142,80 @@ inline void keep_own_statistics(uint32_t quad) {
         dst_reg[quad_shift_vector(0)] = vFloat(dst_reg[own + quad_shift_vector(0)]);
     }
     set_dest_base(0);
+}
+
+// ---- Statistics from those of chips, of the 16 rows of a face at once: a row of lanes has a quad's, twice each
+
+// The sum of `of_chip(c)` of all chips, by the pairs that add_lanes adds.
+template <uint32_t first = 0, uint32_t stride = 1, class OfChip>
+sfpi_inline vFloat add_chips(OfChip of_chip) {
+    if constexpr (stride == chips) {
+        return of_chip(first);
+    } else {
+        vFloat sum = add_chips<first, 2 * stride>(of_chip);
+        vFloat others = add_chips<first + stride, 2 * stride>(of_chip);
+        return sum + others;
+    }
+}
+
+// Gives each quad of a face a vector of its own, `vector` and every second one behind it, and each of its rows a row of lanes
+// with its value in all of them. SFPTRANSP also permutes LREG4-7: no other vector may be live across this call.
+sfpi_inline void store_quads(uint32_t vector, vFloat values) {
+    vFloat a = 0.0f, b = 0.0f, c = 0.0f, d = 0.0f;
+    vInt column = lane_element();
+    v_if(column == 0) { a = values; }
+    v_endif;
+    v_if(column == 4) { b = values; }
+    v_endif;
+    v_if(column == 8) { c = values; }
+    v_endif;
+    v_if(column == 12) { d = values; }
+    v_endif;
+    subvec_transp(a, b, c, d);
+    dst_reg[vector] = add_lanes(a);
+    dst_reg[vector + 2] = add_lanes(b);
+    dst_reg[vector + 4] = add_lanes(c);
+    dst_reg[vector + 6] = add_lanes(d);
+}
+
+// As merge_statistics (statistics.h), of the rows of a face, the upper one or the lower one.
+template <uint32_t half>
+__attribute__((noinline)) void merge_face_statistics() {
+    constexpr float part = 1.0f / chips;
+    constexpr uint32_t of_half = vector_of(chips_dest_row + half * quad_dest_rows), of_chip = vector_of(chip_dest_rows);
+    const auto variance_of = [](uint32_t chip) __attribute__((always_inline)) {
+        return vFloat(dst_reg[of_half + chip * of_chip + 1]);
+    };
+    if constexpr (!subtract_mean) {
+        vFloat mean_square = add_chips(variance_of) * part;
+        store_quads(quad_scale_vector(half * face_quads), inverse_sqrt(mean_square + epsilon));
+    } else {
+        const auto mean_of = [](uint32_t chip) __attribute__((always_inline)) {
+            return vFloat(dst_reg[of_half + chip * of_chip]);
+        };
+        vFloat mean = add_chips(mean_of) * part;
+        dst_reg[mean_vector] = mean;
+        vFloat total = add_chips([=](uint32_t chip) __attribute__((always_inline)) {
+            vFloat distance = mean_of(chip) - mean;
+            return distance * distance + variance_of(chip);
+        });
+        vFloat variance = total * part;
+        if constexpr (input_float32) {
+            store_quads(quad_scale_vector(half * face_quads), inverse_sqrt(variance + epsilon));
+        } else {
+            vFloat scale = inverse_std(variance);
+            dst_reg[mean_vector] = -(vFloat(dst_reg[mean_vector]) * scale);
+            store_quads(quad_scale_vector(half * face_quads), scale);
+        }
+        store_quads(quad_shift_vector(half * face_quads), dst_reg[mean_vector]);
+    }
+}
+
+inline void merge_tile_statistics(uint32_t quads) {
+    merge_face_statistics<0>();
+    if (quads > face_quads) {
+        merge_face_statistics<1>();
+    }
 }
 
 // ---- Results
@@ -190,17 +281,26 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
                 section = other_section(section);
             }
         }
-        for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
-            make_quad_statistics(tiles, quad, sum_set, section, last_columns);
-            sum_set = other_sum_set(sum_set);
+        if constexpr (!takes_statistics) {
+            for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
+                make_quad_statistics(tiles, quad, sum_set, section, last_columns);
+                sum_set = other_sum_set(sum_set);
+            }
+        }
+        if constexpr (emits_statistics) {
+            continue;
         }
         set_dest_base(0);
-        // Where rows are gathered, the first sections are filled before the statistics have come (tile_unpack_thread.h).
-        const uint32_t ahead = rows_are_gathered ? tiles_ahead(tiles) : 0;
-        if constexpr (rows_are_gathered) {
+        // If statistics come, the first sections are filled before they have (tile_unpack_thread.h).
+        const uint32_t ahead = statistics_come ? tiles_ahead(tiles) : 0;
+        if constexpr (statistics_come) {
             for (uint32_t i = 0; i < ahead + 1; ++i) {
                 take<filled>();
             }
+        }
+        if constexpr (takes_statistics) {
+            merge_tile_statistics(quads);
+        } else if constexpr (rows_are_gathered) {
             for (uint32_t quad = tiles.first_quad; quad < quads; quad += tiles.quad_stride) {
                 keep_own_statistics(quad);
             }
@@ -217,6 +317,9 @@ inline void tile_math_thread(const Tiles& tiles, const MathArguments& arguments,
             give<normalized, p_stall::WAIT_SFPU>();
             section = other_section(section);
         }
+    }
+    if constexpr (emits_statistics) {
+        end_emission();
     }
 }
 

@@ -3,7 +3,8 @@
 
 // The pack thread of tiles: rounds each normalized tile, and frees its section. With a residual it rounds a row's
 // s = x + residual first. Where cores share a row, it then packs what the others need before there is a result: the
-// sums of this core's stripes, if rows go by these, and the statistics of the quads of which it makes them.
+// sums of this core's stripes, if rows go by these, and the statistics of the quads of which it makes them. Where statistics
+// are emitted, these are all there is.
 #pragma once
 
 #include "tiles.h"
@@ -67,9 +68,15 @@ inline void tile_pack_thread(const Tiles& tiles) {
             if ((passes - 1) * chunks(tiles) % 2 != 0) {
                 section = other_section(section);
             }
-            if constexpr (rows_are_gathered) {
+            if constexpr (rows_are_gathered || emits_statistics) {
                 pack_own_statistics(own_quads_dest_row);
             }
+            if constexpr (emits_statistics) {
+                give<free_emission, p_stall::PACK>();
+            }
+        }
+        if constexpr (emits_statistics) {
+            continue;
         }
         for (uint32_t tile = 0; tile < tiles.own; ++tile) {
             cb_reserve_back(cb_output, 1);

@@ -12,16 +12,19 @@
 //   pushes  cb_rows            for each row of tiles, this core's stripes, once all cores have sent theirs of
 //                              them; without stripes, each of its quads                                                -> compute
 //   pushes  cb_sums            for each row of tiles, those of this core's quads, once all stripes' are there   -> compute
-//   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived            -> compute
+//   pushes  cb_statistics      for each row of tiles a page, once all quads' statistics have arrived; or, if chips' are
+//                              taken, each chip's of its rows, eight rows of Dest                             -> compute
+//   uses    cb_chips           where the pages arrive that have those
 //
 // What pads a row's last tile is made zero before it is added up: in the copy that cb_input or cb_rows holds.
 //
 // Other cores write to cb_rows, cb_sums and cb_statistics only if this core is done with what they held: it sends a row's
 // stripes or quads when it has popped the statistics of the row before, and without these there are none of the next row.
 //
-// Budget: transaction ids 1 to 3 of 15 (x, gamma and beta, every other run of x and the residual); program
+// Budget: transaction ids 1 to 3 of 15 (x and chips' statistics, gamma and beta, every other run of x and the residual); program
 // semaphores 0 to 15 of 16 (0: how many have come of stripes, 1: of stripes' sums; or 0 to 7: of each of this core's
 // quads; 8 to 15: of each quad, of how many rows its statistics have).
+#include "face_rows.h"
 #include "gather.h"
 
 constexpr uint32_t cb_gamma = get_named_compile_time_arg_val("cb_gamma");
@@ -41,6 +44,14 @@ constexpr uint32_t beta_first_page = get_named_compile_time_arg_val("beta_first_
 constexpr uint32_t input_trid = 1, weight_trid = 2, other_run_trid = 3;
 constexpr uint32_t run_tiles = get_named_compile_time_arg_val("run_tiles");  // of x and the residual that are read at once
 constexpr uint32_t tile_columns = 32;
+
+// Of rows whose columns are on several chips: their statistics (reader.cpp), of which a row of tiles has one page of each
+// chip, or two.
+constexpr bool takes_statistics = get_named_compile_time_arg_val("takes_statistics");
+constexpr uint32_t cb_chips = get_named_compile_time_arg_val("cb_chips");
+constexpr uint32_t chips = get_named_compile_time_arg_val("chips");
+constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
+constexpr uint32_t record_size = get_named_compile_time_arg_val("record_size"), statistics_page_size = page_rows * record_size;
 
 // Reads a weight's columns from `column` on. Of tiles, the first row of each face, in 64 bytes, as DRAM's alignment wants:
 // bfloat16 has another row behind it.
@@ -107,8 +118,38 @@ void kernel_main() {
     constexpr auto beta_args = TensorAccessorArgs<gamma_args.next_compile_time_args_offset()>();
     constexpr auto residual_args = TensorAccessorArgs<beta_args.next_compile_time_args_offset()>();
     const auto input = TensorAccessor(input_args, RUNTIME_ARG(input_address), page_size);
-    const bool has_last_tile = last_columns != tile_columns && first_tile + own_tiles == across;
+    const bool has_last_tile = !takes_statistics && last_columns != tile_columns && first_tile + own_tiles == across;
 
+    constexpr auto statistics_args = TensorAccessorArgs<residual_args.next_compile_time_args_offset()>();
+    const Matrices matrices{takes_statistics ? RUNTIME_ARG(matrix_rows) : 1, 4 * tile_quads};
+    const auto read_statistics = [&](uint32_t row) __attribute__((always_inline)) {
+        const auto pages = TensorAccessor(statistics_args, RUNTIME_ARG(statistics_address), statistics_page_size);
+        const uint32_t of_tiles = RUNTIME_ARG(first_tile_row) + row, first = matrices.first_row(of_tiles);
+        const uint32_t end = first + matrices.row_count(of_tiles);
+        uint32_t l1 = get_write_ptr(cb_chips);
+        noc_async_read_set_trid(input_trid);
+        for (uint32_t chip = 0; chip < chips; ++chip, l1 += 2 * statistics_page_size) {
+            const uint32_t page = chip * RUNTIME_ARG(chip_pages) + first / page_rows;
+            noc_async_read(pages.get_noc_addr(page), l1, statistics_page_size);
+            if (first / page_rows != (end - 1) / page_rows) {
+                noc_async_read(pages.get_noc_addr(page + 1), l1 + statistics_page_size, statistics_page_size);
+            }
+        }
+    };
+    // Puts each chip's records of a row of tiles one behind another, once they are there: the NoC may copy 16 bytes to
+    // wherever they belong in L1, not from DRAM.
+    const auto push_statistics = [&](uint32_t row) __attribute__((always_inline)) {
+        const uint32_t of_tiles = RUNTIME_ARG(first_tile_row) + row, first = matrices.first_row(of_tiles);
+        const uint32_t size = matrices.row_count(of_tiles) * record_size;
+        cb_reserve_back(cb_statistics, 1);
+        uint64_t from = get_noc_addr(get_write_ptr(cb_chips) + first % page_rows * record_size);
+        uint32_t to = get_write_ptr(cb_statistics);
+        for (uint32_t chip = 0; chip < chips; ++chip, from += 2 * statistics_page_size, to += statistics_page_size) {
+            noc_async_read(from, to, size);
+        }
+        noc_async_read_barrier_with_trid(input_trid);
+        cb_push_back(cb_statistics, 1);
+    };
     const auto read_row = [&](uint32_t row) __attribute__((always_inline)) {
         const uint32_t tile_row = RUNTIME_ARG(first_tile_row) + row, offset = offset_of(tile_row);
         uint32_t page = first_page_of(tile_row, across) + first_tile, l1 = get_write_ptr(cb_input);
@@ -156,6 +197,9 @@ void kernel_main() {
             left -= count;
         } while (awaited != 0);
     };
+    if constexpr (takes_statistics) {
+        read_statistics(0);
+    }
     if constexpr (input_is_sharded) {
         cb_push_back(cb_input, tile_rows * row_pages);
         if constexpr (has_residual) {
@@ -258,6 +302,9 @@ void kernel_main() {
     };
     for (uint32_t row = 0; row < tile_rows; ++row) {
         const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
+        if (takes_statistics && row != 0) {
+            read_statistics(row);
+        }
         if constexpr (has_residual && !input_is_sharded) {
             read_terms(row);
         } else if constexpr (!input_is_sharded) {
@@ -270,6 +317,12 @@ void kernel_main() {
                 zero_padding(tiles + (own_tiles - 1) * tile_size, tile_quads / face_quads, 16, last_columns);
             }
             cb_push_back(cb_input, row_pages);
+        } else if constexpr (takes_statistics) {
+            noc_async_read_barrier_with_trid(input_trid);
+        }
+        if constexpr (takes_statistics) {
+            noc_async_read_set_trid(input_trid);
+            push_statistics(row);
         }
         if constexpr (rows_are_gathered) {
             if (row != 0) {

@@ -411,12 +411,12 @@ __attribute__((noinline)) void fill_tile(uint32_t section, uint32_t at, uint32_t
     }
 }
 
-// The statistics of all quads of a row of tiles, which the cores that share it have sent to one another. The first tiles are
-// in their sections then, so the SFPU is done with the statistics of the row before.
+// The statistics of all quads of a row of tiles, which the cores that share it have sent to one another; or those of chips. The
+// first tiles are in their sections then, so the SFPU is done with the statistics of the row before.
 inline void unpack_statistics() {
     select_operand<true>(statistics_base, cb_statistics);
-    set_source(p_setadc::UNP_A, 0, tile_quads * quarter_face_elements);
-    set_target(quads_dest_row);
+    set_source(p_setadc::UNP_A, 0, takes_statistics ? chips * chip_dest_rows * 16 : tile_quads * quarter_face_elements);
+    set_target(takes_statistics ? chips_dest_row : quads_dest_row);
     llk_wait_tiles(cb_statistics, 1);
     unpack_piece<SrcA, stay, false>();
     give<filled, p_stall::UNPACK0>();
@@ -458,8 +458,9 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     constexpr uint32_t element = input_float32 ? 4 : 2, row_bytes = 16 * sizeof(float);
     assert_cb(cb_source, ring_tiles, tile_faces * face_elements * element);
     ASSERT(tiles.own <= tiles.row_pages && ring_tiles % tiles.row_pages == 0);
-    if constexpr (rows_are_gathered) {
-        assert_cb(cb_statistics, 1, tile_quads * quad_dest_rows * row_bytes);
+    if constexpr (statistics_come) {
+        assert_cb(cb_statistics, 1, (takes_statistics ? chips * chip_dest_rows : tile_quads * quad_dest_rows) * row_bytes);
+        remember_base(statistics_base, cb_statistics, 0);
     }
     configure_tile_unpack();
     configure_fpu();
@@ -479,7 +480,6 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
     }
     if constexpr (rows_are_gathered) {
         remember_base(rows_base, cb_rows, 0);
-        remember_base(statistics_base, cb_statistics, 0);
     }
     if constexpr (rows_are_striped) {
         remember_base(sums_base, cb_sums, 0);
@@ -497,15 +497,21 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
         if constexpr (rows_are_striped) {
             add_stripes(tiles, row);
             unpack_sums(tiles, row);
-        } else {
+        } else if constexpr (!takes_statistics) {
             bring_quads(tiles, row, ring_tile, section, sum_set);
         }
         if constexpr (rows_are_gathered) {
             llk_wait_tiles(cb_source, tiles.row_pages);
+        }
+        if constexpr (rows_are_gathered && emits_statistics) {  // the row is done when all have its statistics (gather.h)
+            llk_wait_tiles(cb_statistics, 1);
+            llk_pop_tiles(cb_statistics, 1);
+        }
+        if constexpr (statistics_come) {
             select_operand<input_float32>(input_base, cb_input);
         }
-        for (uint32_t tile = 0; tile < tiles.own; ++tile) {
-            if (rows_are_gathered && tile == sections) {
+        for (uint32_t tile = 0; !emits_statistics && tile < tiles.own; ++tile) {
+            if (statistics_come && tile == sections) {
                 unpack_statistics();
             }
             if (row == 0) {
@@ -519,7 +525,7 @@ inline void tile_unpack_thread(const Tiles& tiles, uint32_t ring_tiles) {
             fill_tile(section, ring_tile + tile, tile);
             section = other_section(section);
         }
-        if (rows_are_gathered && tiles.own <= sections) {
+        if (statistics_come && !emits_statistics && tiles.own <= sections) {
             unpack_statistics();
         }
         llk_pop_tiles(cb_source, tiles.row_pages);

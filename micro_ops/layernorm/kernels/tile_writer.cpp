@@ -11,6 +11,7 @@
 //   waits   cb_stream          for the first row of tiles, where there is a residual, and it sends stripes or quads
 //   pops    cb_own_statistics  for each of this core's stripes a page of sums                                   <- compute
 //   pops    cb_own_statistics  for each of this core's quads a page, of which this quad's part is sent          <- compute
+//                              Where statistics are emitted, it is written, too: a record of each row, in place of results
 //
 // Budget: program semaphores 0 to 15 of 16, as the reader's, on other cores.
 #include "face_rows.h"
@@ -22,6 +23,10 @@ constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics
 constexpr bool output_is_sharded = get_named_compile_time_arg_val("output_is_sharded");
 constexpr bool stream_is_sharded = get_named_compile_time_arg_val("stream_is_sharded");
 constexpr bool output_is_sticks = get_named_compile_time_arg_val("output_is_sticks");
+// Of rows whose columns are on several chips: `output` has a record of each row's statistics, in pages of `page_rows`.
+constexpr bool emits_statistics = get_named_compile_time_arg_val("emits_statistics");
+constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
+constexpr uint32_t record_size = get_named_compile_time_arg_val("record_size");
 
 constexpr uint32_t first_maker = get_named_compile_time_arg_val("first_maker"), first_rectangle = get_named_compile_time_arg_val("first_rectangle");  // among peers
 constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
@@ -32,7 +37,6 @@ constexpr uint32_t own_statistics_size = 64 * 16 * sizeof(float);
 // Sends the statistics of a quad in `row` to the other cores: this one has them in Dest. cb_own_statistics' page ends with
 // rows of Dest that nobody needs: the number of rows is put there, to be sent behind them.
 inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t row) {
-    cb_wait_front(cb_own_statistics, 1);
     const uint32_t page = get_read_ptr(cb_own_statistics), number = page + own_statistics_size - 16;
     const uint32_t at = quad * quad_statistics_size;
     *reinterpret_cast<volatile tt_l1_ptr uint32_t*>(number) = row + 1;
@@ -41,8 +45,17 @@ inline void send_statistics(const Receivers& receivers, uint32_t quad, uint32_t 
         receivers.multicast(
             page + at, get_write_ptr(cb_statistics) + at, quad_statistics_size, number, statistics_semaphores + quad, [] {});
     }
-    noc_async_writes_flushed();
-    cb_pop_front(cb_own_statistics, 1);
+}
+
+// Writes the records of a quad in a row of tiles: the first of each row of Dest.
+template <class Pages>
+inline void write_records(const Pages& pages, const Matrices& matrices, uint32_t tile_row, uint32_t quad) {
+    constexpr uint32_t quad_rows = 4, dest_row = 16 * sizeof(float);
+    const uint32_t first = matrices.first_row(tile_row), end = first + matrices.row_count(tile_row);
+    uint32_t from = get_read_ptr(cb_own_statistics) + quad * quad_statistics_size;
+    for (uint32_t row = first + quad * quad_rows, i = 0; i < quad_rows && row < end; ++i, ++row, from += dest_row) {
+        noc_async_write(from, pages.get_noc_addr(row / page_rows, row % page_rows * record_size), record_size);
+    }
 }
 
 // Sends the sums of a stripe, 32 rows of Dest in cb_own_statistics' page, to the cores that make its quads' statistics,
@@ -81,8 +94,10 @@ void kernel_main() {
     const uint32_t last_quads = RUNTIME_ARG(last_quads);
     constexpr auto output_args = TensorAccessorArgs<0>();
     constexpr auto stream_args = TensorAccessorArgs<output_args.next_compile_time_args_offset()>();
-    const auto output =
-        TensorAccessor(output_args, RUNTIME_ARG(output_address), output_is_sticks ? RUNTIME_ARG(output_page) : page_size);
+    constexpr uint32_t statistics_page_size = page_rows * record_size;
+    const auto output = TensorAccessor(
+        output_args, RUNTIME_ARG(output_address),
+        emits_statistics ? statistics_page_size : output_is_sticks ? RUNTIME_ARG(output_page) : page_size);
     const auto stream = TensorAccessor(stream_args, RUNTIME_ARG(stream_address), page_size);
 
     const Sender sender{across, own_tiles, first_tile, ARG_POSITION(peers), RUNTIME_ARG(start)};
@@ -136,17 +151,34 @@ void kernel_main() {
         if (writes_stream && row != 0) {
             write_row(stream, row);
         }
+        const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
         if constexpr (rows_are_gathered) {
-            const uint32_t row_quads = row + 1 == tile_rows ? last_quads : quads;
             if constexpr (rows_are_striped) {
                 for (uint32_t stripe = RUNTIME_ARG(first_stripe); stripe < stripes_of(row_quads); stripe += RUNTIME_ARG(adders)) {
                     send_sums(stripe, row_quads);
                 }
             }
             receivers.prepare_command_buffer();
+        }
+        if constexpr (rows_are_gathered || emits_statistics) {
             for (uint32_t quad = first_quad; quad < row_quads; quad += makers) {
-                send_statistics(receivers, quad, row);
+                cb_wait_front(cb_own_statistics, 1);
+                if constexpr (emits_statistics) {
+                    const Matrices matrices{RUNTIME_ARG(matrix_rows), 4 * tile_quads};
+                    write_records(output, matrices, RUNTIME_ARG(first_tile_row) + row, quad);
+                }
+                if constexpr (rows_are_gathered) {
+                    if constexpr (emits_statistics) {
+                        receivers.prepare_command_buffer();
+                    }
+                    send_statistics(receivers, quad, row);
+                }
+                noc_async_writes_flushed();
+                cb_pop_front(cb_own_statistics, 1);
             }
+        }
+        if constexpr (emits_statistics) {
+            continue;
         }
         if constexpr (output_is_sticks) {
             write_sticks(row);

@@ -18,6 +18,9 @@ constexpr uint32_t face_quads = 4;
 constexpr uint32_t face_elements = 256, quarter_face_elements = 64;
 constexpr uint32_t chunk_tiles = piece_half_faces;  // of a quad in the sources at once, a half face of each
 constexpr uint32_t row_stripes = 8, chunk_faces = 2;  // of a stripe in the sources at once
+constexpr uint32_t chips = get_named_compile_time_arg_val("chips");  // whose statistics are taken
+static_assert(!takes_statistics || chips_dest_row + chips * chip_dest_rows <= statistics_dest_row,
+              "budget of Dest rows (tile_compute.cpp): chips' statistics lie in the place of the sums");
 static_assert(chunk_tiles == 4, "a quad's 128 partial sums are those of 4 tiles");
 static_assert(tap == Tap::none, "taps are of sticks");
 

@@ -33,6 +33,8 @@ constexpr bool stream_is_sent = rows_are_cut && has_residual;  // as in parts.h
 // them; the other takes all chips' statistics, and makes the result.
 constexpr bool emits_statistics = get_named_compile_time_arg_val("emits_statistics");
 constexpr bool takes_statistics = get_named_compile_time_arg_val("takes_statistics");
+// Whether a row of tiles is normalized by statistics that come by way of L1: other cores', or those of chips.
+constexpr bool statistics_come = rows_are_gathered || takes_statistics;
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t cb_statistics = get_named_compile_time_arg_val("cb_statistics");
 

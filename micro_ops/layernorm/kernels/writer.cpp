@@ -37,7 +37,7 @@ constexpr uint32_t element_size = output_piece / piece_elements;
 constexpr bool emits_statistics = get_named_compile_time_arg_val("emits_statistics");
 constexpr uint32_t cb_own_statistics = get_named_compile_time_arg_val("cb_own_statistics");
 constexpr uint32_t page_rows = get_named_compile_time_arg_val("page_rows");
-constexpr uint32_t record_size = 16, dest_row_size = 64;  // bytes
+constexpr uint32_t record_size = get_named_compile_time_arg_val("record_size"), dest_row_size = 64;  // bytes
 constexpr uint32_t term_pieces = tile_size / output_piece;  // as in dest.h
 constexpr uint32_t step_tiles = (group_rows * output_piece + tile_size - 1) / tile_size;
 
