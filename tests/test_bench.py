@@ -47,6 +47,7 @@ def install(folder: Path) -> Path:
     return folder / "commands" / PATH.name
 
 
+@pytest.mark.long
 def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
     """On wolfpine, whatever the other tests run on: it alone has a cost model."""
     arch = platform.arch
@@ -61,7 +62,7 @@ def test_counts_a_warm_launch(tmp_path: Path, platform: Platform) -> None:
     assert result["peer"]["cycles"] > result["cycles"], "ttnn's recorded figure"
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert "reached" in done.stdout
-    assert f"(its deadlock report and SrcB's rows mended), {arch}" in done.stderr
+    assert f"(its deadlock report, idle cores and SrcB's rows mended), {arch}" in done.stderr
 
 
 def test_unknown_case_exits_2_and_leaves_no_folder(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_wolfpine_is_what_is_left() -> None:
     platform = find_platform()
     assert (platform.backend, platform.arch) == ("wolfpine", "blackhole")
     assert find_platform("wormhole").arch == "wormhole"
-    wolfpine = r"wolfpine [\d.]+ \(its deadlock report and SrcB's rows mended\), blackhole"
+    wolfpine = r"wolfpine [\d.]+ \(its deadlock report, idle cores and SrcB's rows mended\), blackhole"
     banner = wolfpine + r", ttnn 0\.81\.\d+, compiler: stand-in over riscv64-unknown-elf-g\+\+ [\d.]+"
     assert re.fullmatch(banner, str(platform))
 
@@ -231,10 +231,11 @@ def test_simulator_that_dies_at_start(start: Start, tmp_path: Path, platform: Pl
     [
         (signal.SIGKILL, ROUND_TRIP, r"the simulator ended \(exit status 137\) before the device was closed"),
         # ttnn gives up the GIL in both, and the first is not called by way of ttnn's Python.
-        (
+        pytest.param(
             signal.SIGSTOP,
             "import ttnn; ttnn.from_torch(torch.ones(1, 32), device=device).cpu()",
             r"the device has not answered for \d+ s \(limit 15 s\)",
+            marks=pytest.mark.long,
         ),
         pytest.param(
             signal.SIGSTOP,

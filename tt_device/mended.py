@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs wolfpine's server with two faults mended: `python mended.py -u -m MODULE ...` or `python mended.py -u FILE ...`.
+"""Runs wolfpine's server with three faults mended: `python mended.py -u -m MODULE ...`, or `-u FILE ...`.
 
 `session.py` gives wolfpine's run.sh a script that starts this for its Python. It runs in the simulator's process, and
 imports nothing of ours.
@@ -14,11 +14,16 @@ from typing import Any
 def main() -> None:
     del sys.path[0]  # our own folder, whose platform.py would stand for Python's
     from framework.device import deadlock
+    from framework.pe.rv import spin
 
     # A loop that only waits is known by the states of its registers, of which no new one is among the last samples, so
     # many. Wolfpine's are 8: there the firmware's wait for a launch on Wormhole always has a new one, and where a core
     # is idle no deadlock is reported.
     deadlock._RECENT_PC_WINDOW = 64
+    # A core whose firmware only waits is looked at every so many cycles, and rests when its program counter is twice in
+    # the same 128 bytes. Wolfpine's are 100: there a loop of 8 cycles across a boundary is met on one side of it and on
+    # the other in turn, and never rests, as TRISC2's on Wormhole. A prime meets a loop at all its places.
+    spin.BASE_ATTEMPT_INTERVAL = 101
     _mend_unpacker()
     _, what, *arguments = sys.argv[1:]
     if what == "-m":

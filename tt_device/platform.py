@@ -33,7 +33,7 @@ class Platform(Target):
         name = {
             "card": f"card {self.location}",
             "ttsim": f"ttsim {self.location}",
-            "wolfpine": f"wolfpine {_version('wolfpine')} (its deadlock report and SrcB's rows mended)",
+            "wolfpine": f"wolfpine {_version('wolfpine')} (its deadlock report, idle cores and SrcB's rows mended)",
         }[self.backend]
         banner = f"{name}, {self.arch}, ttnn {self.ttnn_version}, compiler: {self.compiler}"
         if self.unused_card is None:
