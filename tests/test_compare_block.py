@@ -402,6 +402,7 @@ def judge_again(saved: Path) -> str:
     return run_script("--load", saved, TT_METAL_SIMULATOR="/nowhere").stdout
 
 
+@pytest.mark.long
 def test_broken_weight_fails(tmp_path: Path, platform: Platform) -> None:
     folder = write_synthetic(tmp_path / "checkpoint", SMALL)
     shard = folder / "model-00005-of-000006.safetensors"

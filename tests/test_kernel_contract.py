@@ -81,7 +81,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[] if fault == "compute" else pytest.mark.long) for fault in FAULTS]
+)
 def test_kernels_assert_their_contract(start: Start, platform: Platform, count: Count, fault: str) -> None:
     """One CB of another size than the kernels were made for, and no host that looks; or a semaphore above zero."""
     run = start(

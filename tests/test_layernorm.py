@@ -176,7 +176,8 @@ def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
         (2, 2, 512),
         (1, 7168),  # hidden_size
         (3, 7168),  # several wide rows: each has its own statistics
-        (257, 32),  # 64 groups, many more than the CBs hold at once, and a last one with a single row
+        # 64 groups, many more than the CBs hold at once, and a last one with a single row
+        pytest.param((257, 32), marks=pytest.mark.long),
         (1, 128),  # k_norm while decoding
         (7, 512),  # the widest of one piece, and a last group that is not full
         (5, 384),  # pieces of three blocks
@@ -186,7 +187,8 @@ def test_full_layernorm(device: Any, shape: tuple[int, ...]) -> None:
         (37, 41),  # both prime: padding in each direction
         (3, 1025),  # a second tile with one element in it
         (1, 16384),  # the widest of the promise
-        (2, 60_000),  # so wide that L1 has room for single rows only
+        # So wide that L1 has room for single rows only
+        pytest.param((2, 60_000), marks=pytest.mark.long),
     ],
 )
 def test_layernorm_shapes(device: Any, shape: tuple[int, ...]) -> None:

@@ -9,6 +9,7 @@ import torch
 import ttnn
 
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.cases import cases
 from tests.layouts import DRAM, FORMS, NAN, Shape, expected, shards, to_device
 from tests.tensors import random_input, random_weights, upload
 
@@ -41,7 +42,7 @@ OF_SIXTEEN = {
     ("form", "place"),
     [
         *(("LayerNorm", place) for place in OF_SIXTEEN),
-        *((form, place) for form in FORMS if form != "LayerNorm" for place in ("DRAM, 5 rows",)),
+        *(pytest.param(form, "DRAM, 5 rows", marks=pytest.mark.long) for form in FORMS if form != "LayerNorm"),
     ],
 )
 def test_tiles_of_16_rows(device: Any, cores: int | None, form: str, place: str) -> None:
@@ -88,10 +89,17 @@ WAYS = [
     *((form, place) for form in FORMS if form != "LayerNorm" for place in ("pieces of 512",)),
     ("LayerNorm float32", "tiles of a row, padded"),
 ]
+LONG_WAYS = [
+    "LayerNorm: more rows than an unpacker counts",
+    "LayerNorm: width-sharded, cut",
+    "LayerNorm float32: pieces of 512",
+    "RMSNorm, rounded twice: pieces of 512",
+    "RMSNorm float32: pieces of 512",
+]
 
 
 @pytest.mark.parametrize(
-    ("form", "place"), [(form, ALL_STICKS[place]) for form, place in WAYS], ids=[f"{f}: {p}" for f, p in WAYS]
+    ("form", "place"), cases({f"{form}: {place}": (form, ALL_STICKS[place]) for form, place in WAYS}, long=LONG_WAYS)
 )
 def test_sticks(device: Any, form: str, place: tuple[Shape, Shape | None, ttnn.MemoryConfig]) -> None:
     """Behind x, in L1, lies what is NaN, and behind the result x."""
@@ -143,7 +151,10 @@ OTHER_LAYOUTS: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig, ttnn.Layo
     ("form", "place"),
     [
         *(pytest.param("LayerNorm", place, id=name) for name, place in OTHER_LAYOUTS.items()),
-        *((form, OTHER_LAYOUTS["to tiles"]) for form in ("LayerNorm float32", "RMSNorm, rounded twice")),
+        *(
+            pytest.param(form, OTHER_LAYOUTS["to tiles"], marks=pytest.mark.long)
+            for form in ("LayerNorm float32", "RMSNorm, rounded twice")
+        ),
     ],
 )
 def test_output_in_another_layout(device: Any, form: str, place: Any) -> None:

@@ -49,6 +49,7 @@ def host_state() -> tuple[int, int]:
     return mapped + in_arenas, sys.getallocatedblocks()
 
 
+@pytest.mark.long
 def test_calls_leave_nothing_behind(
     device: Any, pytestconfig: pytest.Config, count: Callable[[str, int], None]
 ) -> None:

@@ -196,6 +196,7 @@ def test_what_is_no_mesh() -> None:
             as_mesh(text)
 
 
+@pytest.mark.long
 def test_more_chips_than_there_are(platform: Platform) -> None:
     done = run_script("--mesh", "8x8", "--arch", platform.arch)
     assert done.returncode == 3

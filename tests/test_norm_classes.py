@@ -45,6 +45,7 @@ def test_one_of_each_kind_is_right_on_the_device(device: Any, classes: dict[str,
 
 # These call one of their norms with a gate.
 @pytest.mark.parametrize("family", ["bamba", "falcon_h1", "granitemoehybrid", "mamba2"])
+@pytest.mark.long
 def test_gated_norms_fall_back_in_their_own_models(device: Any, family: str) -> None:
     ran = try_family(small_model(family), device)
     assert ran.fallbacks > 0

@@ -17,8 +17,8 @@ SHAPES = pytest.mark.parametrize(
         (4, 128),
         (5, 300),  # the last half face is cut, and the last group has one row
         (1, 1024),  # a row alone, in pieces of 8 half faces
-        (9, 1536),  # q_a_layernorm
-        (3, 7168),  # hidden_size
+        pytest.param((9, 1536), marks=pytest.mark.long),  # q_a_layernorm
+        pytest.param((3, 7168), marks=pytest.mark.long),  # hidden_size
     ],
     ids=str,
 )

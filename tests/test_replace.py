@@ -466,6 +466,7 @@ def test_weights_of_another_type_are_named(device: Any, model: Model) -> None:
             model.final(random_input((2, 64)).half())
 
 
+@pytest.mark.long
 def test_row_that_this_device_can_not_hold_is_refused_beforehand(device: Any) -> None:
     available = ttnn.get_max_worker_l1_unreserved_size()
     # A bfloat16 row four times, gamma and beta in float32 are 16 bytes an element; 16 KiB of output are too much then.
@@ -544,7 +545,9 @@ def deepseek(folder: Path) -> PreTrainedModel:
 @pytest.mark.parametrize(
     ("load", "norms", "steps"),
     [
-        pytest.param(qwen3, 5, 2, id="qwen3"),  # input, post-attention, q and k of the one layer; final
+        pytest.param(
+            qwen3, 5, 2, id="qwen3", marks=pytest.mark.long
+        ),  # input, post-attention, q and k of the one layer; final
         pytest.param(deepseek, 21, 2, id="v32", marks=pytest.mark.long),  # five of each of four layers; final
     ],
 )

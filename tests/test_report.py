@@ -494,6 +494,7 @@ def test_a_report_takes_the_place_of_an_earlier_one(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.long
 def test_what_a_killed_writer_leaves_goes_with_the_next(
     recording: Recording, tmp_path: Path, count: Callable[[str, int], None]
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 import ttnn
 
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.cases import cases
 from tests.layouts import DRAM, FORMS, L1, NAN, Shape, expected, operands, shards, to_device
 from tests.tensors import random_input, upload
 
@@ -52,7 +53,12 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(
+    "place",
+    cases(
+        PLACES, long=[name for name in PLACES if name not in ("a row", "rows cut, float32", "in its shard", "to tiles")]
+    ),
+)
 def test_a_residual_is_added_as_torch_adds_it(device: Any, cores: int | None, place: Place) -> None:
     """To the bit; bfloat16 sums of two are often ties. What is not finite stays so: a NaN may become an infinity."""
     norm, dtype, keywords = FORMS[place.form]

@@ -11,6 +11,7 @@ import ttnn
 
 from integration import TtLayerNorm
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm
+from tests.cases import cases
 from tests.layouts import DRAM, FORMS, L1, Shape, expected, operands
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 
@@ -81,13 +82,19 @@ WAYS = [
 ]
 
 
-def if_long(name: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.long] if "wide" in name else []
+LONG_WAYS = [
+    "LayerNorm: width-sharded, wide",
+    "LayerNorm: DRAM, matrices",
+    "LayerNorm: width-sharded, padded",
+    "LayerNorm float32: width-sharded, more quads than cores",
+    "RMSNorm, rounded twice: DRAM, rows cut",
+    "RMSNorm float32: DRAM, rows cut",
+]
 
 
 @pytest.mark.parametrize(
     ("form", "place"),
-    [pytest.param(form, TILED[place], marks=if_long(place), id=f"{form}: {place}") for form, place in WAYS],
+    cases({f"{form}: {place}": (form, TILED[place]) for form, place in WAYS}, long=LONG_WAYS),
 )
 def test_tiles_give_the_bits_of_sticks(
     device: Any, cores: int | None, form: str, place: tuple[Shape, ttnn.MemoryConfig]
@@ -190,7 +197,7 @@ RESIDUALS = {
 
 @pytest.mark.parametrize(
     ("form", "place", "more"),
-    [pytest.param(*case, marks=if_long(name), id=name) for name, case in RESIDUALS.items()],
+    cases(RESIDUALS, long=[name for name in RESIDUALS if name not in ("DRAM, rows cut", "shards, in place")]),
 )
 def test_a_residual_is_added_as_torch_adds_it(
     device: Any,

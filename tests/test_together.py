@@ -98,6 +98,7 @@ def test_each_has_the_bits_that_it_has_alone(device: Any, calls: tuple[Call, ...
 
 
 @pytest.mark.parametrize("calls", [(SHARDS, CUT)], ids=["shards beside a stick"])
+@pytest.mark.long
 def test_again_at_other_addresses(device: Any, calls: tuple[Call, ...]) -> None:
     """ttnn keeps the program of the first launch for the second, and must not keep what it was given to read."""
     kept, addresses = [], set()

@@ -53,6 +53,7 @@ def device_operations() -> Iterator[list[str]]:
         names += [name.removesuffix("DeviceOperation") for name in started if name.endswith("DeviceOperation")]
 
 
+@pytest.mark.long
 def test_norms_hold_between_linears_and_nothing_is_converted(
     device: Any,
     cores: int | None,
