@@ -417,6 +417,15 @@ def compile_for_math_core(
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
+def test_class_types_are_template_parameters(compiler: Path, tmp_path: Path) -> None:
+    """As -ftt-nttp has it, which SFPI's compiler knows in C++17."""
+    code = (
+        "struct Size { int rows; };\ntemplate <Size size> int rows() { return size.rows; }\nint four = rows<Size{4}>();"
+    )
+    done = compile_for_math_core(compiler, tmp_path, code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("cpu", ["tt-bh-tensix", "tt-wh-tensix"])
 def test_compiles_without_a_word(cpu: str, compiler: Path, tmp_path: Path) -> None:
     code = """
