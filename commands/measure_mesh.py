@@ -32,7 +32,8 @@ def main(
     arch: Annotated[Arch | None, typer.Option(help="Default: what the device is.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the device may be silent.")] = 300,
 ) -> None:
-    """Print a Markdown table: ours, and ttnn's three ops as tt-metal's demos call them, and as exactly as they can."""
+    """Print a Markdown table: ours, and ttnn's, three ops or one, as tt-metal's demos call them and as exactly as they
+    can."""
     try:
         chips = as_mesh(mesh)
     except ValueError as error:
@@ -103,6 +104,60 @@ class Trial:
                 logger.debug(error)
                 y = None
             yield way, 3, tiles * TILE_BYTES[dtype], y
+        if self._norm == "RMSNorm":
+            for way, dtype, config in (("ttnn, fused", "bfloat16", None), ("ttnn, fused, float32", "float32", exact)):
+                yield way, 1, TILE_BYTES[dtype], self._run_fused(getattr(ttnn, dtype), config)
+
+    def _run_fused(self, dtype: "ttnn.DataType", config: Any) -> torch.Tensor:
+        """`ttnn.fused_rms_minimal` on shards, as tt-metal's decoders call it."""
+        import ttnn
+
+        chips = self._device.get_num_devices()
+        tiles = self._x.shape[-1] // chips // 32  # of a chip's columns
+        columns, rows = next(grid for grid in ((7, 4), (4, 2), (4, 1)) if tiles % math.prod(grid) == 0)
+        cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(columns - 1, rows - 1))])
+        one_core = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))])
+        width = tiles // (columns * rows) * 32
+
+        def sharded(width: int, cores: ttnn.CoreRangeSet) -> ttnn.MemoryConfig:
+            return ttnn.create_sharded_memory_config(
+                (32, width), cores, ttnn.ShardStrategy.WIDTH, use_height_and_width_as_shard_shape=True
+            )
+
+        memory, of_statistics = sharded(width, cores), sharded(32 * chips, one_core)
+        y = ttnn.fused_rms_minimal(
+            self._upload(self._x.reshape(1, 1, -1, self._x.shape[-1]), memory),
+            ttnn.LayerNormShardedMultiCoreProgramConfig(
+                compute_with_storage_grid_size=(columns, rows),
+                subblock_w=1,
+                block_h=1,
+                block_w=width // 32,
+                inplace=False,
+            ),
+            1,  # the mesh's axis
+            self._device,
+            ttnn.create_global_semaphore(self._device, cores, 0),
+            topology=ttnn.Topology.Linear,
+            epsilon=EPSILON,
+            weight=ttnn.from_torch(
+                self._gamma.reshape(1, 1, -1, 32),
+                layout=ttnn.ROW_MAJOR_LAYOUT,
+                device=self._device,
+                memory_config=ttnn.DRAM_MEMORY_CONFIG,
+                mesh_mapper=ttnn.ShardTensorToMesh(self._device, dim=2),
+            ),
+            stats=ttnn.from_torch(
+                torch.zeros(1, 1, 32, 32 * chips),
+                dtype=dtype,
+                layout=ttnn.TILE_LAYOUT,
+                device=self._device,
+                memory_config=of_statistics,
+                mesh_mapper=ttnn.ReplicateTensorToMesh(self._device),
+            ),
+            memory_config=memory,
+            **({} if config is None else {"compute_kernel_config": config}),
+        )
+        return self._compose(y)
 
     def _run_ttnns(self, dtype: "ttnn.DataType", config: Any) -> torch.Tensor:
         import ttnn
@@ -115,17 +170,22 @@ class Trial:
         weights = {"weight": gamma} | ({"bias": beta} if name == "layer_norm" else {})
         statistics = ttnn.all_gather(before(x, dtype=dtype, **keywords), dim=3, cluster_axis=1)
         y = after(x, statistics, epsilon=EPSILON, **weights, **keywords)
+        return self._compose(y)
+
+    def _compose(self, y: "ttnn.Tensor") -> torch.Tensor:
+        import ttnn
+
         composed: torch.Tensor = ttnn.to_torch(y, mesh_composer=ttnn.ConcatMeshToTensor(self._device, dim=3))
         return composed.reshape(self._x.shape)
 
-    def _upload(self, tensor: torch.Tensor) -> "ttnn.Tensor":
+    def _upload(self, tensor: torch.Tensor, memory: "ttnn.MemoryConfig | None" = None) -> "ttnn.Tensor":
         import ttnn
 
         return ttnn.from_torch(
             tensor,
             layout=ttnn.TILE_LAYOUT,
             device=self._device,
-            memory_config=ttnn.DRAM_MEMORY_CONFIG,
+            memory_config=memory or ttnn.DRAM_MEMORY_CONFIG,
             mesh_mapper=ttnn.ShardTensorToMesh(self._device, dim=3),
         )
 

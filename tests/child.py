@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tt_device import Arch, session
+from tt_device import ONE_CHIP, Arch, Mesh, session
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 300  # seconds, so that a test that waits for ever fails; on a busy machine nothing takes as long
@@ -23,7 +23,14 @@ class Run:
     """A Python process that opens a device, says so, waits for a line, and runs `body` with `device` open."""
 
     def __init__(
-        self, body: str, folder: Path, arch: Arch, *, kernel_asserts: bool = False, **environment: str
+        self,
+        body: str,
+        folder: Path,
+        arch: Arch,
+        *,
+        kernel_asserts: bool = False,
+        mesh: Mesh = ONE_CHIP,
+        **environment: str,
     ) -> None:
         program = f"""
 import os, sys, torch
@@ -33,7 +40,7 @@ before = dict(os.environ)
 platform = find_platform({str(arch)!r})
 print(platform, flush=True)
 try:
-    with platform.open(kernel_asserts={kernel_asserts}) as device:
+    with platform.open(kernel_asserts={kernel_asserts}, mesh={mesh}) as device:
         print("open", flush=True)
         sys.stdin.readline()
 {textwrap.indent(textwrap.dedent(body), "        ")}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.child import Run, Start
-from tt_device import ONE_CHIP, Arch, Platform, PlatformError, as_mesh, find_platform
+from tt_device import ONE_CHIP, Arch, Mesh, Platform, PlatformError, as_mesh, find_platform
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -113,10 +113,10 @@ def start(tmp_path: Path, platform: Platform) -> Iterator[Start]:
         pytest.skip("these tests break the simulator on purpose")
     runs: list[Run] = []
 
-    def start(body: str = "pass", *, kernel_asserts: bool = False, **environment: str) -> Run:
+    def start(body: str = "pass", *, kernel_asserts: bool = False, mesh: Mesh = ONE_CHIP, **environment: str) -> Run:
         folder = tmp_path / f"run-{len(runs)}" / "empty"
         folder.mkdir(parents=True)
-        runs.append(Run(body, folder, platform.arch, kernel_asserts=kernel_asserts, **environment))
+        runs.append(Run(body, folder, platform.arch, kernel_asserts=kernel_asserts, mesh=mesh, **environment))
         return runs[-1]
 
     yield start

@@ -113,6 +113,24 @@ def deadlock(device: Any) -> None:
         push_pages(device, pages, hung=(2, 1))
 
 
+def run_on_last_chip(device: Any, name: str, arguments: list[int]) -> None:
+    """Launches kernel `name` of tests/kernels on the last chip of a mesh twice, and on the others one that does
+    nothing: the second launch waits for the first on all."""
+    x = upload(torch.ones(1, 32, dtype=torch.bfloat16), device)
+    programs = ttnn.MeshProgramDescriptor()
+    places = list(itertools.product(*map(range, tuple(device.shape))))
+    for place in places:
+        which = (name, arguments) if place == places[-1] else ("pages_writer", [0, 0])
+        writer = kernel(which[0], ttnn.WriterConfigDescriptor(), which[1])
+        cb = circular_buffer(0, ttnn.bfloat16, 2048, 1)
+        coordinate = ttnn.MeshCoordinate(*place)
+        programs[ttnn.MeshCoordinateRange(coordinate, coordinate)] = ttnn.ProgramDescriptor(
+            kernels=[writer], semaphores=[], cbs=[cb]
+        )
+    for _ in range(2):
+        ttnn.generic_op([x, x], programs)
+
+
 def with_pages(plan: Plan, index: int, pages: int) -> Plan:
     """`plan`, of which the CB `index` has `pages` pages."""
     cbs = tuple(replace(cb, pages=pages) if cb.index == index else cb for cb in plan.cbs)

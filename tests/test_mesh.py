@@ -3,7 +3,9 @@
 """Norms over a mesh of chips: `--mesh 1x2` opens one, by default it is of one chip. Rows over chips have the bits of
 one chip; columns over chips come as near to float64."""
 
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, refe
 from model_comparison.block import Block
 from model_comparison.collect import collect
 from model_comparison.judge import judge
+from tests.child import Start, wait_for
 from tests.compared import NORMS, run_script
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 from tt_device import ONE_CHIP, Mesh, Platform, as_mesh
@@ -145,6 +148,41 @@ def test_prepared_it_would_be_one_launch(mesh: Any) -> None:
     norm = make("RMSNorm", 64, mesh, mesh_axis=0)
     with pytest.raises(LayerNormArgumentError, match="more launches than one: `op` runs them"):
         norm.prepare(norm.distribution.upload(random_input((4, 64))))
+
+
+# --- A chip that fails ---
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mesh")
+def test_a_chip_that_hangs(start: Start, chips: Mesh) -> None:
+    body = "from tests.programs import run_on_last_chip\nrun_on_last_chip(device, 'pages_writer', [0, 1])"
+    run = start(body, mesh=chips, TT_DEVICE_TIMEOUT="50")
+    run.wait_until_open()
+    folder = run.run_folder
+    run.go_on()
+    assert run.end() == 3, run.stderr
+    assert re.search(r"the device has not answered for \d+ s \(limit 50 s\)|on the device are deadlocked", run.stderr)
+    wait_for(lambda: not folder.exists())
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mesh")
+def test_a_chips_simulator_that_dies(start: Start, platform: Platform, chips: Mesh) -> None:
+    """ttsim's chips are all in the process, which the first that refuses something ends; wolfpine's has its own."""
+    body = "from tests.programs import run_on_last_chip\nrun_on_last_chip(device, 'misaligned_read', [])"
+    run = start(body, mesh=chips, TT_DEVICE_TIMEOUT="50")
+    run.wait_until_open()
+    folder = run.run_folder
+    if platform.backend == "wolfpine":
+        os.kill(run.simulator, signal.SIGKILL)
+    run.go_on()
+    assert run.end() == (3 if platform.backend == "wolfpine" else 1), run.stderr
+    reason = (
+        r"the simulator ended" if platform.backend == "wolfpine" else "ERROR: UndefinedBehavior: noc_cmd_ctrl: read"
+    )
+    assert re.search(reason, run.stdout + run.stderr)
+    wait_for(lambda: not folder.exists())
 
 
 # --- What can't be ---
