@@ -45,7 +45,7 @@ class TtNorm(nn.Module):
         device: an open device, of one chip or of a mesh: the distribution's
         distribution: how rows and columns lie on its chips
         cores: at most so many of its cores, or none but these; None allows all
-        launches: how many times the kernels ran for this module, or were prepared to; the two halves over chips count as
+        launches: how many times the kernels ran for this module, or were prepared to; the two halves over chips are
             one
         fallback: takes a call that the kernels can't, or None, which lets the error through
         fallbacks: how many times it did
