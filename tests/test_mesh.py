@@ -6,6 +6,8 @@ one chip; columns over chips come as near to float64."""
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, refe
 from model_comparison.block import Block
 from model_comparison.collect import collect
 from model_comparison.judge import judge
-from tests.child import Start, wait_for
+from tests.child import PATIENCE, Start, wait_for
 from tests.compared import NORMS, run_script
 from tests.tensors import assert_equal_but_near_ties, random_input, random_weights, upload
 from tt_device import ONE_CHIP, Mesh, Platform, as_mesh
@@ -225,6 +227,46 @@ def test_weights_elsewhere(mesh: Any, chips: Mesh) -> None:
     one = mesh.create_submesh(ttnn.MeshShape(1, 1))
     with pytest.raises(LayerNormArgumentError, match="gamma must be on the input's device"):
         RMSNorm.op(upload(random_input((4, 64)), one), upload(random_weights(64)[0], mesh))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mesh")
+def test_a_fabric_that_is_off(start: Start, chips: Mesh) -> None:
+    run = start(
+        """
+        import ttnn
+        from integration.mesh import Distribution
+
+        ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+        print(Distribution(device, 1).refusal(64))
+        """,
+        mesh=chips,
+    )
+    run.go_on()
+    assert run.end() == 0, run.stderr
+    advice = r"but it is off: ttnn\.set_fabric_config\(ttnn\.FabricConfig\.FABRIC_1D\) before the mesh opens"
+    assert bool(re.search(advice, run.stdout)) == (chips[1] > 1)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mesh")
+def test_one_mesh_after_another(platform: Platform, chips: Mesh) -> None:
+    """In a process, with a fabric each."""
+    program = f"""
+from integration import TtRMSNorm
+from tests.tensors import assert_equal_but_near_ties, random_input, random_weights
+from tt_device import find_platform
+
+x, (gamma, _) = random_input((4, 64)), random_weights(64)
+for mesh in ({chips}, (1, 1), {chips}):
+    with find_platform({str(platform.arch)!r}).open(mesh=mesh) as device:
+        norm = TtRMSNorm(64, gamma[0], epsilon=1e-6, device=device, mesh_axis=1, round_before_gamma=False)
+        assert_equal_but_near_ties(norm(x), norm.formula.golden(x, gamma, None))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_no_mesh() -> None:
