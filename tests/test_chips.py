@@ -139,7 +139,7 @@ Place = tuple[Shape, int, ttnn.MemoryConfig, int | None]  # what a chip has, of 
 TILED: dict[str, Place] = {
     "whole rows": ((40, 96), 2, DRAM, 1),
     "rows cut": ((9, 300), 4, DRAM, 4),
-    "matrices": ((3, 20, 64), 8, DRAM, 2),
+    "matrices": ((2, 20, 32), 8, DRAM, 2),
     "width-sharded": ((40, 256), 2, shards("WIDTH", (64, 64), 4), None),
     "width-sharded, wide": ((36, 3130), 1, shards("WIDTH", (64, 448), 7), None),
     "height-sharded, padded": ((40, 72), 2, shards("HEIGHT", (32, 96), 2), None),
