@@ -76,10 +76,12 @@ def test_torch_rows_are_dealt_out(mesh: Any, name: str) -> None:
 def test_ttnn_tensors_stay_as_they_are_distributed(mesh: Any, name: str, layout: ttnn.Layout) -> None:
     norm, x = make(name, 96, mesh, cores=4), random_input((40, 96))
     count = mesh.get_num_devices()
-    dealt = ttnn.from_torch(x, layout=layout, device=mesh, mesh_mapper=ttnn.ShardTensorToMesh(mesh, dim=0))
+    # Tiles are made on the host: on the device, wolfpine's Wormhole makes wrong ones of these, ttsim's right ones.
+    dealt = ttnn.to_device(ttnn.from_torch(x, layout=layout, mesh_mapper=ttnn.ShardTensorToMesh(mesh, dim=0)), mesh)
     y = ttnn.to_torch(norm(dealt), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
     assert torch.equal(y, of_one_chip(name, x))
-    replicated = ttnn.from_torch(x, layout=layout, device=mesh, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh))
+    on_host = ttnn.from_torch(x, layout=layout, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh))
+    replicated = ttnn.to_device(on_host, mesh)
     y = ttnn.to_torch(norm(replicated), mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=0))
     assert torch.equal(y, of_one_chip(name, x).repeat(count, 1))
 
