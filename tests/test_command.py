@@ -34,6 +34,7 @@ def entry_point(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS, indirect=True)
+@pytest.mark.long
 def test_the_usage_of_an_entry_point(entry_point: Path) -> None:
     done = run(entry_point, "--help")
     assert done.returncode == 0, done.stderr

@@ -130,6 +130,7 @@ def test_opposites_do_not_cancel(device: Any, form: Form) -> None:
     assert bad_rows(form.run(device, x, *form.draw_weights(384))) == set(range(2 * len(pairs)))
 
 
+@pytest.mark.long
 def test_large_values_are_right_or_bad(device: Any, form: Form) -> None:
     """One, two or all elements of a row are large, up to what bfloat16 holds. A row is right as long as twice the sum
     of its squares is a float32, as SPEC.md promises; beyond that it may be right, or bad as a whole."""

@@ -177,6 +177,7 @@ def test_a_narrow_grid_gives_the_same_bits(device: Any) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
+@pytest.mark.long
 def test_a_residual_is_added_first(device: Any, x: ttnn.Tensor, name: str) -> None:
     residual = on_device(random_input(SHAPE, seed=7), device)
     y, of_sum = (
