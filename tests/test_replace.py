@@ -545,9 +545,8 @@ def deepseek(folder: Path) -> PreTrainedModel:
 @pytest.mark.parametrize(
     ("load", "norms", "steps"),
     [
-        pytest.param(
-            qwen3, 5, 2, id="qwen3", marks=pytest.mark.long
-        ),  # input, post-attention, q and k of the one layer; final
+        # input, post-attention, q and k of the one layer; final
+        pytest.param(qwen3, 5, 2, id="qwen3", marks=pytest.mark.long),
         pytest.param(deepseek, 21, 2, id="v32", marks=pytest.mark.long),  # five of each of four layers; final
     ],
 )
