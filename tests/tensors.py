@@ -68,12 +68,15 @@ def run_layernorm(
 
 
 def run_rmsnorm(
-    device: Any, x: torch.Tensor, gamma: torch.Tensor | None, epsilon: float = EPSILON, round_before_gamma: bool = False
+    device: Any, x: torch.Tensor, gamma: torch.Tensor | None, epsilon: float = EPSILON, **rounded: bool
 ) -> torch.Tensor:
-    """One launch, into an output of its own: (..., W) of x's dtype."""
+    """One launch, into an output of its own: (..., W) of x's dtype.
+
+    Args:
+        rounded: `RMSNorm.op`'s `round_before_gamma` and `round_inverse_rms`
+    """
     tensors = [None if t is None else upload(t, device) for t in (x, gamma)]
-    y = RMSNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, round_before_gamma=round_before_gamma)
-    return ttnn.to_torch(y)
+    return ttnn.to_torch(RMSNormSingleCore.op(*tensors, allocate_like(tensors[0]), epsilon, **rounded))
 
 
 def errors_of(y: torch.Tensor, golden: torch.Tensor, beta: torch.Tensor | None = None) -> Errors:

@@ -50,15 +50,21 @@ def test_layer_norm_without_a_weight(device: Any, shape: tuple[int, int], has_ga
 
 @SHAPES
 @pytest.mark.parametrize(
-    ("has_gamma", "round_before_gamma"),
-    [(False, False), (True, False), (True, True)],
-    ids=["no gamma", "once", "twice"],
+    ("has_gamma", "rounded"),
+    [
+        pytest.param(False, (), id="no gamma"),
+        pytest.param(True, (), id="once"),
+        pytest.param(True, ("round_before_gamma",), id="twice"),
+        pytest.param(False, ("round_inverse_rms",), id="1 / rms, no gamma"),
+        pytest.param(True, ("round_inverse_rms",), id="1 / rms", marks=pytest.mark.long),
+        pytest.param(True, ("round_inverse_rms", "round_before_gamma"), id="all", marks=pytest.mark.long),
+    ],
 )
-def test_rms_norm(device: Any, shape: tuple[int, int], has_gamma: bool, round_before_gamma: bool) -> None:
+def test_rms_norm(device: Any, shape: tuple[int, int], has_gamma: bool, rounded: tuple[str, ...]) -> None:
     x, gamma = random_input(shape), random_weights(shape[-1])[0] if has_gamma else None
-    expected = reference.rms_norm(x, flat(gamma), round_before_gamma=round_before_gamma)
-    y = run_rmsnorm(device, x, gamma, round_before_gamma=round_before_gamma)
-    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    keywords = dict.fromkeys(rounded, True)
+    expected = reference.rms_norm(x, flat(gamma), **keywords)
+    torch.testing.assert_close(run_rmsnorm(device, x, gamma, **keywords), expected, rtol=0, atol=0)
 
 
 def test_a_constant_row_gives_beta() -> None:

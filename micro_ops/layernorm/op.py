@@ -205,17 +205,19 @@ class RMSNorm(_Norm):
         epsilon: float = 1e-6,
         *,
         round_before_gamma: bool = False,
+        round_inverse_rms: bool = False,
     ) -> torch.Tensor:
-        """RMSNorm in float64, unrounded but for `round_before_gamma`.
+        """RMSNorm in float64, unrounded but for what it is told to round to the input's dtype on the way.
 
         Args:
             input_tensor: (..., W), any float dtype
             gamma_tensor: (W,) or (1, W), or None for 1
-            round_before_gamma: as `op`'s
+            round_before_gamma, round_inverse_rms: as `op`'s
         Returns: (..., W) float64
         """
         x = input_tensor.to(torch.float64)
-        y = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
+        rms = torch.sqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
+        y = x * (1 / rms).to(input_tensor.dtype).to(torch.float64) if round_inverse_rms else x / rms
         if round_before_gamma:
             y = y.to(input_tensor.dtype).to(torch.float64)
         return y if gamma_tensor is None else y * gamma_tensor.to(torch.float64).reshape(-1)
@@ -233,6 +235,7 @@ class RMSNorm(_Norm):
         layout: ttnn.Layout | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
+        round_inverse_rms: bool = False,
     ) -> Prepared:
         """As `LayerNorm.prepare`, with its arguments and errors; `op` takes the same, runs it and returns what
         `LayerNorm.op` does.
@@ -241,9 +244,14 @@ class RMSNorm(_Norm):
             round_before_gamma: round the normalized value to the input's dtype before it is multiplied by gamma, as
                 HuggingFace's RMSNorms do, and again after; else round once, as DeepSeek's own code does. The two
                 differ by an ULP in about a quarter of bfloat16 elements.
+            round_inverse_rms: round 1 / rms to the input's dtype before x is multiplied by it, as HuggingFace's
+                DeepSeek-V4 does where a norm has no weight. It moves whole rows, by up to an ULP. Of float32 input
+                neither flag changes anything: all on the way is float32.
         """
         operands = Operands(input_tensor, gamma_tensor, None, residual)
-        variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
+        variant = Variant(
+            subtract_mean=False, round_before_gamma=round_before_gamma, round_inverse_rms=round_inverse_rms
+        )
         outputs = Outputs(output_tensor, residual_output, memory_config, layout)
         return _prepare(operands, outputs, epsilon, variant, cores)
 
@@ -261,11 +269,14 @@ class RMSNorm(_Norm):
         layout: ttnn.Layout | None = None,
         cores: Cores = None,
         round_before_gamma: bool = False,
+        round_inverse_rms: bool = False,
     ) -> ttnn.Tensor:
-        """As `LayerNorm.normalize_with`, with `prepare`'s `round_before_gamma`."""
+        """As `LayerNorm.normalize_with`, with `prepare`'s `round_before_gamma` and `round_inverse_rms`."""
         operands = Operands(input_tensor, gamma_tensor, None)
         outputs = Outputs(output_tensor, None, memory_config, layout)
-        variant = Variant(subtract_mean=False, round_before_gamma=round_before_gamma)
+        variant = Variant(
+            subtract_mean=False, round_before_gamma=round_before_gamma, round_inverse_rms=round_inverse_rms
+        )
         y: ttnn.Tensor = run_together(_prepare(operands, outputs, epsilon, variant, cores, statistics))[0]
         return y
 

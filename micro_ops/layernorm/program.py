@@ -73,11 +73,13 @@ class Variant:
     Attributes:
         subtract_mean: LayerNorm, else RMSNorm
         round_before_gamma: the normalized value is rounded to bfloat16 before it is multiplied by gamma
+        round_inverse_rms: 1 / rms is rounded to bfloat16 before x is multiplied by it
         tap: an intermediate to write in place of the result
     """
 
     subtract_mean: bool
     round_before_gamma: bool = False
+    round_inverse_rms: bool = False
     tap: Tap = Tap.NONE
 
 
@@ -402,12 +404,13 @@ def compute_config(unpacked: Mapping[int, ttnn.DataType | None]) -> ttnn.Compute
 
 def arithmetic(variant: Variant, dtypes: Dtypes) -> dict[str, int]:
     """What kernels/variant.h is compiled for beside the layout, and what host and kernels agree on of Dest."""
+    is_bfloat16 = dtypes.input == ttnn.bfloat16  # float32 is rounded already
     return {
         "has_gamma": dtypes.gamma is not None,
         "has_beta": dtypes.beta is not None,
         "subtract_mean": variant.subtract_mean,
-        "round_before_gamma": variant.round_before_gamma
-        and dtypes.input == ttnn.bfloat16,  # float32 is rounded already
+        "round_before_gamma": variant.round_before_gamma and is_bfloat16,
+        "round_inverse_rms": variant.round_inverse_rms and is_bfloat16,
         "input_float32": dtypes.input == ttnn.float32,
         "gamma_float32": dtypes.gamma == ttnn.float32,
         "beta_float32": dtypes.beta == ttnn.float32,

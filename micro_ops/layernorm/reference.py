@@ -37,11 +37,18 @@ def layer_norm(
 
 
 def rms_norm(
-    x: torch.Tensor, gamma: torch.Tensor | None, epsilon: float = 1e-6, round_before_gamma: bool = False
+    x: torch.Tensor,
+    gamma: torch.Tensor | None,
+    epsilon: float = 1e-6,
+    *,
+    round_before_gamma: bool = False,
+    round_inverse_rms: bool = False,
 ) -> torch.Tensor:
-    """RMSNorm of `x` (rows, W) with gamma (W,), both bfloat16; gives bfloat16. `round_before_gamma` as in the op."""
+    """RMSNorm of `x` (rows, W) with gamma (W,), both bfloat16; gives bfloat16. What is rounded on the way as in the op."""
     total = _total(_lanes(_partial_sums(x)[1]))
     scale = _inverse_sqrt(_mad(total + total, _inverse(2 * x.shape[-1]), torch.tensor(epsilon)))
+    if round_inverse_rms:
+        scale = _bfloat16(scale).float()
     if gamma is None:
         return _bfloat16(x.float() * scale)
     if round_before_gamma:

@@ -134,6 +134,17 @@ struct Float32Sums {
     }
 };
 
+// 1 / sqrt(x), a row's 1 / rms or 1 / std, rounded to bfloat16 if so wanted (a tie away from zero): once a row, so that what is
+// made of the row's elements costs the same.
+sfpi_inline vFloat make_scale(vFloat x) {
+    vFloat scale = inverse_sqrt(x);
+    if constexpr (round_inverse_rms) {
+        return convert<vFloat16b>(scale, RoundMode::Nearest);
+    } else {
+        return scale;
+    }
+}
+
 // Stores 1 / std of rows whose squares, or squared deviations, add up to `squares`; twice that where the divisor is 2
 // W. One SFPMAD multiplies and adds epsilon, because SFPI's compiler would contract the two however they were written.
 sfpi_inline void store_scale(vFloat squares) {
@@ -142,7 +153,7 @@ sfpi_inline void store_scale(vFloat squares) {
     } else if constexpr (tap == Tap::variance) {
         store_rows(scale_vector(0), squares * inverse_divisor);
     } else {
-        store_rows(scale_vector(0), inverse_sqrt(squares * inverse_divisor + epsilon));
+        store_rows(scale_vector(0), make_scale(squares * inverse_divisor + epsilon));
     }
 }
 
@@ -208,7 +219,7 @@ sfpi_inline void merge_statistics() {
     if constexpr (!subtract_mean) {
         vFloat mean_square = add_lanes(variance) * eighth;
         give<free_sums, p_stall::WAIT_SFPU>();
-        store_rows(scale_vector(0), inverse_sqrt(mean_square + epsilon));
+        store_rows(scale_vector(0), make_scale(mean_square + epsilon));
     } else {
         vFloat of_chip = dst_reg[vector_of(chips_dest_row)];
         vFloat mean = add_lanes(of_chip) * eighth;

@@ -80,7 +80,7 @@ sfpi_inline vFloat scale_or_mean(vFloat squares) {
     if constexpr (emits_statistics) {
         return squares * inverse_divisor;
     } else {
-        return inverse_sqrt(squares * inverse_divisor + epsilon);
+        return make_scale(squares * inverse_divisor + epsilon);
     }
 }
 
@@ -188,7 +188,7 @@ __attribute__((noinline)) void merge_face_statistics() {
     };
     if constexpr (!subtract_mean) {
         vFloat mean_square = add_chips(variance_of) * part;
-        store_quads(quad_scale_vector(half * face_quads), inverse_sqrt(mean_square + epsilon));
+        store_quads(quad_scale_vector(half * face_quads), make_scale(mean_square + epsilon));
     } else {
         const auto mean_of = [](uint32_t chip) __attribute__((always_inline)) {
             return vFloat(dst_reg[of_half + chip * of_chip]);

@@ -49,6 +49,8 @@ constexpr bool subtract_mean = get_named_compile_time_arg_val("subtract_mean");
 static_assert(subtract_mean || !has_beta,
               "an RMSNorm takes no beta: under SFPI x * (1 / std) + beta would become one SFPMAD");
 constexpr bool round_before_gamma = get_named_compile_time_arg_val("round_before_gamma");
+constexpr bool round_inverse_rms = get_named_compile_time_arg_val("round_inverse_rms");
+static_assert(!(subtract_mean && round_inverse_rms), "a LayerNorm has no 1 / rms");
 constexpr bool input_float32 = get_named_compile_time_arg_val("input_float32");
 // Whether that is by stripes (dest.h), else by quads.
 constexpr bool rows_are_striped = get_named_compile_time_arg_val("rows_are_striped");
