@@ -226,6 +226,8 @@ def outcome(module: nn.Module) -> tuple[str, FoundNorm]:
         return _general(found.supported), found
     gamma = f"gamma{' + 1' if formula.gamma_offset else ''}" if formula.gamma else None
     words = ["LayerNorm" if formula.subtract_mean else "RMSNorm", gamma, "beta" if formula.beta else None]
+    words += ["the input's width"] if formula.width is None else []
+    words += ["rounds 1 / rms"] if formula.round_inverse_rms else []
     words += ["rounds before gamma"] if formula.round_before_gamma else []
     words += ["float32 only"] if (torch.bfloat16, torch.bfloat16) not in formula.dtypes else []
     words += [f"without {', '.join(found.optional)}"] if found.optional else []
@@ -242,7 +244,7 @@ def _general(reason: str) -> str:
 
 def check_on_device(module: nn.Module, formula: Formula, device: Any) -> Iterator[str]:
     """Runs it in each type that it takes, and tells what is not as the original's."""
-    x = torch.randn(3, formula.width, generator=torch.Generator().manual_seed(2)) + 0.5
+    x = torch.randn(3, formula.width or WIDTH, generator=torch.Generator().manual_seed(2)) + 0.5
     for dtype in (torch.bfloat16, torch.float32):
         if (dtype, dtype) not in formula.dtypes:
             continue

@@ -5,6 +5,7 @@
 >>> print(find_norms(model, exclude="k_norm", layers=range(3)))  # doctest: +SKIP
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ class NormPlan(list[FoundNorm]):
             table.add_row(
                 found.name,
                 class_name(found.module),
-                str(formula.width) if formula else "",
+                formula.width_text if formula else "",
                 f"{formula.epsilon:g}" if formula else "",
                 ", ".join(sorted(dtypes)),
                 ("yes" if formula.beta else "no") if formula else "",
@@ -224,15 +225,28 @@ def _recognized(module: nn.Module) -> tuple[Formula | None, str]:
 
 def _configuration(module: nn.Module) -> Hashable:
     """All that decides how a module computes but the values of its weights: of modules that are equal in it, one is
-    tried. None where that is more than comparing can tell: with buffers, submodules, or an object for an attribute.
+    tried. None where that is more than comparing can tell: with submodules, or an object for an attribute.
     """
     own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
-    if isinstance(module, TtNorm | torch.jit.ScriptModule) or module._buffers or module._modules:
+    if isinstance(module, TtNorm | torch.jit.ScriptModule) or module._modules:
         return None
-    if not all(_is_plain(value) for value in own.values()):
+    if not all(_is_plain(value) for value in own.values()) or not all(map(_is_dense, module._buffers.values())):
         return None
+    buffers = tuple((name, None if b is None else _digest(b)) for name, b in module._buffers.items())
     weights = tuple((name, None if p is None else (p.shape, p.dtype)) for name, p in module._parameters.items())
-    return type(module), repr(sorted(own.items())), weights
+    return type(module), repr(sorted(own.items())), weights, buffers
+
+
+def _is_dense(buffer: torch.Tensor | None) -> bool:
+    """Whether its bytes are its values."""
+    return buffer is None or (
+        type(buffer) is torch.Tensor and buffer.layout == torch.strided and not (buffer.is_quantized or buffer.is_meta)
+    )
+
+
+def _digest(buffer: torch.Tensor) -> Hashable:
+    values = buffer.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return buffer.shape, buffer.dtype, buffer.device, hashlib.sha256(values).digest()
 
 
 def _is_plain(value: object) -> bool:

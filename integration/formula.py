@@ -22,16 +22,17 @@ class Formula:
     """What a module computes over the last dimension.
 
     Attributes:
-        width: W
+        width: W; None where the input tells it, of a norm without weights
         epsilon: added to the variance or mean square
         subtract_mean: LayerNorm, else RMSNorm
         gamma, beta: names of the parameters (W,), or None where there is none
         gamma_offset: added to gamma; 1 where gamma is kept as its distance from 1
         round_before_gamma: the normalized value is rounded to bfloat16 before it is multiplied by gamma
         dtypes: pairs of the input's type and the weights', for which this holds; the output has the input's
+        round_inverse_rms: 1 / rms is rounded to bfloat16 before x is multiplied by it
     """
 
-    width: int
+    width: int | None
     epsilon: float
     subtract_mean: bool
     gamma: str | None
@@ -39,9 +40,15 @@ class Formula:
     gamma_offset: float
     round_before_gamma: bool
     dtypes: frozenset[tuple[torch.dtype, torch.dtype]]
+    round_inverse_rms: bool = False
+
+    @property
+    def width_text(self) -> str:
+        """As tables have it."""
+        return "input's" if self.width is None else str(self.width)
 
     def golden(self, x: torch.Tensor, gamma: torch.Tensor | None, beta: torch.Tensor | None) -> torch.Tensor:
-        """The norm of `x` (..., W) in float64, rounded to x's dtype before gamma where the module does that.
+        """The norm of `x` (..., W) in float64, rounded to x's dtype on the way where the module does that.
 
         Args:
             gamma, beta: (W,), as the module keeps them
@@ -50,15 +57,24 @@ class Formula:
             gamma = gamma.detach().double() + self.gamma_offset
         if self.subtract_mean:
             return LayerNormSingleCore.golden(x, gamma, None if beta is None else beta.detach(), self.epsilon)
-        return RMSNormSingleCore.golden(x, gamma, self.epsilon, round_before_gamma=self.round_before_gamma)
+        return RMSNormSingleCore.golden(
+            x,
+            gamma,
+            self.epsilon,
+            round_before_gamma=self.round_before_gamma,
+            round_inverse_rms=self.round_inverse_rms,
+        )
 
 
 def too_wide(formula: Formula, weights_dtype: torch.dtype | None, available: int) -> str:
-    """Why `available` bytes of L1 can't hold a row of any type that goes with weights of `weights_dtype`, or "".
+    """Why `available` bytes of L1 can't hold a row of any type that goes with weights of `weights_dtype`, or "". Where
+    the input tells the width, each call tells it.
 
     Args:
         weights_dtype: None if there are none
     """
+    if formula.width is None:
+        return ""
     needed = min(
         least_l1_bytes(
             formula.width,

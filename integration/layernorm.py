@@ -26,7 +26,7 @@ class TtLayerNorm(TtNorm):
 
     def __init__(
         self,
-        width: int,
+        width: int | None,
         gamma: torch.Tensor | None = None,
         beta: torch.Tensor | None = None,
         *,
@@ -37,7 +37,7 @@ class TtLayerNorm(TtNorm):
     ) -> None:
         """
         Args:
-            width: W
+            width: W, or None without weights: that of each call's input
             gamma, beta: (W,) bfloat16 or float32, or None for 1 and 0; kept as the Parameters `weight` and `bias`
             epsilon: positive and finite in float32, or each call raises
             device: an open device
@@ -57,6 +57,7 @@ class TtLayerNorm(TtNorm):
             cores=cores,
             mesh_axis=mesh_axis,
             round_before_gamma=False,
+            round_inverse_rms=False,
         )
 
     def _prepare(self, x: ttnn.Tensor, **keywords: Any) -> Prepared:

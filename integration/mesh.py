@@ -28,8 +28,8 @@ class Distribution:
         """Chips that share a row."""
         return 1 if self.columns_axis is None else tuple(self.device.shape)[self.columns_axis]
 
-    def refusal(self, width: int) -> str:
-        """Why rows of `width` elements can't lie so, or ""."""
+    def refusal(self, width: int | None) -> str:
+        """Why rows of `width` elements can't lie so, or ""; of None, why no rows can."""
         shape, axis = tuple(self.device.shape), self.columns_axis
         if axis is None:
             return ""
@@ -38,7 +38,7 @@ class Distribution:
         if self.across not in CHIPS:
             counts = ", ".join(map(str, CHIPS))
             return f"columns may be cut over {counts} chips, but axis {axis} of the mesh {shape} has {self.across}"
-        if width % self.across:
+        if width is not None and width % self.across:
             return f"the width must be a multiple of the chips of axis {axis}, {self.across}, but is {width}"
         if self.across > 1 and ttnn.get_fabric_config() == ttnn.FabricConfig.DISABLED:
             return (
@@ -47,20 +47,20 @@ class Distribution:
             )
         return ""
 
-    def check(self, x: ttnn.Tensor, width: int) -> None:
+    def check(self, x: ttnn.Tensor, width: int | None) -> None:
         """
         Args:
-            x: of rows of `width` elements, cut so
+            x: of rows of `width` elements, of None as many as they have, cut so; of rank 0 it is left to the op
         Raises:
             LayerNormArgumentError: it is distributed otherwise
         """
-        own, rank, axis = width // self.across, len(tuple(x.shape)), self.columns_axis
-        if axis is None or self.across == 1:
+        rank, axis = len(tuple(x.shape)), self.columns_axis
+        if axis is None or self.across == 1 or rank == 0:
             return
-        if tuple(x.shape)[-1:] != (own,):
+        if width is not None and x.shape[-1] != width // self.across:
             raise LayerNormArgumentError(
-                f"input must have {own} of {width} columns on each of {self.across} chips, but has shape"
-                f" {tuple(x.shape)} on each"
+                f"input must have {width // self.across} of {width} columns on each of {self.across} chips, but has"
+                f" shape {tuple(x.shape)} on each"
             )
         topology = x.tensor_topology()
         placements = list(topology.placements())

@@ -32,9 +32,9 @@ class TtNorm(nn.Module):
     """A norm over the last dimension, by kernels on `device`.
 
     Takes a torch tensor or a ttnn tensor of shape (..., W), bfloat16 or float32, and gives back the same kind, shape
-    and dtype. A ttnn tensor stays in its layout, of those that the op takes. The weights are ordinary Parameters; when
-    they change, they are uploaded anew. There is no backward, and no copy or pickle, for it would need the device, too:
-    both raise.
+    and dtype. A norm without weights may have no W of its own: then it is each input's. A ttnn tensor stays in its
+    layout, of those that the op takes. The weights are ordinary Parameters; when they change, they are uploaded anew.
+    There is no backward, and no copy or pickle, for it would need the device, too: both raise.
 
     On a mesh each chip normalizes the rows that it holds, with weights of its own: a torch tensor's are dealt out, and
     a ttnn tensor stays as it is distributed. With `mesh_axis` the chips of that axis share rows, each with as many of
@@ -56,7 +56,7 @@ class TtNorm(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        width: int | None,
         gamma: torch.Tensor | None = None,
         beta: torch.Tensor | None = None,
         *,
@@ -65,9 +65,12 @@ class TtNorm(nn.Module):
         cores: Cores,
         mesh_axis: int | None,
         round_before_gamma: bool,
+        round_inverse_rms: bool,
     ) -> None:
         super().__init__()
         for name, weight in (("gamma", gamma), ("beta", beta)):
+            if weight is not None and width is None:
+                raise ValueError(f"width must be that of {name}, {tuple(weight.shape)}, but is None")
             if weight is not None and (tuple(weight.shape) != (width,) or weight.dtype not in DTYPES):
                 raise ValueError(
                     f"{name} must have shape ({width},) and dtype bfloat16 or float32,"
@@ -84,6 +87,7 @@ class TtNorm(nn.Module):
             gamma_offset=0.0,
             round_before_gamma=round_before_gamma,
             dtypes=ANY_DTYPES,
+            round_inverse_rms=round_inverse_rms,
         )
         self._set_up(formula, Distribution(device, mesh_axis), cores, {}, inspect.signature(_plain_forward))
 
@@ -161,7 +165,8 @@ class TtNorm(nn.Module):
         return self.distribution.device
 
     @property
-    def width(self) -> int:
+    def width(self) -> int | None:
+        """W; None where the input tells it."""
         return self.formula.width
 
     @property
@@ -265,7 +270,7 @@ class TtNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.width}, eps={self.epsilon}, launches={self.launches}"
+        return f"{self.formula.width_text}, eps={self.epsilon}, launches={self.launches}"
 
     def _set_up(
         self,
@@ -323,15 +328,18 @@ class TtNorm(nn.Module):
         if not allowed:
             taken = sorted({str(of_weights) for _, of_weights in self.formula.dtypes})
             return f"the weights must be {' or '.join(taken)}, but are {weights_dtype}"
-        if x.ndim == 0 or x.shape[-1] != self.width or str(x.dtype) not in allowed:
+        columns = x.shape[-1] if x.ndim else 0
+        if columns == 0 or self.width not in (None, columns) or str(x.dtype) not in allowed:
             return (
-                f"x must have shape (..., {self.width}) and dtype {' or '.join(allowed)},"
+                f"x must have shape (..., {self.width or 'W'}) and dtype {' or '.join(allowed)},"
                 f" but x.shape={tuple(x.shape)} and x.dtype={x.dtype}"
             )
+        if reason := self.distribution.refusal(columns):
+            return reason
         gamma, beta = (None if weight is None else weight.dtype for weight in (self.gamma, self.beta))
         try:
             make_plan(
-                (self.distribution.rows_of_chip(math.prod(x.shape[:-1])), self.width // self.distribution.across),
+                (self.distribution.rows_of_chip(math.prod(x.shape[:-1])), columns // self.distribution.across),
                 Dtypes(TTNN_DTYPES[x.dtype], gamma, beta),
                 chip_of(self.device, self.cores),
             )
@@ -343,7 +351,7 @@ class TtNorm(nn.Module):
         rows = math.prod(x.shape[:-1])
         if rows == 0:
             return torch.empty_like(x)
-        y = self.op(self.distribution.upload(x.detach().cpu().reshape(rows, self.width)))
+        y = self.op(self.distribution.upload(x.detach().cpu().reshape(rows, x.shape[-1])))
         return self.distribution.download(y, rows).reshape(x.shape).to(x.device)
 
 

@@ -7,10 +7,14 @@ A module is run on the CPU with random weights, and its output is compared with 
     y = (x - mean) / sqrt(variance + epsilon) * (gamma + offset) + beta      LayerNorm, offset 0 or 1
     y =          x / sqrt(mean(x^2) + epsilon) * (gamma + offset)            RMSNorm, offset 0 or 1 (Gemma, Qwen3-Next)
 
-First in float32, which tells the formula and which attribute holds epsilon; then in bfloat16, which tells whether the
-normalized value is rounded before it is multiplied by gamma (Llama and DeepSeek in transformers) or not (torch's own,
-DeepSeek's own). What was found must hold for every tensor of `probe.all_inputs`, in training mode and out of it, and
-leave the module as it was.
+First in float32, which tells the formula and which attribute holds epsilon; then in bfloat16, which tells what is
+rounded on the way: the normalized value, before it is multiplied by gamma (Llama and DeepSeek in transformers); 1 /
+rms, before x is multiplied by it (DeepSeek-V4, where a norm has no weight); or nothing (torch's own, DeepSeek's own).
+What was found must hold for every tensor of `probe.all_inputs`, in training mode and out of it, and leave the module as
+it was.
+
+A module without weights takes its width from its input, unless it is torch's and has a `normalized_shape`. Then all
+that must hold at each of `WIDTHS`, and at every rank.
 
 What no trial can tell: a forward that depends on something outside the module (a global, the clock), or that changes at
 a value or number of rows beyond those that were tried.
@@ -30,6 +34,8 @@ from micro_ops.layernorm.arguments import FLOAT32_TINY
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 LARGEST_L1 = 1536 * 1024  # bytes of a Blackhole core's; a Wormhole core has 1464 * 1024
+# Tried where the input tells the width: a module that keeps one of its own agrees with one of them at most.
+WIDTHS = (64, 37, 1030)
 # In float32 a right formula is within 1e-6 of float64 and a wrong one, or an epsilon that is 1% off, farther than 1e-3.
 MAX_RELATIVE_NORM = 1e-4
 # Share of elements that must equal the formula, rounded to bfloat16: the right order of rounding misses it in near-ties
@@ -53,16 +59,15 @@ def recognize(module: nn.Module) -> Formula:
         formula = _fitting_formula(module, width, gamma, beta)
         _check_everywhere(module, formula, torch.float32, torch.float32)
         reason = ""
-        for weights_dtype in DTYPES:  # bfloat16 first, which settles the order
+        for weights_dtype in DTYPES if gamma else DTYPES[:1]:  # bfloat16 first, which settles the order
             try:
-                order = _rounds_before_gamma(module, formula, weights_dtype)
-                _check_everywhere(module, replace(formula, round_before_gamma=order), torch.bfloat16, weights_dtype)
+                rounded = _with_rounding(module, formula, weights_dtype)
+                _check_everywhere(module, rounded, torch.bfloat16, weights_dtype)
             except NotANormError as error:
                 reason = reason or str(error)
                 continue
-            if weights_dtype == torch.bfloat16 or order == formula.round_before_gamma:
-                pairs = formula.dtypes | {(torch.bfloat16, weights_dtype)}
-                formula = replace(formula, round_before_gamma=order, dtypes=pairs)
+            if weights_dtype == torch.bfloat16 or rounded == formula:
+                formula = replace(rounded, dtypes=formula.dtypes | {(torch.bfloat16, weights_dtype)})
     if not dtypes <= {weights_dtype for _, weights_dtype in formula.dtypes}:
         raise NotANormError(reason)
     if formula.epsilon < FLOAT32_TINY:
@@ -115,12 +120,13 @@ def _check_that_forward_runs(module: nn.Module) -> None:
         raise NotANormError(f"its forward needs {', '.join(needed)} beside {first.name}")
 
 
-def _width(module: nn.Module) -> int:
+def _width(module: nn.Module) -> int | None:
+    """None where the input tells it."""
     shapes = {tuple(parameter.shape) for parameter in module.parameters()}
     if not shapes and isinstance(module, nn.LayerNorm | nn.RMSNorm):
         shapes = {tuple(module.normalized_shape)}
     if not shapes:
-        raise NotANormError("it has neither a weight nor a normalized_shape to tell its width")
+        return None
     if len(shapes) > 1 or len(next(iter(shapes))) != 1:
         raise NotANormError(f"its weights must have one shape (W,), but have {_join(shapes)}")
     return int(shapes.pop()[0])
@@ -145,14 +151,14 @@ def _epsilon_candidates(module: nn.Module) -> list[float]:
     return candidates
 
 
-def _fitting_formula(module: nn.Module, width: int, gamma: str | None, beta: str | None) -> Formula:
+def _fitting_formula(module: nn.Module, width: int | None, gamma: str | None, beta: str | None) -> Formula:
     """The formula that is `module`'s in float32."""
     candidates = _epsilon_candidates(module)
     if not candidates:
         raise NotANormError("it keeps no number between 0 and 1 that could be its eps")
     probe = Probe(module, torch.float32)
     for epsilon in candidates:
-        x = ordinary_input(width, epsilon)
+        x = ordinary_input(width or WIDTHS[0], epsilon)
         y = probe.run(x).double()
         for subtract_mean, offset in itertools.product((True, False), (0.0, 1.0) if gamma else (0.0,)):
             if beta and not subtract_mean:
@@ -172,15 +178,19 @@ def _fitting_formula(module: nn.Module, width: int, gamma: str | None, beta: str
     raise NotANormError(f"it is no LayerNorm or RMSNorm over the last dimension with eps {_join(candidates)}")
 
 
-def _rounds_before_gamma(module: nn.Module, formula: Formula, weights_dtype: torch.dtype) -> bool:
-    """Which order of rounding the module keeps to, with bfloat16 input and weights of `weights_dtype`."""
-    probe, x = Probe(module, weights_dtype), ordinary_input(formula.width, formula.epsilon).to(torch.bfloat16)
+def _with_rounding(module: nn.Module, formula: Formula, weights_dtype: torch.dtype) -> Formula:
+    """`formula` with the order of rounding that the module keeps to, with bfloat16 input and weights of
+    `weights_dtype`."""
+    probe = Probe(module, weights_dtype)
+    x = ordinary_input(formula.width or WIDTHS[0], formula.epsilon).to(torch.bfloat16)
     y = probe.run(x)
     shares = {}
-    for order in (False,) if formula.subtract_mean or not formula.gamma else (False, True):
-        golden = probe.golden(replace(formula, round_before_gamma=order), x)
-        shares[order] = (y == golden.to(torch.bfloat16)).double().mean().item()
-    best = max(shares, key=lambda order: shares[order])
+    before_gamma = (False, True) if formula.gamma and not formula.subtract_mean else (False,)
+    inverse_rms = (False,) if formula.subtract_mean else (False, True)
+    for of_value, of_inverse in itertools.product(before_gamma, inverse_rms):
+        rounded = replace(formula, round_before_gamma=of_value, round_inverse_rms=of_inverse)
+        shares[rounded] = (y == probe.golden(rounded, x).to(torch.bfloat16)).double().mean().item()
+    best = max(shares, key=lambda rounded: shares[rounded])
     if shares[best] < MIN_EQUAL:
         raise NotANormError(
             f"in bfloat16 it rounds otherwise than the kernels do: {shares[best]:.1%} of its elements are theirs,"
@@ -193,7 +203,9 @@ def _check_everywhere(module: nn.Module, formula: Formula, dtype: torch.dtype, w
     """That `module` computes `formula` of input of type `dtype`, with weights of `weights_dtype`, whatever the input's
     rank, rows and magnitude, in both modes, and keeps nothing between calls.
 
-    A module need not take every rank, but what it takes at one magnitude or in one mode, it must take in all.
+    A module need not take every rank, but what it takes at one magnitude or in one mode, it must take in all. Without a
+    width of its own it must take every rank: one that does not may count its dimensions from the first one, as
+    InstanceNorm1d does.
 
     Raises:
         NotANormError: it does not
@@ -201,19 +213,20 @@ def _check_everywhere(module: nn.Module, formula: Formula, dtype: torch.dtype, w
     probe = Probe(module, weights_dtype)
     taken: set[int] = set()  # ranks
     not_taken: dict[int, ForwardFailsError] = {}
-    for what, x in all_inputs(formula.width, formula.epsilon, dtype):
+    widths = (formula.width,) if formula.width else WIDTHS
+    for what, x in itertools.chain.from_iterable(all_inputs(width, formula.epsilon, dtype) for width in widths):
         expected = probe.golden(formula, x)
         for training in (False, True):
             mode = "training" if training else "inference"
             try:
                 y = probe.run(x, training)
             except ForwardFailsError as error:
-                if x.ndim == 3 or training:  # rank 3 is a model's own: (batch, tokens, W)
+                if x.ndim == 3 or training or not formula.width:  # rank 3 is a model's own: (batch, tokens, W)
                     raise
                 not_taken.setdefault(x.ndim, error)
                 break
             taken.add(x.ndim)
-            if not _agrees(y, expected):
+            if not _agrees(y, expected, formula.round_inverse_rms):
                 raise NotANormError(
                     f"in {mode}, it gives {what} of shape {tuple(x.shape)} {x.dtype} other values than a"
                     f" {'LayerNorm' if formula.subtract_mean else 'RMSNorm'} with eps {formula.epsilon:g}"
@@ -224,16 +237,18 @@ def _check_everywhere(module: nn.Module, formula: Formula, dtype: torch.dtype, w
         raise NotANormError(f"its forward changes its {', '.join(changed)}, on which its next result may depend")
 
 
-def _agrees(y: torch.Tensor, expected: torch.Tensor) -> bool:
+def _agrees(y: torch.Tensor, expected: torch.Tensor, round_inverse_rms: bool) -> bool:
     """Whether `y` (..., W) is `expected` (float64), NaN where that is, up to y's roundings."""
     if not torch.equal(y.isnan(), expected.isnan()):
         return False
     y, rounded, expected = y.nan_to_num(), expected.to(y.dtype).nan_to_num(), expected.nan_to_num()
     if y.dtype == torch.float32:
         return _worst_row(y.double(), expected) <= MAX_RELATIVE_NORM
-    # One more is allowed for narrow rows, of which a single near-tie is a large share.
+    # One more is allowed for narrow rows, of which a single near-tie is a large share; a whole row where 1 / rms is
+    # rounded, of which a near-tie moves all.
+    more = y.shape[-1] if round_inverse_rms else 1
     others = int((y != rounded).sum())
-    return others <= 1 + (1 - MIN_EQUAL) * y.numel() and _worst_row(y.double(), expected) <= 2.0**-7
+    return others <= more + (1 - MIN_EQUAL) * y.numel() and _worst_row(y.double(), expected) <= 2.0**-7
 
 
 def _worst_row(y: torch.Tensor, expected: torch.Tensor) -> float:

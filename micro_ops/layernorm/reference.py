@@ -44,7 +44,7 @@ def rms_norm(
     round_before_gamma: bool = False,
     round_inverse_rms: bool = False,
 ) -> torch.Tensor:
-    """RMSNorm of `x` (rows, W) with gamma (W,), both bfloat16; gives bfloat16. What is rounded on the way as in the op."""
+    """RMSNorm of `x` (rows, W) with gamma (W,), both bfloat16; gives bfloat16. The flags as in the op."""
     total = _total(_lanes(_partial_sums(x)[1]))
     scale = _inverse_sqrt(_mad(total + total, _inverse(2 * x.shape[-1]), torch.tensor(epsilon)))
     if round_inverse_rms:
