@@ -231,6 +231,9 @@ def _other_formulas(output: _Output) -> Iterator[_Suspect]:
             values = output.by(replace(formula, round_before_gamma=not formula.round_before_gamma), gamma) + output.beta
             hint = "once" if formula.round_before_gamma else "before gamma, too"
             yield suspect("order of rounding", f"The output is rounded {hint}.", values)
+        values = output.by(replace(formula, round_inverse_rms=not formula.round_inverse_rms), gamma) + output.beta
+        hint = "not rounded" if formula.round_inverse_rms else "rounded, too"
+        yield suspect("rounding of 1 / rms", f"1 / rms is {hint}.", values)
 
 
 def _other_numbers(output: _Output) -> Iterator[_Suspect]:

@@ -152,14 +152,18 @@ def _sentence(comparison: Comparison) -> str:
 def _norm(verdict: Verdict, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:
     formula = norm.formula
     centred, size = ("(x - mean)", "variance") if formula.subtract_mean else ("x", "mean(x^2)")
+    scaled = f"{centred} / sqrt({size} + eps)"
+    if formula.round_inverse_rms:
+        scaled = f"{centred} * rounded(1 / sqrt({size} + eps))"
     gamma = "" if norm.gamma is None else " * gamma" if not formula.gamma_offset else " * (1 + gamma)"
     beta = "" if norm.beta is None else " + beta"
     return {
         "name": verdict.name,
         "holds": verdict.holds,
         "class": "LayerNorm" if formula.subtract_mean else "RMSNorm",
-        "formula": f"{centred} / sqrt({size} + eps){gamma}{beta}",
+        "formula": f"{scaled}{gamma}{beta}",
         "round_before_gamma": formula.round_before_gamma,
+        "round_inverse_rms": formula.round_inverse_rms,
         "width": formula.width,
         "eps": formula.epsilon,
         "launches": norm.launches,

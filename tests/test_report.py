@@ -168,6 +168,7 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
     "no mean": (K_NORM, lambda n, t: _other_mean(n, t) + n.beta.double(), "mean is not subtracted"),  # type: ignore[union-attr]
     "mean": (Q_NORM, lambda n, t: _other_mean(n, t), "mean is subtracted"),
     "order of rounding": (Q_NORM, lambda n, t: _with(n, t, round_before_gamma=False), "rounded once"),
+    "rounding of 1 / rms": (Q_NORM, lambda n, t: _with(n, t, round_inverse_rms=True), "1 / rms is rounded, too"),
     "scale 1.01": (Q_NORM, scaled(1.01), "scaled by 1.0"),
     "scale 0.99": (K_NORM, scaled(0.99), "before beta, is scaled by 0.9"),
     "offset 0.0": (Q_NORM, lambda n, t: n.golden(t.input)[0] + 0.05, "is added to each element"),
