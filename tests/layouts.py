@@ -19,7 +19,7 @@ FORMS = {
     "LayerNorm": (LayerNorm, torch.bfloat16, {}),
     "LayerNorm float32": (LayerNorm, torch.float32, {}),
     "RMSNorm": (RMSNorm, torch.bfloat16, {}),
-    "RMSNorm, rounded twice": (RMSNorm, torch.bfloat16, {"round_before_gamma": True}),
+    "RMSNorm, all rounded": (RMSNorm, torch.bfloat16, {"round_before_gamma": True, "round_inverse_rms": True}),
     "RMSNorm float32": (RMSNorm, torch.float32, {}),
 }
 

@@ -182,10 +182,13 @@ def test_tiles_to_sticks_and_back(device: Any) -> None:
         assert torch.equal(converted, y)
 
 
-def test_rounds_before_gamma(device: Any) -> None:
-    x = random_input((4, 256))
-    y, _ = run(device, RMSNorm, x, 2, round_before_gamma=True)
-    assert_equal_but_near_ties(y, RMSNorm.golden(x, random_weights(256)[0], round_before_gamma=True))
+@pytest.mark.parametrize("rounded", [("round_before_gamma",), ("round_before_gamma", "round_inverse_rms")])
+def test_orders_of_rounding(device: Any, rounded: tuple[str, ...]) -> None:
+    x, keywords = random_input((4, 256)), dict.fromkeys(rounded, True)
+    y, _ = run(device, RMSNorm, x, 2, **keywords)
+    assert_equal_but_near_ties(y, RMSNorm.golden(x, random_weights(256)[0], **keywords), ulps=2)
+    of_tiles, _ = run(device, RMSNorm, x, 2, tile=(32, 32), **keywords)
+    assert torch.equal(of_tiles, y)
 
 
 def _bad(device: Any, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, **more: Any) -> ttnn.Tensor:

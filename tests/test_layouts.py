@@ -93,7 +93,7 @@ LONG_WAYS = [
     "LayerNorm: more rows than an unpacker counts",
     "LayerNorm: width-sharded, cut",
     "LayerNorm float32: pieces of 512",
-    "RMSNorm, rounded twice: pieces of 512",
+    "RMSNorm, all rounded: pieces of 512",
     "RMSNorm float32: pieces of 512",
 ]
 
@@ -153,7 +153,7 @@ OTHER_LAYOUTS: dict[str, tuple[Shape, Shape | None, ttnn.MemoryConfig, ttnn.Layo
         *(pytest.param("LayerNorm", place, id=name) for name, place in OTHER_LAYOUTS.items()),
         *(
             pytest.param(form, OTHER_LAYOUTS["to tiles"], marks=pytest.mark.long)
-            for form in ("LayerNorm float32", "RMSNorm, rounded twice")
+            for form in ("LayerNorm float32", "RMSNorm, all rounded")
         ),
     ],
 )

@@ -17,13 +17,14 @@ from micro_ops.layernorm.plan import Plan, check_contract, make_plan
 from tests.tensors import random_input, random_weights, upload
 from tt_device import Platform
 
+ALL_ROUNDED = {"round_before_gamma": True, "round_inverse_rms": True}
 # Which columns and rows are cut, by the width: 32 and 300 are too narrow to cut, 2100 is cut in two or three.
 FORMS = {
     "LayerNorm 32": (LayerNorm, torch.bfloat16, 32, {}),
     "LayerNorm 2100": (LayerNorm, torch.bfloat16, 2100, {}),
     "LayerNorm 2100 float32": (LayerNorm, torch.float32, 2100, {}),
     "RMSNorm 300": (RMSNorm, torch.bfloat16, 300, {}),
-    "RMSNorm 2100, rounded twice": (RMSNorm, torch.bfloat16, 2100, {"round_before_gamma": True}),
+    "RMSNorm 2100, all rounded": (RMSNorm, torch.bfloat16, 2100, ALL_ROUNDED),
 }
 CASES = [*((form, rows) for form in FORMS for rows in (1, 7, 33)), ("LayerNorm 2100", 2), ("LayerNorm 32", 1000)]
 

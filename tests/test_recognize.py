@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """recognize: what a norm module computes, found by trying it. On the CPU alone."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,15 +11,25 @@ import pytest
 import torch
 from torch import nn
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3RMSNorm
+from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4UnweightedRMSNorm
+from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+from transformers.models.esmfold2.modeling_esmfold2 import EsmFold2RMSNorm
 from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1RMSNormGated
+from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaWeightlessRMSNorm
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.glm5_next.modeling_glm5_next import Glm5NextTextUnweightedRMSNorm
+from transformers.models.hrm_text.modeling_hrm_text import HrmTextRMSNorm
+from transformers.models.hy_v4.modeling_hy_v4 import HYV4UnweightedRMSNorm
+from transformers.models.inkling2.modeling_inkling2 import Inkling2UnweightedRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama4.modeling_llama4 import Llama4TextL2Norm
+from transformers.models.nanochat.modeling_nanochat import NanoChatRMSNorm
 from transformers.models.nemotron.modeling_nemotron import NemotronLayerNorm1P
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm, Qwen3NextRMSNormGated
 from transformers.models.zamba2.modeling_zamba2 import Zamba2RMSNormGated
 
-from integration import NotANormError
+from integration import Formula, NotANormError, find_norms
 from integration.formula import ANY_DTYPES, too_wide
 from integration.recognize import LARGEST_L1, optional_arguments, recognize
 
@@ -26,6 +37,7 @@ BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 # torch's own norms take bfloat16 with float32 weights; transformers' RMSNorms give float32 then, as the kernels don't.
 OF_TORCH = ANY_DTYPES - {(FLOAT32, BFLOAT16)}
 OF_TRANSFORMERS = OF_TORCH - {(BFLOAT16, FLOAT32)}
+WITHOUT_WEIGHTS = {(BFLOAT16, BFLOAT16), (FLOAT32, FLOAT32)}
 
 
 class Odd(nn.Module):
@@ -50,7 +62,7 @@ class Odd(nn.Module):
     [
         (nn.LayerNorm(64, eps=1e-3), (64, 1e-3, True, "weight", "bias", 0, False, OF_TORCH)),
         (nn.LayerNorm(64, bias=False), (64, 1e-5, True, "weight", None, 0, False, OF_TORCH)),
-        (nn.LayerNorm(64, elementwise_affine=False), (64, 1e-5, True, None, None, 0, False, OF_TORCH)),
+        (nn.LayerNorm(64, elementwise_affine=False), (64, 1e-5, True, None, None, 0, False, WITHOUT_WEIGHTS)),
         (nn.RMSNorm(64), (64, 2.0**-23, False, "weight", None, 0, False, OF_TORCH)),
         (DeepseekV3RMSNorm(1536, eps=1e-6), (1536, 1e-6, False, "weight", None, 0, True, OF_TRANSFORMERS)),
         (LlamaRMSNorm(7168, eps=1e-5), (7168, 1e-5, False, "weight", None, 0, True, OF_TRANSFORMERS)),
@@ -68,6 +80,143 @@ def test_finds_what_a_module_computes(module: nn.Module, expected: tuple[Any, ..
     norm = recognize(module)
     fields = ("width", "epsilon", "subtract_mean", "gamma", "beta", "gamma_offset", "round_before_gamma", "dtypes")
     assert tuple(getattr(norm, field) for field in fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "round_inverse_rms"),
+    [
+        (DeepseekV4UnweightedRMSNorm(eps=1e-4), True),
+        (Glm5NextTextUnweightedRMSNorm(eps=1e-4), True),
+        (Inkling2UnweightedRMSNorm(eps=1e-4), True),
+        (EsmFold2RMSNorm(eps=1e-4), False),
+        (FalconMambaWeightlessRMSNorm(48, eps=1e-4), False),  # has a buffer of 48, which it does not read
+        (HrmTextRMSNorm(eps=1e-4), False),
+        (Llama4TextL2Norm(eps=1e-4), False),
+        (NanoChatRMSNorm(eps=1e-4), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_a_norm_without_weights_has_its_inputs_width(module: nn.Module, round_inverse_rms: bool) -> None:
+    assert recognize(module) == Formula(
+        width=None,
+        epsilon=1e-4,
+        subtract_mean=False,
+        gamma=None,
+        beta=None,
+        gamma_offset=0.0,
+        round_before_gamma=False,
+        dtypes=frozenset(WITHOUT_WEIGHTS),
+        round_inverse_rms=round_inverse_rms,
+    )
+
+
+class Rounding(nn.Module):
+    """An RMSNorm that rounds 1 / rms, and what `rounds_value` says, too, before it multiplies by its weight."""
+
+    def __init__(self, rounds_value: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(96))
+        self.eps = 1e-6
+        self.rounds_value = rounds_value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inverse = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps).to(x.dtype)
+        y = x * inverse if self.rounds_value else x.float() * inverse.float()
+        return (y * self.weight).to(x.dtype)
+
+
+@pytest.mark.parametrize("rounds_value", [False, True])
+def test_tells_the_orders_of_rounding_apart(rounds_value: bool) -> None:
+    norm = recognize(Rounding(rounds_value).to(BFLOAT16))
+    assert (norm.round_inverse_rms, norm.round_before_gamma) == (True, rounds_value)
+
+
+class OfOwnWidth(nn.Module):
+    """Without weights, an RMSNorm of 64 elements alone, or with a gamma of 64 that is no Parameter."""
+
+    def __init__(self, gamma: torch.Tensor | None) -> None:
+        super().__init__()
+        self.eps = 1e-6
+        self.register_buffer("gamma", gamma)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(x, (64,), self.gamma, self.eps)
+
+
+class Unit(nn.Module):
+    """Divides by the norm, not the RMS: an RMSNorm for rows of one element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().sum(-1, keepdim=True) + self.eps).sqrt()
+
+
+class NarrowOnly(nn.Module):
+    """Leaves rows alone that are wider than 512."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[-1] > 512 else nn.functional.rms_norm(x, x.shape[-1:], None, self.eps)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (OfOwnWidth(None), r"fails on a tensor of shape \(37,\)"),
+        (OfOwnWidth(torch.ones(64)), r"fails on a tensor of shape \(37,\)"),
+        (Unit(), "no LayerNorm or RMSNorm over the last dimension with eps 1e-06"),
+        (NarrowOnly(), r"it gives rows of magnitude 0.001 of shape \(1030,\)"),
+        (nn.InstanceNorm1d(64), r"fails on a tensor of shape \(64,\)"),  # (N, C, L): a LayerNorm by chance
+        (nn.InstanceNorm2d(64), "no LayerNorm or RMSNorm"),
+        (nn.BatchNorm1d(64, affine=False), "no LayerNorm or RMSNorm"),
+        (nn.LocalResponseNorm(64), "no LayerNorm or RMSNorm"),
+        (DetrFrozenBatchNorm2d(64), "no number between 0 and 1"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_refuses_what_is_no_norm_of_any_width(module: nn.Module, reason: str) -> None:
+    with pytest.raises(NotANormError, match=reason):
+        recognize(module)
+
+
+def test_what_has_no_weights_and_is_no_norm_is_tried_once_and_not_listed() -> None:
+    """`find_norms` tries every module of a model."""
+    calls: list[type[nn.Module]] = []
+
+    class Leaky(nn.LeakyReLU):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(Leaky)
+            return super().forward(x)
+
+    class Dropout(nn.Dropout):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(Dropout)
+            return super().forward(x + torch.rand(x.shape))
+
+    class WithBuffer(FalconMambaWeightlessRMSNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(WithBuffer)
+            return super().forward(x)
+
+    model = nn.Sequential(Leaky(0.1), Dropout(0.1), nn.Softmax(-1), nn.Identity(), WithBuffer(48), Leaky(0.1))
+    seed = torch.get_rng_state()
+    assert [found.name for found in find_norms(model)] == ["4"]
+    once = Counter(calls)
+    assert (once[Leaky], once[Dropout]) == (1, 1)
+    assert torch.equal(torch.get_rng_state(), seed), "the model's own random numbers go on as they would have"
+    calls.clear()
+    model.append(WithBuffer(48))
+    assert [found.name for found in find_norms(model)] == ["4", "6"]
+    assert Counter(calls) == once, "of equal modules one is tried"
+    model.append(WithBuffer(48)).get_submodule("7").weight.fill_(2.0)
+    assert [found.name for found in find_norms(model)] == ["4", "6", "7"]
+    assert calls.count(WithBuffer) == 3 * once[WithBuffer], "another buffer makes another module"
 
 
 def patched() -> nn.Module:
@@ -90,8 +239,12 @@ class LayerNormSubclass(nn.LayerNorm):
         (nn.GroupNorm(4, 64), "no LayerNorm or RMSNorm"),
         (nn.Sequential(nn.LayerNorm(64)), "it has submodules"),
         (nn.Linear(64, 64), "one shape"),
-        (nn.ReLU(), "neither a weight nor a normalized_shape"),
-        (OlmoLayerNorm(64), "neither a weight"),
+        (nn.ReLU(), "it keeps no number between 0 and 1 that could be its eps"),
+        (OlmoLayerNorm(64), "it keeps no number between 0 and 1"),
+        (
+            HYV4UnweightedRMSNorm(),
+            r"it gives \(2, 64, 1\) torch.float32 on cpu for a tensor of \(2, 64, 64\)",
+        ),  # 1 / rms
         (Qwen3NextRMSNormGated(64), "needs gate beside hidden_states"),
         (NemotronLayerNorm1P(64).to(BFLOAT16), r"rounds otherwise.* 8\d\.\d% of its elements"),  # gamma + 1 in bfloat16
         (patched(), "forward is patched"),

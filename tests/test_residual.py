@@ -37,14 +37,14 @@ PLACES = {
     "a row": Place("LayerNorm", (1, 1100)),  # two pieces of 1,024
     "rows alone": Place("RMSNorm", (3, 300)),  # a piece of 384
     "groups": Place("LayerNorm", (33, 1025), cores=2),  # rings that go round, a last group of one row; pieces of 512
-    "narrow rows in L1": Place("RMSNorm, rounded twice", (9, 33), L1, in_place=("x", "residual"), cores=1),
+    "narrow rows in L1": Place("RMSNorm, all rounded", (9, 33), L1, in_place=("x", "residual"), cores=1),
     "rows cut": Place("LayerNorm", (2, 7100)),  # over teams of 7 cores, which send one another their parts of s
     "rows cut, float32": Place("RMSNorm float32", (1, 5000), cores=3, in_place=("residual", "x")),
     "float32": Place("LayerNorm float32", (10, 300), cores=1),
     "float32, in its shard": Place("RMSNorm float32", (5, 384), shards("HEIGHT", (3, 384), 2)),
     "in its shard": Place("RMSNorm", (5, 1152), shards("HEIGHT", (3, 1152), 2), ROW),  # pieces of 128
     "in its shard, in place": Place(
-        "RMSNorm, rounded twice", (3, 2048), shards("HEIGHT", (3, 2048), 1), in_place=("residual", "x")
+        "RMSNorm, all rounded", (3, 2048), shards("HEIGHT", (3, 2048), 1), in_place=("residual", "x")
     ),
     "four rows in a shard": Place("LayerNorm", (7, 1152), shards("HEIGHT", (4, 1152), 2)),
     "width-sharded": Place("LayerNorm", (5, 160), shards("WIDTH", (5, 40), 4), in_place=("residual", "x")),

@@ -6,6 +6,7 @@ it were not there. No such row gives a number that could be taken for a result."
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,13 +44,8 @@ def layernorm(dtype: torch.dtype, weights_dtype: torch.dtype) -> Form:
     return Form(run_layernorm, LayerNormSingleCore.golden, 2, dtype, weights_dtype)
 
 
-def rmsnorm(dtype: torch.dtype, weights_dtype: torch.dtype, round_before_gamma: bool = False) -> Form:
-    def run(device: Any, x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-        return run_rmsnorm(device, x, gamma, round_before_gamma=round_before_gamma)
-
-    def golden(x: torch.Tensor, gamma: torch.Tensor, epsilon: float) -> torch.Tensor:
-        return RMSNormSingleCore.golden(x, gamma, epsilon, round_before_gamma=round_before_gamma)
-
+def rmsnorm(dtype: torch.dtype, weights_dtype: torch.dtype, **rounded: bool) -> Form:
+    run, golden = (partial(function, **rounded) for function in (run_rmsnorm, RMSNormSingleCore.golden))
     return Form(run, golden, 1, dtype, weights_dtype)
 
 
@@ -63,6 +59,7 @@ FORMS = {
     "rmsnorm, float32 weights": rmsnorm(BFLOAT16, FLOAT32),
     "rmsnorm, HuggingFace's order": rmsnorm(BFLOAT16, BFLOAT16, round_before_gamma=True),
     "rmsnorm, HuggingFace's order, float32 weights": rmsnorm(BFLOAT16, FLOAT32, round_before_gamma=True),
+    "rmsnorm, 1 / rms rounded": rmsnorm(BFLOAT16, BFLOAT16, round_inverse_rms=True),
     "rmsnorm, float32": rmsnorm(FLOAT32, FLOAT32),
     "rmsnorm, float32, bfloat16 weights": rmsnorm(FLOAT32, BFLOAT16),
 }
@@ -75,6 +72,7 @@ WAYS_OF_X = (
     "rmsnorm",
     "rmsnorm, float32 weights",
     "rmsnorm, HuggingFace's order",
+    "rmsnorm, 1 / rms rounded",
     "rmsnorm, float32",
 )
 
@@ -161,7 +159,8 @@ def test_a_weight_spoils_its_column(device: Any, form: Form) -> None:
     x, weights = random_input(WIDE, dtype=form.dtype), form.draw_weights(WIDE[-1])
     for index, weight in enumerate(weights):
         weight[0, 5 + index], weight[0, 1020 + index] = math.nan, math.inf
-    huge = 2.0**100 if form is FORMS["rmsnorm"] else math.inf
+    on_fpu = (FORMS["rmsnorm"], FORMS["rmsnorm, 1 / rms rounded"])
+    huge = 2.0**100 if form in on_fpu else math.inf
     bad = ~(form.run(device, x, *weights).abs() < huge)
     columns = {column + index for column in (5, 1020) for index in range(len(weights))}
     assert set(bad.all(dim=0).nonzero().flatten().tolist()) == columns

@@ -87,7 +87,7 @@ LONG_WAYS = [
     "LayerNorm: DRAM, matrices",
     "LayerNorm: width-sharded, padded",
     "LayerNorm float32: width-sharded, more quads than cores",
-    "RMSNorm, rounded twice: DRAM, rows cut",
+    "RMSNorm, all rounded: DRAM, rows cut",
     "RMSNorm float32: DRAM, rows cut",
 ]
 
@@ -181,7 +181,7 @@ IN_PLACE = {"in_place": True}  # the result overwrites x, the sum the residual
 RESIDUALS = {
     "DRAM, rows cut": ("LayerNorm", TILED["DRAM, rows cut"], {}),
     "float32": ("LayerNorm float32", TILED["DRAM, rows cut"], {}),
-    "shards": ("RMSNorm, rounded twice", TILED["width-sharded, padded"], {}),
+    "shards": ("RMSNorm, all rounded", TILED["width-sharded, padded"], {}),
     "shards, two rows of tiles": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {}),
     "shards, wide": ("RMSNorm", ((5, 3130), shards("WIDTH", (5, 3130), 7, 1)), {}),
     "shards to DRAM": ("LayerNorm", TILED["width-sharded, two rows of tiles"], {"memory_config": DRAM}),
