@@ -213,6 +213,19 @@ def test_names_the_kind_of_fault(recording: Recording, kind: str) -> None:
     assert others == ["rounding"], "the other norm is right"
 
 
+def test_a_norm_without_weights_that_rounds_1_over_rms(recording: Recording, tmp_path: Path) -> None:
+    """As DeepSeek-V4's, of whatever width."""
+    formula = replace(recording.norms[Q_NORM].formula, width=None, gamma=None, round_inverse_rms=True)
+    norms = recording.norms | {Q_NORM: RecordedNorm(formula, None, None, launches=1)}
+    of_v4 = with_output(replace(recording, norms=norms), Q_NORM, lambda n, t: n.golden(t.input)[0])
+    of_v4.save(tmp_path / "run.safetensors")
+    assert Recording.load(tmp_path / "run.safetensors").norms[Q_NORM] == norms[Q_NORM]
+    (shown,) = (norm for norm in report(of_v4, judge(of_v4))["norms"] if norm["name"] == Q_NORM)
+    assert (shown["formula"], shown["width"]) == ("x * rounded(1 / sqrt(mean(x^2) + eps))", None)
+    wrong = with_output(of_v4, Q_NORM, lambda n, t: _with(n, t, round_inverse_rms=False))
+    assert diagnose(norms[Q_NORM], wrong.result.norm(Q_NORM), holds=False).hint == "1 / rms is not rounded."
+
+
 def test_a_scaled_gamma_is_not_one_in_another_order(recording: Recording) -> None:
     """As a kernel gets it: scaled, and rounded to bfloat16, which leaves no one scale of the output."""
 
