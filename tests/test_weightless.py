@@ -76,12 +76,13 @@ def test_another_width_each_call(device: Any) -> None:
     rms_norm = TtRMSNorm.from_torch(NanoChatRMSNorm(eps=EPSILON), device=device)
     layer_norm = TtLayerNorm(None, epsilon=EPSILON, device=device)
     assert "input's, eps=1e-06" in repr(rms_norm)
-    for shape in ((3, 64), (2, 3, 37), (1, 1030), (3, 64)):
+    for shape in ((3, 64), (2, 3, 37), (1, 1030)):
         x = random_input(shape)
-        assert_equal_but_near_ties(rms_norm(x), RMSNorm.golden(x, None))
+        y = rms_norm(x)
+        assert_equal_but_near_ties(y, RMSNorm.golden(x, None))
         assert_equal_but_near_ties(layer_norm(x), LayerNorm.golden(x, None, None))
-        assert torch.equal(ttnn.to_torch(rms_norm(upload(x, device))), rms_norm(x))
-    assert (rms_norm.launches, layer_norm.launches) == (12, 4)
+        assert torch.equal(ttnn.to_torch(rms_norm(upload(x, device))), y)
+    assert (rms_norm.launches, layer_norm.launches) == (6, 3)
 
 
 @pytest.mark.parametrize(
