@@ -109,8 +109,8 @@ def find_norms(
     its class, and every other one that is torch's LayerNorm or RMSNorm or whose class is called a norm, with the reason
     why the kernels can't replace it.
 
-    Whether a row fits L1 is told for the chip that has most of it; `replace_norms` tells it for its device, and of a norm
-    that has its input's width each call.
+    Whether a row fits L1 is told for the chip that has most of it; `replace_norms` tells it for its device, and of a
+    norm that has its input's width, each call.
 
     Args:
         include, exclude: globs, which match a whole name or its tail ("k_norm" is "*.k_norm", too), or compiled regular
