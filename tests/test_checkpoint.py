@@ -191,7 +191,7 @@ _WEIGHT, _SCALE = torch.ones(200, 300).to(torch.float8_e4m3fn), torch.ones(2, 3)
 @pytest.mark.parametrize(
     ("tensors", "quantization", "says"),
     [
-        ({"m.weight": _WEIGHT}, {}, "m.weight_scale_inv is missing"),
+        ({"m.weight": _WEIGHT}, {}, "m.weight is torch.float8_e4m3fn, but m.weight_scale_inv or m.scale is missing"),
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": torch.ones(3, 2)},
             {},
@@ -205,7 +205,7 @@ _WEIGHT, _SCALE = torch.ones(200, 300).to(torch.float8_e4m3fn), torch.ones(2, 3)
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": _SCALE.bfloat16()},
             {},
-            "m.weight_scale_inv must be torch.float32, but is torch.bfloat16",
+            "m.weight_scale_inv must be torch.float32 or torch.float8_e8m0fnu, but is torch.bfloat16",
         ),
         ({"m.weight": _WEIGHT[0].clone(), "m.weight_scale_inv": _SCALE}, {}, "(300,), not a matrix"),
         (
@@ -221,7 +221,7 @@ _WEIGHT, _SCALE = torch.ones(200, 300).to(torch.float8_e4m3fn), torch.ones(2, 3)
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": _SCALE},
             {"quant_method": "awq"},
-            "quant_method must be 'fp8' to read torch.float8_e4m3fn, but is 'awq'",
+            "quant_method must be 'fp8' to read torch.float8_e4m3fn and packed FP4, but is 'awq'",
         ),
         (
             {"m.weight": _WEIGHT, "m.weight_scale_inv": _SCALE},
@@ -253,6 +253,214 @@ def test_scales_are_no_weights(tmp_path: Path) -> None:
         checkpoint.weight("m.weight_scale_inv")
     with pytest.raises(CheckpointError, match=r"no weight but the scales of lost\.weight"):
         checkpoint.weights("lost")  # its weight is missing, and that is not passed over
+
+
+# ---- V4: scales under .scale, E8M0, packed FP4
+
+
+def _packed(shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random bytes for a matrix of that shape, of all 256 values where it is large enough, and its random scales: among
+    E8M0's 256 bytes those of NaN and of the least and the largest."""
+    generator = torch.Generator().manual_seed(shape[0])
+    packed = torch.randint(256, (shape[0], shape[1] // 2), generator=generator, dtype=torch.uint8)
+    scale = torch.randint(256, (shape[0], shape[1] // 32), generator=generator, dtype=torch.uint8)
+    scale.view(-1)[:4] = torch.tensor([0, 127, 254, 255])
+    return packed.view(torch.int8), scale.view(torch.float8_e8m0fnu)
+
+
+def _by_hand(packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """float64, element by element: from the bits' meaning (sign, two of exponent with bias 1, one of mantissa)."""
+    bytes_, exponents = packed.view(torch.uint8).tolist(), scale.view(torch.uint8).tolist()
+    values = []
+    for row, row_exponents in zip(bytes_, exponents, strict=True):
+        nibbles = [nibble for byte in row for nibble in (byte % 16, byte // 16)]
+        for column, nibble in enumerate(nibbles):
+            sign, exponent, mantissa = nibble >> 3, nibble >> 1 & 3, nibble & 1
+            size = mantissa * 0.5 if exponent == 0 else (1 + mantissa / 2) * 2.0 ** (exponent - 1)
+            stored = row_exponents[column // 32]
+            values.append((-size if sign else size) * (torch.nan if stored == 255 else 2.0 ** (stored - 127)))
+    return torch.tensor(values, dtype=torch.float64).view(len(bytes_), -1)
+
+
+def _huggingface(stored: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    values: torch.Tensor = Fp8Dequantize(None)._dequantize_one(stored, scale, dtype)
+    return values
+
+
+def _assert_same(values: torch.Tensor, expected: torch.Tensor) -> None:
+    """To the bit: the signs of zeros, too; NaN is NaN."""
+    assert values.dtype == expected.dtype
+    both_nan = values.isnan() & expected.isnan()
+    assert (both_nan | ((values == expected) & (values.signbit() == expected.signbit()))).all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 64),
+        (128, 96),  # one strip, three groups
+        (129, 32),  # a strip of one row
+        (300, 1024),  # of each byte 600
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_fp4_is_multiplied_by_the_scale_of_its_32_columns(
+    tmp_path: Path, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Against transformers and against the bits read by hand. 6 x 2^127 is beyond float32: Inf, as there."""
+    packed, scale = _packed(shape)
+    checkpoint = _save_v4(tmp_path, {"w1.weight": packed, "w1.scale": scale})
+    values = checkpoint.weight("w1.weight", dtype)
+    _assert_same(values, _by_hand(packed, scale).float().to(dtype))
+    _assert_same(values, _huggingface(packed, scale, dtype))
+    assert checkpoint.weight_shape("w1.weight") == shape
+    assert checkpoint.shape("w1.weight") == (shape[0], shape[1] // 2)
+    assert torch.equal(checkpoint.tensor("w1.weight"), packed)
+
+
+@pytest.mark.parametrize("names", [("m.weight", "m.scale"), ("m.weight", "m.weight_scale_inv")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_float8_with_e8m0_scales(tmp_path: Path, names: tuple[str, str], dtype: torch.dtype) -> None:
+    """All values of float8_e4m3 by all of E8M0: 256 blocks of (128, 128)."""
+    values = torch.arange(256, dtype=torch.uint8).repeat_interleave(64).view(128, 128)
+    weight = values.repeat(16, 16).view(torch.float8_e4m3fn)
+    scale = torch.arange(256, dtype=torch.uint8).view(16, 16).view(torch.float8_e8m0fnu)
+    checkpoint = _save_v4(tmp_path, {names[0]: weight, names[1]: scale})
+    value = checkpoint.weight(names[0], dtype)
+    factors = torch.tensor([torch.nan if byte == 255 else 2.0 ** (byte - 127) for byte in range(256)]).double()
+    blocks = factors.view(16, 16).repeat_interleave(128, 0).repeat_interleave(128, 1)
+    _assert_same(value, (weight.double() * blocks).float().to(dtype))
+    _assert_same(value, _huggingface(weight, scale, dtype))
+    assert checkpoint.keys() == ["m.weight"]
+    assert checkpoint.scale_key("m.weight") == names[1]
+    assert checkpoint.weight_shape("m.weight") == checkpoint.shape("m.weight") == (2048, 2048)
+    with pytest.raises(CheckpointError, match=r"is no weight but the scales of m\.weight"):
+        checkpoint.weight(names[1])
+
+
+def test_packed_fp4_needs_no_float32_copy(tmp_path: Path) -> None:
+    """64 M elements: 32 MB stored, 128 MB as bf16, and 256 MB that a float32 copy would take."""
+    scale = torch.full((8192, 256), 127, dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    checkpoint = _save_v4(tmp_path, {"w.weight": torch.full((8192, 4096), 0x22, dtype=torch.int8), "w.scale": scale})
+    _reset_peak()
+    resident = _resident_bytes()
+    assert checkpoint.weight("w.weight")[-1, -1] == 1
+    assert _peak_bytes() - resident < 240e6
+
+
+def test_a_scale_of_a_model_that_is_not_quantized_is_a_parameter(tmp_path: Path) -> None:
+    save_file({"norm.weight": torch.ones(4), "norm.scale": torch.ones(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.keys() == ["norm.scale", "norm.weight"]
+    assert checkpoint.weights("norm").keys() == {"scale", "weight"}
+
+
+def test_int8_without_scales_is_int8_but_in_v4(tmp_path: Path) -> None:
+    save_file({"table": torch.full((2, 3), 5, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    checkpoint = Checkpoint(tmp_path)
+    assert torch.equal(checkpoint.weight("table"), torch.full((2, 3), 5.0, dtype=torch.bfloat16))
+    assert checkpoint.weight_shape("table") == (2, 3)
+
+
+_PACKED, _GROUP_SCALE = _packed((8, 96))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "says"),
+    [
+        ({"w.weight": _PACKED}, {}, "w.weight is torch.int8, but w.weight_scale_inv or w.scale is missing"),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE[:, :2].clone()},
+            {},
+            "w.scale must be (8, 3) for w.weight (8, 96) in blocks of (1, 32), but is (8, 2)",
+        ),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE[:4].clone()},
+            {},
+            "w.scale must be (8, 3) for w.weight (8, 96) in blocks of (1, 32), but is (4, 3)",
+        ),
+        (
+            {"w.weight": _PACKED, "w.scale": torch.ones(8, 3)},
+            {},
+            "w.scale must be torch.float8_e8m0fnu, but is torch.float32",
+        ),
+        (
+            {"w.weight": _PACKED[:, :40].clone(), "w.scale": _GROUP_SCALE},
+            {},
+            "w.weight is packed FP4 (8, 80), but its columns must be a multiple of 32",
+        ),
+        ({"w.weight": _PACKED[0].clone(), "w.scale": _GROUP_SCALE}, {}, "w.weight is torch.int8 (48,), not a matrix"),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE},
+            {"expert_dtype": "fp8"},
+            "config.json: expert_dtype must be 'fp4' to read w.weight of torch.int8, but is 'fp8'",
+        ),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE},
+            {"expert_dtype": None, "model_type": "deepseek_v3"},
+            "config.json: expert_dtype must be 'fp4' to read w.weight of torch.int8, but is None",
+        ),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE, "w.weight_scale_inv": _GROUP_SCALE.clone()},
+            {},
+            "w.weight has two tensors of scales, w.weight_scale_inv and w.scale: keep one",
+        ),
+        (
+            {"w.weight": torch.ones(8, 96), "w.scale": _GROUP_SCALE},
+            {},
+            "w.weight is torch.float32, but w.scale is for torch.float8_e4m3fn or packed FP4 (torch.int8)",
+        ),
+        ({"w.weight": _GROUP_SCALE}, {}, "w.weight is torch.float8_e8m0fnu, but the only float8 with known scales is"),
+        (
+            {"w.weight": _PACKED, "w.scale": _GROUP_SCALE},
+            {"quantization_config": None},
+            "w.weight_scale_inv is missing",
+        ),
+    ],
+)
+def test_packed_fp4_and_scales_that_do_not_fit_are_named(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], config: dict[str, object], says: str
+) -> None:
+    checkpoint = _save_v4(tmp_path, tensors, **config)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.weight("w.weight")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"expert_dtype": None},  # as V4-Pro's config.json
+        {"expert_dtype": None, "quantization_config": {"quant_method": "fp8", "expert_dtype": "fp4"}},  # transformers'
+    ],
+)
+def test_expert_dtype_may_stand_elsewhere_or_nowhere(tmp_path: Path, config: dict[str, object]) -> None:
+    checkpoint = _save_v4(tmp_path, {"w.weight": _PACKED, "w.scale": _GROUP_SCALE}, **config)
+    assert checkpoint.weight("w.weight").shape == (8, 96)
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "sign"),
+    [
+        ({"model_type": "deepseek_v41"}, "norm.weight", "model_type 'deepseek_v41'"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [32, 32]}},
+            "norm.weight",
+            "weight_block_size [32, 32]",
+        ),
+        ({}, "layers.1.engram.embed.weight", "key 'layers.1.engram.embed.weight'"),
+    ],
+)
+def test_v41_is_refused(tmp_path: Path, config: dict[str, object], key: str, sign: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        _save_v4(tmp_path, {key: torch.ones(4)}, **config)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: is DeepSeek-V4.1's ({sign}), which is not read: ")
+    assert "\n" not in str(caught.value)
 
 
 # ---- MTP layers
@@ -334,6 +542,15 @@ def _save(folder: Path, tensors: dict[str, torch.Tensor], **quantization: object
     save_file(tensors, folder / "model.safetensors")
     config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]} | quantization}
     (folder / "config.json").write_text(json.dumps(config))
+    return Checkpoint(folder)
+
+
+def _save_v4(folder: Path, tensors: dict[str, torch.Tensor], **changes: object) -> Checkpoint:
+    """With V4-Flash's config, changed; a None takes the entry out."""
+    save_file(tensors, folder / "model.safetensors")
+    quantization = {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [128, 128]}
+    config = {"model_type": "deepseek_v4", "expert_dtype": "fp4", "quantization_config": quantization} | changes
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return Checkpoint(folder)
 
 

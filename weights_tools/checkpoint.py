@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from weights_tools import float8, mxfp4
 from weights_tools.errors import CheckpointError
-from weights_tools.float8 import FLOAT8, SCALE_BLOCK, SCALE_SUFFIX, dequantize, scale_shape
+from weights_tools.float8 import E8M0, FLOAT8, SCALE_BLOCK, SCALE_NAME, SCALE_SUFFIX
+from weights_tools.mxfp4 import GROUP, PACKED
 from weights_tools.parse import check_header, check_name, read_json_object
 
 CONFIG = "config.json"
@@ -35,6 +37,7 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": E8M0,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -49,8 +52,9 @@ class Checkpoint:
 
     Args:
         folder: holds `config.json` and the safetensors files. Shards may be symlinks, as in HuggingFace's cache.
-        mtp: show the multi-token-prediction layers, too. They follow the model's own (`model.layers.61` of 61, counted
-            by `num_nextn_predict_layers` in the config), draft tokens for speculative decoding, and no block runs them.
+        mtp: show the multi-token-prediction layers, too. They draft tokens for speculative decoding, and no block runs
+            them. V4's are `mtp.0`, ...; V3's follow the model's own (`model.layers.61` of 61), counted by the config's
+            `num_nextn_predict_layers`.
 
     Attributes:
         folder: as given
@@ -59,9 +63,10 @@ class Checkpoint:
         left_out: the keys of the MTP layers, unless `mtp`
 
     Raises:
-        CheckpointError: the folder, config or index is missing or malformed, or the index names a file outside the
-            folder. A shard that is missing or broken is an error only once a tensor of it is asked for: who needs one
-            layer of a large model downloads only that layer's shards.
+        CheckpointError: the folder, config or index is missing or malformed, the index names a file outside the
+            folder, or they are of DeepSeek-V4.1, whose layout is another one. A shard that is missing or broken is an
+            error only once a tensor of it is asked for: who needs one layer of a large model downloads only that
+            layer's shards.
     """
 
     def __init__(self, folder: str | Path, *, mtp: bool = False) -> None:
@@ -72,6 +77,7 @@ class Checkpoint:
         self.metadata: dict[str, Any] = {}
         self._headers: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}  # file name -> key -> shape, dtype's name
         self._shard_of = self._read_index()  # key -> file name
+        self._refuse_v41()
         mtp_keys = self.mtp_keys()
         self.left_out = [] if mtp else mtp_keys
         for key in self.left_out:
@@ -82,7 +88,7 @@ class Checkpoint:
 
         Args:
             prefix: a module's whole name: `model.layers.1` is not the start of `model.layers.10`
-            scales: name the `_scale_inv` of float8 weights, too. They are no weights of their own: `weight` uses them.
+            scales: name the scales of quantized weights, too. They are no weights of their own: `weight` uses them.
         """
         start = prefix.removesuffix(".") + "." if prefix else ""
         return [key for key in self._shard_of if key.startswith(start) and (scales or not self._is_scale(key))]
@@ -118,7 +124,11 @@ class Checkpoint:
                 f" up to {MOST_LAYERS}, but are {short(layers)} and {short(more)}"
             )
         numbers = {key: re.match(r"model\.layers\.(\d{1,9})\.", key) for key in self._shard_of}
-        return [key for key, number in numbers.items() if number and layers <= int(number[1]) < layers + more]
+        return [
+            key
+            for key, number in numbers.items()
+            if key.startswith("mtp.") or (number and layers <= int(number[1]) < layers + more)
+        ]
 
     def shards(self) -> list[str]:
         """The names of all files that the index names."""
@@ -136,8 +146,13 @@ class Checkpoint:
         return self._shard_of[key]
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The tensor's shape, from its shard's header alone."""
+        """The tensor's shape as stored, from its shard's header alone."""
         return self._entry(key)[0]
+
+    def weight_shape(self, key: str) -> tuple[int, ...]:
+        """The shape that `weight` has: of packed FP4 (R, C) where (R, C / 2) bytes are stored, else `shape`."""
+        shape = self.shape(key)
+        return mxfp4.unpacked_shape(shape) if shape and self._is_packed(key) else shape
 
     def dtype(self, key: str) -> torch.dtype:
         """The tensor's type as stored, from its shard's header alone."""
@@ -158,18 +173,26 @@ class Checkpoint:
         return tensor
 
     def weight(self, key: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        """The weight's values, on the CPU, rounded once to `dtype`. float8 is multiplied by its scales in float32.
+        """The weight's values, on the CPU, rounded once to `dtype`. float8 and packed FP4 are multiplied by their
+        scales in float32.
 
         Needs memory for the stored matrix and the result, and no more.
 
         Raises:
-            CheckpointError: there is no such key, or a float8 weight and its scales don't fit each other or the
-                config's `quantization_config`
+            CheckpointError: there is no such key, or a quantized weight and its scales don't fit each other or the
+                config
         """
         self.check(key)
-        if self.dtype(key) != FLOAT8:
+        scale_key = self.scale_key(key)
+        if scale_key is None:
             return self.tensor(key).to(dtype)
-        return dequantize(self.tensor(key), self.tensor(key + SCALE_SUFFIX), dtype, self._scale_block())
+        if self.dtype(key) == PACKED:
+            return mxfp4.dequantize(self.tensor(key), self.tensor(scale_key), dtype)
+        return float8.dequantize(self.tensor(key), self.tensor(scale_key), dtype, self._scale_block())
+
+    def scale_key(self, key: str) -> str | None:
+        """The key of the weight's scales; None where it has none."""
+        return next((name for name in self._scale_names(key) if name in self), None)
 
     def check(self, key: str) -> None:
         """Looks in the headers whether `weight` can be had.
@@ -177,17 +200,21 @@ class Checkpoint:
         Raises:
             CheckpointError: as `weight` says
         """
-        dtype, scale_key = self.dtype(key), key + SCALE_SUFFIX
+        dtype, scale_key = self.dtype(key), self.scale_key(key)
         place = self.folder / self._shard_of[key]
         if dtype == FLOAT8:
-            self._check_scale(key, scale_key)
+            self._check_float8(key)
+        elif self._is_packed(key):
+            self._check_packed(key)
+        elif of := self._weight_of_scales(key):
+            raise CheckpointError(f"{place}: {key} is no weight but the scales of {of}: ask for that one")
         elif dtype.is_floating_point and dtype.itemsize == 1:
             raise CheckpointError(f"{place}: {key} is {dtype}, but the only float8 with known scales is {FLOAT8}")
-        elif scale_key in self:
-            raise CheckpointError(f"{place}: {key} is {dtype}, but {scale_key} is for {FLOAT8}: download both again")
-        elif key.endswith(SCALE_SUFFIX):
-            of = key.removesuffix(SCALE_SUFFIX)
-            raise CheckpointError(f"{place}: {key} is no weight but the scales of {of}: ask for that one")
+        elif scale_key:
+            raise CheckpointError(
+                f"{place}: {key} is {dtype}, but {scale_key} is for {FLOAT8} or packed FP4 ({PACKED}):"
+                " download both again"
+            )
 
     def weights(self, prefix: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
         """`weight` of all keys below a module's name, as the module names them: its `load_state_dict` takes the result.
@@ -227,39 +254,117 @@ class Checkpoint:
     def _is_scale(self, key: str) -> bool:
         """Scales whose weight is missing count as a key of their own, so that nobody who goes through the keys misses
         them."""
-        return key.endswith(SCALE_SUFFIX) and key.removesuffix(SCALE_SUFFIX) in self._shard_of
+        return self._weight_of_scales(key) in self._shard_of
 
-    def _check_scale(self, key: str, scale_key: str) -> None:
+    def _scale_names(self, key: str) -> list[str]:
+        """The keys that the weight's scales may have. A `.scale` is that of a quantized checkpoint: in others, some
+        modules have a parameter of that name."""
+        names = [key + SCALE_SUFFIX]
+        if key.endswith(".weight") and self.config.get("quantization_config"):
+            names.append(key.removesuffix(".weight") + SCALE_NAME)
+        return names
+
+    def _weight_of_scales(self, key: str) -> str | None:
+        """The weight whose scales `key` holds by its name, if there is one. `_scale_inv` says so by itself."""
+        if key.endswith(SCALE_SUFFIX):
+            return key.removesuffix(SCALE_SUFFIX)
+        of = key.removesuffix(SCALE_NAME) + ".weight"
+        return of if key in self._scale_names(of) and of in self._shard_of else None
+
+    def _is_packed(self, key: str) -> bool:
+        """Whether the weight holds FP4. In V4's checkpoints all int8 does; in others int8 without scales is int8."""
+        if self.dtype(key) != PACKED:
+            return False
+        return self.config.get("model_type") == "deepseek_v4" or self.scale_key(key) is not None
+
+    def _check_float8(self, key: str) -> None:
         """Whether a float8 weight has scales that fit it."""
-        scale_block, shape = self._scale_block(), self.shape(key)
-        if len(shape) != 2:
-            raise CheckpointError(f"{self.folder / self._shard_of[key]}: {key} is {FLOAT8} {shape}, not a matrix")
-        if scale_key not in self:
-            raise CheckpointError(f"{self.folder}: {key} is {FLOAT8}, but {scale_key} is missing: download its shard")
-        place = self.folder / self._shard_of[scale_key]
-        if self.shape(scale_key) != scale_shape(shape, scale_block):
-            raise CheckpointError(
-                f"{place}: {scale_key} must be {scale_shape(shape, scale_block)} for {key} {shape} in blocks of"
-                f" {scale_block}, but is {self.shape(scale_key)}"
-            )
-        if self.dtype(scale_key) != torch.float32:
-            raise CheckpointError(f"{place}: {scale_key} must be torch.float32, but is {self.dtype(scale_key)}")
+        shape, block = self._matrix_shape(key), self._scale_block()
+        must_be = float8.scale_shape(shape, block)
+        self._check_scales(key, must_be, f"{shape} in blocks of {block}", (torch.float32, E8M0))
 
-    def _scale_block(self) -> tuple[int, int]:
-        """(rows, columns) of a float8 weight that share a scale."""
+    def _check_packed(self, key: str) -> None:
+        """Whether packed FP4 has scales that fit it, and config.json says that it is FP4."""
+        place = f"{self.folder / CONFIG}: expert_dtype"
+        quantization = self._quantization()
+        experts = self.config.get("expert_dtype", quantization.get("expert_dtype"))
+        # V4-Pro's config.json does not mention it, and its experts are FP4.
+        if experts != "fp4" and not (experts is None and self.config.get("model_type") == "deepseek_v4"):
+            raise CheckpointError(f"{place} must be 'fp4' to read {key} of {PACKED}, but is {short(experts)}")
+        rows, columns = mxfp4.unpacked_shape(self._matrix_shape(key))
+        if columns % GROUP:
+            raise CheckpointError(
+                f"{self.folder / self._shard_of[key]}: {key} is packed FP4 ({rows}, {columns}), but its columns must be"
+                f" a multiple of {GROUP}, which share a scale: download it again"
+            )
+        must_be = (rows, columns // GROUP)
+        self._check_scales(key, must_be, f"{(rows, columns)} in blocks of {(1, GROUP)}", (E8M0,))
+
+    def _matrix_shape(self, key: str) -> tuple[int, ...]:
+        shape = self.shape(key)
+        if len(shape) != 2:
+            place = self.folder / self._shard_of[key]
+            raise CheckpointError(f"{place}: {key} is {self.dtype(key)} {shape}, not a matrix")
+        return shape
+
+    def _check_scales(self, key: str, must_be: tuple[int, ...], what: str, dtypes: tuple[torch.dtype, ...]) -> None:
+        """Args: the weight's key, its scales' shape, a description of the weight, its scales' possible types."""
+        names = [name for name in self._scale_names(key) if name in self]
+        if not names:
+            possible = " or ".join(self._scale_names(key))
+            raise CheckpointError(
+                f"{self.folder}: {key} is {self.dtype(key)}, but {possible} is missing: download its shard"
+            )
+        if len(names) > 1:
+            raise CheckpointError(f"{self.folder}: {key} has two tensors of scales, {' and '.join(names)}: keep one")
+        (scale_key,) = names
+        place = self.folder / self._shard_of[scale_key]
+        if self.shape(scale_key) != must_be:
+            raise CheckpointError(
+                f"{place}: {scale_key} must be {must_be} for {key} {what}, but is {self.shape(scale_key)}"
+            )
+        if self.dtype(scale_key) not in dtypes:
+            possible = " or ".join(map(str, dtypes))
+            raise CheckpointError(f"{place}: {scale_key} must be {possible}, but is {self.dtype(scale_key)}")
+
+    def _quantization(self) -> dict[str, Any]:
+        """config.json's `quantization_config`, empty where it has none."""
         place = f"{self.folder / CONFIG}: quantization_config"
         quantization = self.config.get("quantization_config") or {}
         if not isinstance(quantization, dict):
             raise CheckpointError(f"{place} must be an object, but is {short(quantization)}")
         method = quantization.get("quant_method", "fp8")
         if method != "fp8":
-            raise CheckpointError(f"{place}: quant_method must be 'fp8' to read {FLOAT8}, but is {short(method)}")
-        block = quantization.get("weight_block_size", list(SCALE_BLOCK))
+            raise CheckpointError(
+                f"{place}: quant_method must be 'fp8' to read {FLOAT8} and packed FP4, but is {short(method)}"
+            )
+        return quantization
+
+    def _scale_block(self) -> tuple[int, int]:
+        """(rows, columns) of a float8 weight that share a scale."""
+        block = self._quantization().get("weight_block_size", list(SCALE_BLOCK))
         if not (isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)):
             raise CheckpointError(
-                f"{place}: weight_block_size must be two positive whole numbers, but is {short(block)}"
+                f"{self.folder / CONFIG}: quantization_config: weight_block_size must be two positive whole numbers,"
+                f" but is {short(block)}"
             )
         return block[0], block[1]
+
+    def _refuse_v41(self) -> None:
+        """DeepSeek-V4.1 has scale blocks of its own in one checkpoint, and tables (Engram) that V4 has not."""
+        model_type, quantization = (self.config.get(name) for name in ("model_type", "quantization_config"))
+        signs = []
+        if model_type == "deepseek_v41":
+            signs.append(f"model_type {model_type!r}")
+        elif model_type == "deepseek_v4":
+            if isinstance(quantization, dict) and quantization.get("weight_block_size") == [32, 32]:
+                signs.append("weight_block_size [32, 32]")
+            signs += [f"key {key!r}" for key in self._shard_of if "engram" in key.split(".")][:1]
+        if signs:
+            raise CheckpointError(
+                f"{self.folder / CONFIG}: is DeepSeek-V4.1's ({', '.join(signs)}), which is not read: its scale blocks"
+                " and Engram tables are others than V4's"
+            )
 
     def _read_index(self) -> dict[str, str]:
         index_path = self.folder / INDEX

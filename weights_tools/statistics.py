@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from weights_tools.checkpoint import Checkpoint
-from weights_tools.float8 import FLOAT8
+from weights_tools.float8 import E8M0, FLOAT8
 
 _CHUNK = 2**20  # elements that are looked at at a time, in float64: 8 MB
 
 
 class Statistics(NamedTuple):
-    """Of a weight's finite values, in float64, float8 multiplied by its scales. None where there are none.
+    """Of a weight's finite values, in float64, quantized ones multiplied by their scales. None where there are none.
 
     std is the population's: divided by the number of values. absmax is the largest absolute value.
     """
@@ -34,8 +34,8 @@ def statistics(checkpoint: Checkpoint, key: str) -> Statistics:
     Raises:
         CheckpointError: as `Checkpoint.weight`
     """
-    dtype = checkpoint.dtype(key)
-    values = checkpoint.weight(key, torch.float32 if dtype == FLOAT8 else dtype).flatten()
+    dtype = torch.float32 if checkpoint.scale_key(key) else checkpoint.dtype(key)
+    values = checkpoint.weight(key, dtype).flatten()
     count, total, squares, low, high, nan = 0, 0.0, 0.0, torch.inf, -torch.inf, 0
     for start in range(0, values.numel(), _CHUNK):
         chunk = values[start : start + _CHUNK].double()
@@ -57,13 +57,16 @@ def statistics(checkpoint: Checkpoint, key: str) -> Statistics:
 
 
 def count_non_finite(stored: torch.Tensor) -> tuple[int, int]:
-    """How many NaN and how many Inf a tensor holds, as stored. float8_e4m3 has a NaN for each sign, and no Inf."""
+    """How many NaN and how many Inf a tensor holds, as stored. float8_e4m3 has a NaN for each sign, float8_e8m0fnu
+    one, and neither an Inf."""
     values = stored.flatten()
     nan = inf = 0
     for start in range(0, values.numel(), _CHUNK):
         chunk = values[start : start + _CHUNK]
         if chunk.dtype == FLOAT8:  # torch has no isfinite of it, and numpy no such type
             nan += np.count_nonzero((chunk.view(torch.uint8).numpy() & 0x7F) == 0x7F)
+        elif chunk.dtype == E8M0:
+            nan += np.count_nonzero(chunk.view(torch.uint8).numpy() == 0xFF)
         elif not chunk.isfinite().all():
             nan += int(chunk.isnan().sum())
             inf += int(chunk.isinf().sum())
