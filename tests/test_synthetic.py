@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from tests.child import INTERRUPTIBLE, REPOSITORY, wait_for
 from tests.small import SMALL, SMALL_V3, TINY
 from weights_tools import Checkpoint, CheckpointError, Geometry, synthetic, write_synthetic
-from weights_tools.architecture import all_tensors
 from weights_tools.files import save_tensors
 from weights_tools.float8 import dequantize, quantize, scale_shape
 

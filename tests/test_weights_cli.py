@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from tests.small import TINY
 from weights_tools import Checkpoint, Geometry, write_synthetic
 from weights_tools.__main__ import app
-from weights_tools.architecture import Model
+from weights_tools.models import Model
 from weights_tools.verify import verify
 
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"

@@ -10,9 +10,10 @@ dict_keys(['weight', 'bias'])
 `python -m weights_tools --help` shows what there is on the command line.
 """
 
-from weights_tools.architecture import Geometry
+from weights_tools.architecture_v3 import Geometry
+from weights_tools.architecture_v4 import GeometryV4
 from weights_tools.checkpoint import Checkpoint
 from weights_tools.errors import CheckpointError
 from weights_tools.synthetic import default_checkpoint, write_synthetic
 
-__all__ = ["Checkpoint", "CheckpointError", "Geometry", "default_checkpoint", "write_synthetic"]
+__all__ = ["Checkpoint", "CheckpointError", "Geometry", "GeometryV4", "default_checkpoint", "write_synthetic"]

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from common.command import ExitCode, start
-from weights_tools.architecture import Geometry, Model
+from weights_tools.architecture_v3 import Geometry
 from weights_tools.checkpoint import Checkpoint
 from weights_tools.errors import CheckpointError
 from weights_tools.extract import NORMS, extract
+from weights_tools.models import Model
 from weights_tools.statistics import statistics
 from weights_tools.synthetic import write_synthetic
 from weights_tools.verify import verify

@@ -16,7 +16,6 @@ import torch
 from weights_tools.checkpoint import CONFIG, INDEX, Checkpoint
 from weights_tools.errors import CheckpointError
 from weights_tools.files import checkpoint_written, exists_already, pieces, save_tensors
-from weights_tools.float8 import SCALE_SUFFIX
 
 NORMS = ("*norm*.weight", "*norm*.bias")
 
@@ -29,7 +28,7 @@ def extract(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Write the tensors whose keys match to `out`, as stored: float8 with its scales. It appears only once it is whole.
+    """Write the tensors whose keys match to `out`, as stored: quantized ones with their scales. It appears only once it is whole.
 
     The file's metadata says where they are from: `source` (the folder's name), `model_type`, `config_sha256`,
     `index_sha256` (where there is an index), `tool`, and `tensors`, JSON with `shard` and `sha256` (of the bytes as
@@ -53,7 +52,7 @@ def extract(
     keys = checkpoint.select(patterns) if patterns else norms
     if not keys:
         raise CheckpointError(f"{checkpoint.folder}: no key matches {' or '.join(NORMS)}: name some with --keys")
-    keys += [key + SCALE_SUFFIX for key in keys if key + SCALE_SUFFIX in checkpoint]
+    keys += [scale_key for key in keys if (scale_key := checkpoint.scale_key(key))]
     # realpath, because Path.resolve raises where links run in a circle.
     if os.path.realpath(out) in {os.path.realpath(checkpoint.folder / name) for name in checkpoint.shards()}:
         raise CheckpointError(f"{out}: is a shard of {checkpoint.folder}, so not even --force replaces it")

@@ -9,14 +9,21 @@ from typing import NamedTuple
 
 import torch
 
-from weights_tools.architecture import Geometry, Spec, all_tensors, decoder_layer
+from weights_tools.architecture import Architecture, Spec
 from weights_tools.checkpoint import CONFIG, Checkpoint
 from weights_tools.errors import CheckpointError
-from weights_tools.float8 import FLOAT8, SCALE_SUFFIX
+from weights_tools.float8 import FLOAT8
+from weights_tools.models import geometry_of
+from weights_tools.mxfp4 import PACKED
 from weights_tools.statistics import count_non_finite
 
 MOST_MISSING = 200_000  # DeepSeek-V3 has 46,183 weights in all
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+_MAY_BE = {  # what a tensor of the hub's type may be. A quantized matrix may have been dequantised, or from FP4 to float8
+    FLOAT8: (FLOAT8, *_FLOATS),
+    PACKED: (PACKED, FLOAT8, *_FLOATS),
+    torch.int64: (torch.int64, torch.int32),
+}
 
 
 class Problem(NamedTuple):
@@ -49,11 +56,11 @@ def verify(
         progress: is called with (tensors looked at, tensors in all)
 
     Raises:
-        CheckpointError: config.json does not describe a DeepSeek-V3 or V3.2 model, or one of which more than
+        CheckpointError: config.json does not describe a DeepSeek-V3, V3.2 or V4 model, or one of which more than
             `MOST_MISSING` tensors are missing
     """
     try:
-        geometry = Geometry.from_config(checkpoint.config)
+        geometry = geometry_of(checkpoint.config)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.folder / CONFIG}: {error}") from error
     report = Report()
@@ -80,29 +87,28 @@ def verify(
     return report
 
 
-def _called_for(checkpoint: Checkpoint, geometry: Geometry, report: Report) -> Iterator[Spec]:
+def _called_for(checkpoint: Checkpoint, geometry: Architecture, report: Report) -> Iterator[Spec]:
     """One after another: a broken config.json may call for any number."""
     layers = checkpoint.metadata.get("synthetic_layers")
     if isinstance(layers, list) and all(number in geometry.layer_numbers for number in layers):
         report.notes.append(f"synthetic, with only the layers {layers} of {geometry.num_hidden_layers}")
-        return (spec for number in dict.fromkeys(layers) for spec in decoder_layer(geometry, number))
+        return (spec for number in dict.fromkeys(layers) for spec in geometry.decoder_layer(number))
     if geometry.num_nextn_predict_layers and not checkpoint.mtp_keys():
         report.notes.append(f"without the MTP layers that {CONFIG} counts: models run without them")
         geometry = replace(geometry, num_nextn_predict_layers=0)
-    return all_tensors(geometry)
+    return geometry.tensors()
 
 
 def _check(checkpoint: Checkpoint, spec: Spec, values: bool) -> list[Problem]:
     """What is wrong with a tensor that is there."""
     try:
-        shape, dtype = checkpoint.shape(spec.key), checkpoint.dtype(spec.key)
+        shape, dtype = checkpoint.weight_shape(spec.key), checkpoint.dtype(spec.key)
     except CheckpointError as error:
         return [Problem("unreadable", spec.key, str(error))]
     problems = []
     if shape != spec.shape:
         problems.append(Problem("shape", spec.key, f"must be {spec.shape}, but is {shape}"))
-    # A matrix that is float8 on the hub may have been dequantised; one that is not must not have become so.
-    known = (FLOAT8, *_FLOATS) if spec.dtype == FLOAT8 else _FLOATS
+    known = _MAY_BE.get(spec.dtype, _FLOATS)
     if dtype not in known:
         problems.append(Problem("dtype", spec.key, f"must be one of {', '.join(map(str, known))}, but is {dtype}"))
     try:
@@ -117,9 +123,8 @@ def _check(checkpoint: Checkpoint, spec: Spec, values: bool) -> list[Problem]:
 def _check_values(checkpoint: Checkpoint, key: str) -> list[Problem]:
     """Of the tensor and of its scales."""
     problems = []
-    for stored in (key, key + SCALE_SUFFIX):
-        if stored in checkpoint:
-            nan, inf = count_non_finite(checkpoint.tensor(stored))
-            if nan or inf:
-                problems.append(Problem("not finite", stored, f"holds {nan} NaN and {inf} Inf"))
+    for stored in filter(None, (key, checkpoint.scale_key(key))):
+        nan, inf = count_non_finite(checkpoint.tensor(stored))
+        if nan or inf:
+            problems.append(Problem("not finite", stored, f"holds {nan} NaN and {inf} Inf"))
     return problems
