@@ -4,7 +4,7 @@
 
 from dataclasses import replace
 
-from weights_tools import Geometry
+from weights_tools import Geometry, GeometryV4
 
 # k_norm has its real width, 128, and all else is small.
 SMALL = Geometry(
@@ -31,5 +31,22 @@ TINY = Geometry(
     v_head_dim=12,  # not qk_nope_head_dim: kv_b_proj and o_proj must not swap the two
     intermediate_size=48,
     moe_intermediate_size=24,
+    vocab_size=40,
+)
+# Likewise, but that no size is beyond a block of 128: transformers reads whole blocks alone.
+TINY_V4 = GeometryV4(
+    hidden_size=64,
+    q_lora_rank=96,
+    head_dim=16,
+    qk_rope_head_dim=4,
+    index_head_dim=24,
+    hc_mult=3,
+    num_attention_heads=6,
+    index_n_heads=5,
+    index_topk=2,
+    o_groups=3,
+    o_lora_rank=10,
+    moe_intermediate_size=32,
+    n_routed_experts=7,
     vocab_size=40,
 )

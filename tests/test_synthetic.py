@@ -21,10 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.child import INTERRUPTIBLE, REPOSITORY, wait_for
-from tests.small import SMALL, SMALL_V3, TINY
-from weights_tools import Checkpoint, CheckpointError, Geometry, synthetic, write_synthetic
+from tests.small import SMALL, SMALL_V3, TINY, TINY_V4
+from weights_tools import Checkpoint, CheckpointError, Geometry, GeometryV4, mxfp4, synthetic, write_synthetic
+from weights_tools.architecture import Architecture
 from weights_tools.files import save_tensors
-from weights_tools.float8 import dequantize, quantize, scale_shape
+from weights_tools.float8 import E8M0, FLOAT8, dequantize, quantize
+from weights_tools.verify import verify
 
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"
 
@@ -143,13 +145,30 @@ def test_index_counts_its_bytes(tmp_path: Path, geometry: Geometry) -> None:
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
 
 
-def test_full_size_is_the_hubs() -> None:
-    """Keys and bytes of deepseek-ai/DeepSeek-V3, as tools that read its shards' headers report them."""
-    specs = list(all_tensors(Geometry.full("v3")))
-    scales = [scale_shape(spec.shape) for spec in specs if spec.dtype == torch.float8_e4m3fn]
-    assert len(specs) + len(scales) == 91_991
-    size = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs) + sum(4 * math.prod(s) for s in scales)
-    assert size == 688_574_839_360
+@pytest.mark.parametrize(
+    ("geometry", "keys"),
+    [(Geometry.full("v3"), 91_991), (GeometryV4.full(), 69_187), (GeometryV4.full(pro=True), 145_116)],
+    ids=["v3", "v4-flash", "v4-pro"],
+)
+def test_full_size_has_the_hubs_keys(geometry: Architecture, keys: int) -> None:
+    """Of deepseek-ai/DeepSeek-V3, V4-Flash and V4-Pro, as tools that read their shards' headers report them."""
+    assert sum(len(spec.stored()) for spec in geometry.tensors()) == keys
+
+
+def test_v4_flashs_mtp_layer_fills_its_shard() -> None:
+    """The last of the hub's 46, with 1,575 tensors."""
+    assert sum(len(spec.stored()) for spec in GeometryV4.full().decoder_layer(43)) == 1_575
+
+
+def test_full_size_has_the_hubs_bytes() -> None:
+    """Likewise; of V4-Pro the elements, scales among them, are reported exactly, its size as 805.32 GiB."""
+    v3, pro = (
+        [stored for spec in geometry.tensors() for stored in spec.stored().values()]
+        for geometry in (Geometry.full("v3"), GeometryV4.full(pro=True))
+    )
+    assert sum(math.prod(shape) * dtype.itemsize for shape, dtype in v3) == 688_574_839_360
+    assert sum(math.prod(shape) for shape, _ in pro) == 861_608_274_846
+    assert round(sum(math.prod(shape) * dtype.itemsize for shape, dtype in pro) / 2**30, 2) == 805.32
 
 
 def test_float8_holds_the_values_of_the_same_seed(folder: Path, tmp_path: Path) -> None:
@@ -253,6 +272,269 @@ def test_files_are_what_the_library_writes(tmp_path: Path) -> None:
     save_tensors(tensors, tmp_path / "ours", {})
     save_file(tensors, tmp_path / "theirs", metadata={"format": "pt"})
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+# ---- V4
+
+
+V4_FORMS = {
+    "bfloat16": TINY_V4,
+    "mxfp4": replace(TINY_V4, float8=True, num_nextn_predict_layers=1),
+    "float8": replace(TINY_V4, float8=True, experts="fp8"),
+}
+
+
+@pytest.fixture(scope="module")
+def full_width_v4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("checkpoints") / "v4", GeometryV4())
+
+
+@pytest.mark.parametrize("form", V4_FORMS)
+def test_transformers_loads_v4_in_each_form(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through its own loader, by its own list of names: no key missing, none left over, and each weight to the bit what
+    `Checkpoint.weight` reads."""
+    from transformers import AutoModelForCausalLM
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.quantizers import quantizer_finegrained_fp8
+
+    # It asks for accelerate, which it does not need to dequantise on a CPU.
+    monkeypatch.setattr(quantizer_finegrained_fp8, "is_accelerate_available", lambda: True)
+    folder = write_synthetic(tmp_path / "made", V4_FORMS[form])
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, output_loading_info=True)
+    model, info = loaded
+    assert type(model).__name__ == "DeepseekV4ForCausalLM"
+    assert not any(info.values()), info
+
+    checkpoint = Checkpoint(folder)
+    renamings = [rename for rename in get_model_conversion_mapping(model) if hasattr(rename, "rename_source_key")]
+    state = model.state_dict()
+    seen = set()
+    for key in checkpoint.keys():  # noqa: SIM118
+        name = key
+        if expert := re.fullmatch(r"layers\.(\d+)\.ffn\.experts\.(\d+)\.w([123])\.weight", key):
+            layer, number, part = map(int, expert.groups())
+            name = f"model.layers.{layer}.mlp.experts.{'down_proj' if part == 2 else 'gate_up_proj'}"
+            rows = {1: slice(0, 32), 2: slice(None), 3: slice(32, 64)}[part]
+            value = state[name][number, rows]
+        else:
+            for rename in renamings:
+                name, _ = rename.rename_source_key(name)
+            name = name if name.startswith("lm_head.") else f"model.{name}"
+            value = state[name]
+        seen.add(name)
+        stored = checkpoint.weight(key, value.dtype)
+        assert torch.equal(value, stored), key
+    assert seen == state.keys()
+
+
+def test_transformers_reads_v4s_config(full_width_v4: Path) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(full_width_v4)
+    sliding, hca, csa = "sliding_attention", "heavily_compressed_attention", "compressed_sparse_attention"
+    assert config.layer_types == [sliding, hca, csa, csa, hca]
+    assert config.mlp_layer_types == ["hash_moe"] * 3 + ["moe"] * 2
+    assert config.rope_parameters["main"]["rope_type"] == "default"
+    assert config.rope_parameters["compress"]["rope_type"] == "yarn"
+    assert config.qk_rope_head_dim == 64
+
+
+def test_v4s_default_has_flashs_norm_widths_in_250_mb(full_width_v4: Path) -> None:
+    checkpoint = Checkpoint(full_width_v4)
+    layer = "layers.3"
+    widths = {
+        f"{layer}.attn_norm.weight": 4096,
+        f"{layer}.attn.q_norm.weight": 1024,
+        f"{layer}.attn.kv_norm.weight": 512,
+        f"{layer}.attn.compressor.norm.weight": 512,
+        f"{layer}.attn.indexer.compressor.norm.weight": 128,
+        f"{layer}.ffn_norm.weight": 4096,
+        "norm.weight": 4096,
+    }
+    assert {key: checkpoint.shape(key) for key in widths} == {key: (width,) for key, width in widths.items()}
+    assert checkpoint.shape(f"{layer}.hc_attn_fn") == (24, 4 * 4096)
+    assert sum(file.stat().st_size for file in full_width_v4.iterdir()) < 250e6
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mean", "std"),
+    [
+        ("attn_norm.weight", 1.0, 0.2),
+        ("attn.q_norm.weight", 0.44, 0.08),
+        ("attn.kv_norm.weight", 1.0, 0.2),
+        ("attn.compressor.norm.weight", 1.0, 0.2),
+        ("attn.indexer.compressor.norm.weight", 1.0, 0.2),
+        ("attn.compressor.ape", 0.0, 1.0),
+        ("hc_ffn_fn", 0.0, 1 / 128),  # 16,384 inputs of RMS 1: outputs of RMS 1
+        ("attn.wq_b.weight", 0.0, 1 / (32 * math.hypot(0.44, 0.08))),
+        ("ffn.experts.7.w1.weight", 0.0, 1 / (64 * math.hypot(1.0, 0.2))),
+    ],
+)
+def test_v4s_weights_spread_so_that_activations_stay_of_order_one(
+    full_width_v4: Path, suffix: str, mean: float, std: float
+) -> None:
+    values = Checkpoint(full_width_v4).tensor(f"layers.3.{suffix}").double()
+    assert abs(values.mean().item() - mean) < 4 * std / values.numel() ** 0.5 + 0.002 * mean  # bf16 rounds to 0.4%
+    assert values.std().item() == pytest.approx(std, rel=4 / (2 * values.numel()) ** 0.5)
+
+
+def test_v4s_small_vectors_are_neither_zeros_nor_alike(full_width_v4: Path) -> None:
+    """Of too few values to measure their spread."""
+    checkpoint = Checkpoint(full_width_v4)
+    drawn = [
+        checkpoint.tensor(f"layers.{layer}.{suffix}")
+        for layer in (3, 4)
+        for suffix in (
+            "hc_attn_base",
+            "hc_ffn_base",
+            "hc_attn_scale",
+            "hc_ffn_scale",
+            "attn.attn_sink",
+            "ffn.gate.bias",
+        )
+    ]
+    drawn += [checkpoint.tensor(key) for key in ("hc_head_base", "hc_head_scale")]
+    values = torch.cat(drawn)
+    assert len(values.unique()) == len(values) == 2 * (24 + 24 + 3 + 3 + 4 + 8) + 4 + 1
+    scales = torch.cat([tensor for tensor in drawn if len(tensor) in (1, 3)])
+    assert ((scales > 0.5) & (scales < 1.5)).all()
+
+
+def test_v4s_hash_routers_name_distinct_experts(full_width_v4: Path) -> None:
+    checkpoint = Checkpoint(full_width_v4)
+    for layer in range(3):
+        table = checkpoint.tensor(f"layers.{layer}.ffn.gate.tid2eid")
+        assert (table.shape, table.dtype) == ((256, 2), torch.int64)
+        assert set(table.flatten().tolist()) == set(range(8))
+        assert (table[:, 0] != table[:, 1]).all()
+        assert f"layers.{layer}.ffn.gate.bias" not in checkpoint
+    assert "layers.3.ffn.gate.tid2eid" not in checkpoint
+
+
+@pytest.mark.parametrize("form", V4_FORMS)
+def test_v4s_dtypes_are_the_hubs(tmp_path: Path, form: str) -> None:
+    checkpoint = Checkpoint(write_synthetic(tmp_path / "made", V4_FORMS[form]), mtp=True)
+    matrix = r"\.(w[qk].*|wo_.|[eh]_proj|w[123])\.weight$"
+    for key in checkpoint.keys():  # noqa: SIM118
+        dtype, scale_key = checkpoint.dtype(key), checkpoint.scale_key(key)
+        if re.search(r"hc_|\.attn_sink$|\.ape$|gate\.bias$", key):
+            assert dtype == torch.float32, key
+        elif key.endswith(".tid2eid"):
+            assert dtype == torch.int64
+        elif form == "bfloat16" or ".compressor." in key or not re.search(matrix, key):
+            assert dtype == torch.bfloat16, key
+        else:
+            assert dtype == (torch.int8 if form == "mxfp4" and ".experts." in key else FLOAT8), key
+            assert scale_key == key.replace(".weight", ".scale")
+            assert checkpoint.dtype(scale_key) == (E8M0 if form == "mxfp4" else torch.float32)
+        assert (scale_key is None) == (dtype not in (torch.int8, FLOAT8))
+
+
+def test_v4s_quantized_forms_hold_the_values_of_the_same_seed(tmp_path: Path) -> None:
+    """To half a step: of e4m3 a sixteenth of the value, of e2m1 between 4 and 6 one, where a scale is at most twice the
+    largest value's sixth."""
+    plain, mixed, float8 = (
+        Checkpoint(write_synthetic(tmp_path / form, replace(geometry, num_nextn_predict_layers=0)))
+        for form, geometry in V4_FORMS.items()
+    )
+    assert plain.keys() == mixed.keys() == float8.keys()
+    for key in plain.keys():  # noqa: SIM118
+        expected = plain.weight(key, torch.float32)
+        for form in (mixed, float8):
+            value, error = form.weight(key, torch.float32), (form.weight(key, torch.float32) - expected).abs()
+            bf16 = expected.abs() * 2**-8
+            if form.dtype(key) == torch.int8:
+                largest = expected.unflatten(1, (-1, 32)).abs().amax(2).repeat_interleave(32, dim=1)
+                assert (error <= bf16 + largest / 3 * 1.01).all(), key
+                assert torch.corrcoef(torch.stack([value.flatten(), expected.flatten()]))[0, 1] > 0.98, key
+            elif form.dtype(key) == FLOAT8:
+                assert (error <= bf16 + expected.abs() * 2**-4 + expected.abs().amax() * 2**-16).all(), key
+            else:
+                assert torch.equal(value, expected), key
+
+
+def test_what_mxfp4_makes_of_values() -> None:
+    """All of E2M1 at scales across E8M0's range come back; others go to the nearest; zeros have the scale 1."""
+    e2m1 = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    row = torch.cat([e2m1, -e2m1, e2m1.flip(0), -e2m1])
+    values = torch.stack([row * 2.0**exponent for exponent in (-120, -1, 0, 1, 120)])
+    packed, scale = mxfp4.quantize(values)
+    assert (packed.shape, packed.dtype, scale.shape, scale.dtype) == ((5, 16), torch.int8, (5, 1), E8M0)
+    assert torch.equal(mxfp4.dequantize(packed, scale, torch.float32), values)
+    assert torch.equal(scale.float().flatten(), torch.tensor([2.0**e for e in (-120, -1, 0, 1, 120)]))
+
+    random = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    random[3, 32:] = 0
+    packed, scale = mxfp4.quantize(random)
+    again = mxfp4.dequantize(packed, scale, torch.float32)
+    assert (again[3, 32:] == 0).all()
+    assert scale.float()[3, 1] == 1
+    steps = scale.float().repeat_interleave(32, dim=1)
+    options = steps[..., None] * torch.cat([e2m1, -e2m1])
+    assert torch.equal((again - random).abs(), (options - random[..., None]).abs().amin(-1))
+    assert (random.abs() <= 6 * steps).all()  # none is cut off at 6
+    assert (random.view(40, 2, 32).abs().amax(2)[scale.float() != 1] > 3 * scale.float()[scale.float() != 1]).all()
+
+
+def test_e8m0_scales_of_float8_cut_nothing_off() -> None:
+    values = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
+    values[128:] *= 100
+    values[128:] = values[128:].clamp(-448, 448)  # float8's largest: the scale is 1
+    values[200, 5] = 448
+    weight, scale = quantize(values, E8M0)
+    assert scale.dtype == E8M0
+    assert scale.float()[1, 0] == 1
+    assert torch.allclose(dequantize(weight, scale, torch.float32), values, rtol=2**-4, atol=2e-3)
+
+
+def test_v4s_mtp_layer_is_one_with_a_window_alone(tmp_path: Path) -> None:
+    geometry = replace(TINY_V4, num_nextn_predict_layers=2)
+    made = write_synthetic(tmp_path / "mtp", geometry)
+    whole, plain = Checkpoint(made, mtp=True), Checkpoint(made)
+    assert plain.config["compress_ratios"] == [0, 128, 4, 4, 128, 0, 0]
+    assert plain.left_out == [key for key in whole.keys() if key.startswith("mtp.")]  # noqa: SIM118
+    assert sorted(plain.keys() + plain.left_out) == sorted(whole.keys())
+    names = {key.removeprefix("mtp.1.") for key in whole.keys("mtp.1")}
+    extra = {f"{name}.weight" for name in ("enorm", "hnorm", "norm", "e_proj", "h_proj")}
+    extra |= {f"hc_head_{part}" for part in ("fn", "base", "scale")}
+    window = {key.removeprefix("layers.0.") for key in plain.keys("layers.0")}
+    assert names == window - {"ffn.gate.tid2eid"} | {"ffn.gate.bias"} | extra
+    with pytest.raises(CheckpointError, match=r"'mtp\.0\.enorm\.weight' is of an MTP layer.*mtp=True"):
+        plain.weight("mtp.0.enorm.weight")
+
+
+def test_v4s_single_layers_with_repeated_experts(tmp_path: Path) -> None:
+    geometry = V4_FORMS["mxfp4"]
+    whole = Checkpoint(write_synthetic(tmp_path / "whole", geometry), mtp=True)
+    one = Checkpoint(write_synthetic(tmp_path / "one", geometry, layers=[3, 5], repeat_experts=True), mtp=True)
+    keys = one.keys(scales=True)
+    assert sorted(keys) == sorted(whole.keys("layers.3", scales=True) + whole.keys("mtp.0", scales=True))
+    for key in keys:
+        source = whole.tensor(re.sub(r"experts\.\d+", "experts.0", key))
+        assert torch.equal(one.tensor(key).view(torch.uint8), source.view(torch.uint8)), key
+    assert verify(one, values=True).problems == []
+
+
+def test_v4s_layers_beyond_the_known_are_of_both_kinds() -> None:
+    more, fewer = GeometryV4().with_layers(8), GeometryV4().with_layers(2)
+    assert more.compress_ratios == (0, 128, 4, 4, 128, 4, 128, 4)
+    assert fewer.compress_ratios == (0, 128)
+    assert more.config()["num_hidden_layers"] == 8
+
+
+def test_pro_is_wider(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(write_synthetic(tmp_path / "pro", GeometryV4.small(pro=True), layers=[3]))
+    assert checkpoint.shape("layers.3.attn_norm.weight") == (7168,)
+    assert checkpoint.shape("layers.3.attn.q_norm.weight") == (1536,)
+    assert checkpoint.config["routed_scaling_factor"] == 2.5
+
+
+def test_v4s_seed_gives_the_same_bytes(full_width_v4: Path) -> None:
+    """Pinned: a change of numpy or of the generator that changes the default weights must be seen."""
+    checkpoint = Checkpoint(full_width_v4)
+    table = checkpoint.tensor("layers.0.ffn.gate.tid2eid").numpy().tobytes()
+    sink = checkpoint.tensor("layers.3.attn.attn_sink").numpy().tobytes()
+    assert hashlib.sha256(table + sink).hexdigest()[:16] == "3f1bc27a35ad260a"
 
 
 # ---- Whole or not at all

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from common.command import ExitCode, start
+from weights_tools.architecture import Architecture
 from weights_tools.architecture_v3 import Geometry
+from weights_tools.architecture_v4 import Experts, GeometryV4
 from weights_tools.checkpoint import Checkpoint
 from weights_tools.errors import CheckpointError
 from weights_tools.extract import NORMS, extract
@@ -64,7 +66,7 @@ def list_(folder: Folder, patterns: Patterns = None, mtp: Mtp = False, as_json: 
 def inspect(folder: Folder, patterns: Patterns = None, mtp: Mtp = False, as_json: Json = False) -> None:
     """Show mean, std, min, max, largest absolute value, and the number of NaN and Inf, of each weight.
 
-    float8 is shown as the values that it stands for. Reads one tensor at a time.
+    float8 and packed FP4 are shown as the values that they stand for. Reads one tensor at a time.
 
     Example: python -m weights_tools inspect ~/DeepSeek-V3.2-Exp '*.k_norm.*'
     """
@@ -73,7 +75,8 @@ def inspect(folder: Folder, patterns: Patterns = None, mtp: Mtp = False, as_json
         rows = []
         keys = checkpoint.select(patterns or ["*"])
         for number, key in enumerate(keys, 1):
-            rows.append(_describe(checkpoint, key) | statistics(checkpoint, key)._asdict())
+            shape = {"shape": list(checkpoint.weight_shape(key))}
+            rows.append(_describe(checkpoint, key) | shape | statistics(checkpoint, key)._asdict())
             progress(number, len(keys))
     _print_rows(rows, as_json)
     _mention_left_out(checkpoint)
@@ -116,7 +119,7 @@ def verify_(
     values: Annotated[bool, typer.Option("--values", help="Read all tensors, too, and look for NaN and Inf.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a DeepSeek-V3 or V3.2 checkpoint against its config.json: every tensor there, and of the right shape.
+    """Check a DeepSeek-V3, V3.2 or V4 checkpoint against its config.json: every tensor there, and of the right shape.
 
     Reads headers only, unless --values is given. Ends with 1 if anything is wrong.
 
@@ -146,18 +149,30 @@ def verify_(
 @app.command()
 def make(
     folder: Annotated[Path, typer.Argument(help="Made whole or not at all.", show_default=False)],
-    model: Annotated[Model, typer.Option(help="DeepSeek-V3, or V3.2 with its indexer.")] = "v32",
+    model: Annotated[Model, typer.Option(help="DeepSeek-V3, V3.2 or V4 (V4-Flash).")] = "v32",
     layers: Annotated[
-        int | None, typer.Option(min=1, help="Three dense ones, then experts. Default: 4, or 61 with --full.")
+        int | None, typer.Option(min=1, help="How many. Default: 4 (V4: 5), or the model's own with --full.")
     ] = None,
     only: Annotated[
         list[int] | None,
         typer.Option(help="Write this layer alone; may be repeated. config.json counts all.", show_default=False),
     ] = None,
     float8: Annotated[bool, typer.Option("--float8", help="Matrices in float8 with scales, as on the hub.")] = False,
+    experts: Annotated[
+        Experts | None,
+        typer.Option(
+            help="V4's experts in MXFP4, or in float8 with all scales float32, as the Base models. Default: fp4.",
+            show_default=False,
+        ),
+    ] = None,
+    pro: Annotated[bool, typer.Option("--pro", help="V4-Pro's widths, and with --full its sizes.")] = False,
     mtp: Annotated[bool, typer.Option("--mtp", help="One layer for multi-token prediction.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="DeepSeek's sizes in float8, one expert's data for all; 11.5 GB a layer.")
+        bool,
+        typer.Option(
+            "--full",
+            help="DeepSeek's sizes, quantized, one expert's data for all. A layer: V3 11.5 GB, V4 3.6, V4-Pro 13.8.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a synthetic checkpoint that is there.")] = False,
@@ -167,11 +182,24 @@ def make(
 
     Example: python -m weights_tools make /tmp/deepseek-v3 --model v3 --float8
 
+    Example: python -m weights_tools make /tmp/deepseek-v4 --model v4 --float8 --experts fp8
+
     Example: python -m weights_tools make /tmp/layer3 --full --only 3
     """
     logger.remove()  # the library's report of what it wrote: said below
-    geometry = Geometry.full(model) if full else Geometry(model=model, float8=float8, num_nextn_predict_layers=int(mtp))
-    geometry = replace(geometry, num_hidden_layers=layers or geometry.num_hidden_layers)
+    if (experts or pro) and model != "v4":
+        _stop(f"--experts and --pro are for --model v4, but it is {model}")
+    if experts and not (float8 or full):
+        _stop("--experts says how experts are quantized: give --float8 or --full, too")
+    geometry: Architecture
+    if model == "v4":
+        geometry = GeometryV4.full(pro=pro) if full else GeometryV4.small(pro=pro)
+        geometry = replace(geometry, experts=experts or "fp4")
+    else:
+        geometry = Geometry.full(model) if full else Geometry(model=model)
+    if not full:
+        geometry = replace(geometry, float8=float8, num_nextn_predict_layers=int(mtp))
+    geometry = geometry.with_layers(layers) if layers else geometry
     with _one_line_errors(), _progress("make") as progress:
         write_synthetic(
             folder, geometry, seed=seed, force=force, layers=only or (), repeat_experts=full, progress=progress

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from weights_tools import float8, mxfp4
+from weights_tools import float8
 from weights_tools.errors import CheckpointError
 from weights_tools.float8 import FLOAT8
 from weights_tools.mxfp4 import GROUP, PACKED

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensors that a DeepSeek-V3 or V3.2 checkpoint holds: key, shape and type, from the sizes in its config.json.
 
-Key names and types follow deepseek-ai/DeepSeek-V3 and DeepSeek-V3.2-Exp on the hub: one matrix an expert and projection.
+Key names and types follow deepseek-ai/DeepSeek-V3 and DeepSeek-V3.2-Exp on the hub: one matrix an expert and
+projection.
 
 float8, where a checkpoint is in float8: all matrices of the attention, of its indexer and of the MLPs, but not the
 router's (`mlp.gate`) and not `indexer.weights_proj`, nor embeddings, heads and `eh_proj`. float32: the router's

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensors that a DeepSeek-V4 checkpoint holds: key, shape and type, from the sizes in its config.json.
 
-Key names, shapes and types follow the headers of deepseek-ai/DeepSeek-V4-Flash and V4-Pro, as tools that have read them
-print them: DeepSeek's own names, which transformers translates as it loads. A layer's attention is one of three, by its
-entry in `compress_ratios`: 0 sees a sliding window alone; 4 (CSA) adds tokens compressed four to one, of which an indexer
-chooses; 128 (HCA) adds all of those compressed 128 to one. The first `num_hash_layers` layers choose experts by the
-token's id. MTP layers are `mtp.0`, ...: they see a window alone, and choose experts by scores.
+Key names, shapes and types follow the headers of deepseek-ai/DeepSeek-V4-Flash and V4-Pro, as tools print them that
+have read them: DeepSeek's own names, which transformers translates as it loads. A layer's attention is one of three, by
+its entry in `compress_ratios`: 0 sees a sliding window alone; 4 (CSA) adds tokens compressed four to one, of which an
+indexer chooses; 128 (HCA) adds all of those compressed 128 to one. The first `num_hash_layers` layers choose experts by
+the token's id. MTP layers are `mtp.0`, ...: they see a window alone, and choose experts by scores.
 
 Quantized, where a checkpoint is: float8 all matrices of the attention (of the indexer `wq_b` alone) and of the shared
 expert, `e_proj` and `h_proj`; the routed experts MXFP4 with E8M0 scales throughout (Flash, Pro), or float8 with float32
@@ -80,7 +80,7 @@ class GeometryV4(Architecture):
         return replace(cls(), **_PRO) if pro else cls()
 
     @classmethod
-    def full(cls, *, pro: bool = False, experts: Experts = "fp4") -> Self:
+    def full(cls, *, pro: bool = False) -> Self:
         """V4-Flash's or V4-Pro's own sizes, quantized: 284 billion or 1.6 trillion parameters without the MTP layer."""
         flash = cls(
             num_hidden_layers=43,
@@ -96,7 +96,6 @@ class GeometryV4(Architecture):
             num_nextn_predict_layers=1,
             compress_ratios=(0, 0, *(CSA, HCA) * 20, CSA),
             float8=True,
-            experts=experts,
         )
         if not pro:
             return flash

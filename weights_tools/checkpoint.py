@@ -27,6 +27,7 @@ from weights_tools.parse import check_header, check_name, read_json_object
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+MOST_COLUMNS = 2**62  # twice a shape that safetensors takes may be more than torch does
 MOST_LAYERS = 10_000  # a config.json may say any number, and a list of so many layers would take all memory
 
 # The types that safetensors writes in its headers. A type that is not here is an error, never a guess.
@@ -292,10 +293,10 @@ class Checkpoint:
         if experts != "fp4" and not (experts is None and self.config.get("model_type") == "deepseek_v4"):
             raise CheckpointError(f"{place} must be 'fp4' to read {key} of {PACKED}, but is {short(experts)}")
         rows, columns = mxfp4.unpacked_shape(self._matrix_shape(key))
-        if columns % GROUP:
+        if columns % GROUP or columns > MOST_COLUMNS:
             raise CheckpointError(
                 f"{self.folder / self._shard_of[key]}: {key} is packed FP4 ({rows}, {columns}), but its columns must be"
-                f" a multiple of {GROUP}, which share a scale: download it again"
+                f" a multiple of {GROUP}, which share a scale, and at most {MOST_COLUMNS}: download it again"
             )
         must_be = (rows, columns // GROUP)
         self._check_scales(key, must_be, f"{(rows, columns)} in blocks of {(1, GROUP)}", (E8M0,))

@@ -28,7 +28,8 @@ def extract(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Write the tensors whose keys match to `out`, as stored: quantized ones with their scales. It appears only once it is whole.
+    """Write the tensors whose keys match to `out`, as stored: quantized ones with their scales. It appears only once it
+    is whole.
 
     The file's metadata says where they are from: `source` (the folder's name), `model_type`, `config_sha256`,
     `index_sha256` (where there is an index), `tool`, and `tensors`, JSON with `shard` and `sha256` (of the bytes as

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic checkpoints in DeepSeek's layout, with seeded weights: a small one, or single layers of the full size.
 
-What they hold is listed in `architecture_v3` and `architecture_v4`. The weights of norms spread as reported of the trained models.
+What they hold is listed in `architecture_v3` and `architecture_v4`. The weights of norms spread as reported of the
+trained models.
 """
 
 import hashlib
@@ -93,7 +94,7 @@ def write_synthetic(
         force: replace `folder` if it is a checkpoint that this function wrote.
         layers: write only these, without embedding and head. config.json still speaks of the whole model, and the
             index's metadata lists them as `synthetic_layers`.
-        repeat_experts: write routed expert 0's matrices for each routed expert of its layer, which makes the full size cheap
+        repeat_experts: write expert 0's matrices for each routed expert of its layer, which makes the full size cheap
             to draw. The index's metadata says so as `synthetic_experts`. What depends on the experts' being different
             can't be seen in such a checkpoint.
         progress: is called with (bytes written, bytes in all) after each shard.
@@ -238,7 +239,7 @@ def _draw(spec: Spec, seed: int, stop: Event) -> list[torch.Tensor]:
         if stop.is_set():
             raise CancelledError
         if spec.options:
-            choices = generator.random((len(rows), spec.options), dtype=np.float32).argsort(axis=1)
+            choices = generator.random((len(rows), spec.options), dtype=np.float32).argsort(axis=1, kind="stable")
             rows[:] = torch.from_numpy(choices[:, : spec.shape[1]])
             continue
         mean, std = _spread(spec)

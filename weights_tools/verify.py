@@ -19,7 +19,7 @@ from weights_tools.statistics import count_non_finite
 
 MOST_MISSING = 200_000  # DeepSeek-V3 has 46,183 weights in all
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
-_MAY_BE = {  # what a tensor of the hub's type may be. A quantized matrix may have been dequantised, or from FP4 to float8
+_MAY_BE = {  # by the type on the hub. What is quantized there may have been dequantised, FP4 to float8, too
     FLOAT8: (FLOAT8, *_FLOATS),
     PACKED: (PACKED, FLOAT8, *_FLOATS),
     torch.int64: (torch.int64, torch.int32),
