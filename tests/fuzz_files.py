@@ -45,11 +45,12 @@ CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.sa
 SHARDS = ("model-1.safetensors", "model-2.safetensors")
 
 Files = dict[str, bytes]
+Stored = tuple[str, tuple[int, ...], bytes]  # of a tensor: its type, shape and bytes
 
 
 def main(folder: Path, first: int, last: int) -> None:
     torch.set_num_threads(1)
-    originals = [_single(folder), _sharded(folder)]
+    originals = [_single(folder), _sharded(folder), _v4(folder)]
     for files in originals:
         _write(folder, files)
         assert _read(folder)[1] == [], "a sound checkpoint must be read"
@@ -100,6 +101,37 @@ def _sharded(folder: Path) -> Files:
     return {
         CONFIG: json.dumps(config).encode(),
         INDEX: json.dumps({"metadata": {"total_size": 288}, "weight_map": weight_map}).encode(),
+        **{name: (folder / name).read_bytes() for name in SHARDS},
+    }
+
+
+def _v4(folder: Path) -> Files:
+    """Both quantizations of V4, their scales in another shard."""
+    generator = torch.Generator().manual_seed(2)
+
+    def random_bytes(*shape: int) -> torch.Tensor:
+        return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+
+    shards = (
+        {
+            "w1.weight": random_bytes(6, 32).view(torch.int8),
+            "wkv.weight": random_bytes(20, 12).view(torch.float8_e4m3fn),
+        },
+        {
+            "w1.scale": random_bytes(6, 2).view(torch.float8_e8m0fnu),
+            "wkv.scale": random_bytes(2, 2).view(torch.float8_e8m0fnu),
+            "mtp.0.enorm.weight": torch.randn(16, generator=generator).to(torch.bfloat16),
+        },
+    )
+    weight_map: dict[str, str] = {}
+    for name, tensors in zip(SHARDS, shards, strict=True):
+        save_file(tensors, folder / name)
+        weight_map |= dict.fromkeys(tensors, name)
+    quantization = {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [16, 8]}
+    config = {"model_type": "deepseek_v4", "expert_dtype": "fp4", "quantization_config": quantization}
+    return {
+        CONFIG: json.dumps(config).encode(),
+        INDEX: json.dumps({"metadata": {"total_size": 480}, "weight_map": weight_map}).encode(),
         **{name: (folder / name).read_bytes() for name in SHARDS},
     }
 
@@ -237,23 +269,49 @@ def _judge(folder: Path) -> str:
     if read:
         config = _strict_json((folder / CONFIG).read_bytes())
         indexed = _strict_index(folder)
-        parsed = {name: _strict_shard((folder / name).read_bytes()) for name in {indexed[key] for key in read}}
+        scale_keys = {key: _scale_key(key, indexed, config) for key, (_, weight) in read.items() if weight is not None}
+        names = {indexed[key] for key in (*read, *filter(None, scale_keys.values()))}
+        tensors = {name: _strict_shard((folder / name).read_bytes()) for name in names}
         for key, (stored, weight) in read.items():
-            name, shape, content = parsed[indexed[key]][key]
+            tensor = tensors[indexed[key]][key]
+            _, shape, content = tensor
             assert tuple(stored.shape) == shape, (key, stored.shape, shape)
             assert stored.flatten().view(torch.uint8).numpy().tobytes() == content, key
-            if weight is None:
-                continue
-            values = _values(name, content).reshape(shape)
-            if name == "F8_E4M3":
-                _, scale_shape, scales = parsed[indexed[f"{key}_scale_inv"]][f"{key}_scale_inv"]
-                block = (config.get("quantization_config") or {}).get("weight_block_size", [128, 128])
-                rows, columns = (np.arange(size) // step for size, step in zip(shape, block, strict=True))
-                values = values * _values("F32", scales).reshape(scale_shape)[rows[:, None], columns[None, :]]
-            assert np.array_equal(weight.numpy(), values.astype(np.float32), equal_nan=True), key
+            if weight is not None:
+                scale_key = scale_keys[key]
+                values = _weight(tensor, tensors[indexed[scale_key]][scale_key] if scale_key else None, config)
+                assert np.array_equal(weight.numpy(), values.astype(np.float32), equal_nan=True), key
     if not refusals:
         return "read"
     return "read in part" if read else "refused"
+
+
+def _weight(tensor: Stored, scales: Stored | None, config: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The numbers that a weight stands for, multiplied by its scales if it is quantized."""
+    dtype, shape, content = tensor
+    is_packed = dtype == "I8" and (scales is not None or config.get("model_type") == "deepseek_v4")
+    if dtype != "F8_E4M3" and not is_packed:
+        return _values(dtype, content).reshape(shape)
+    assert scales, "it has no scales"
+    if is_packed:
+        assert config.get("expert_dtype", "fp4") == "fp4", "is it packed FP4?"
+        values, block = _e2m1(content).reshape(shape[0], 2 * shape[1]), [1, 32]
+    else:
+        values = _values(dtype, content).reshape(shape)
+        block = (config.get("quantization_config") or {}).get("weight_block_size", [128, 128])
+    assert scales[1] == tuple(-(-size // step) for size, step in zip(values.shape, block, strict=True))
+    rows, columns = (np.arange(size) // step for size, step in zip(values.shape, block, strict=True))
+    factors = _values(scales[0], scales[2]).reshape(scales[1])
+    product: np.ndarray[Any, Any] = values * factors[rows[:, None], columns[None, :]]
+    return product
+
+
+def _scale_key(key: str, indexed: dict[str, str], config: dict[str, Any]) -> str | None:
+    """Of a weight's scales, if there are some: V4's are named by the module, in quantized checkpoints."""
+    names = [f"{key}_scale_inv"]
+    if config.get("quantization_config") and key.endswith(".weight"):
+        names.append(f"{key.removesuffix('weight')}scale")
+    return next((name for name in names if name in indexed), None)
 
 
 def _strict_json(content: bytes) -> Any:
@@ -279,7 +337,7 @@ def _strict_index(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _strict_shard(content: bytes) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+def _strict_shard(content: bytes) -> dict[str, Stored]:
     """Key -> dtype, shape, bytes; or an AssertionError where anything in the file contradicts anything else."""
     length = int.from_bytes(content[:8], "little")
     assert 8 + length <= len(content)
@@ -310,9 +368,21 @@ def _values(dtype: str, content: bytes) -> np.ndarray[Any, Any]:
         size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10))
         size[byte & 127 == 127] = np.nan
         return np.where(byte & 128, -size, size).astype(np.float32)
+    if dtype == "F8_E8M0":
+        byte = np.frombuffer(content, np.uint8)
+        return np.where(byte == 255, np.nan, 2.0 ** (byte.astype(np.float64) - 127)).astype(np.float32)
     if dtype == "BOOL":
         return np.frombuffer(content, np.uint8).astype(np.bool_)
     return np.frombuffer(content, f"<{dtype[0].lower()}{SIZES[dtype]}")
+
+
+def _e2m1(content: bytes) -> np.ndarray[Any, Any]:
+    """Two numbers a byte, the low nibble first: a sign, two bits of exponent with bias 1, one of mantissa."""
+    byte = np.frombuffer(content, np.uint8)
+    nibble = np.stack([byte & 15, byte >> 4], axis=1).flatten().astype(np.int32)
+    exponent, mantissa = nibble >> 1 & 3, nibble & 1
+    size = np.where(exponent == 0, mantissa / 2, (1 + mantissa / 2) * 2.0 ** (exponent - 1))
+    return np.where(nibble & 8, -size, size).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -21,20 +22,28 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from tests.small import TINY
-from weights_tools import Checkpoint, Geometry, write_synthetic
+from tests.small import TINY, TINY_V4
+from weights_tools import Checkpoint, Geometry, GeometryV4, write_synthetic
 from weights_tools.__main__ import app
-from weights_tools.models import Model
+from weights_tools.architecture import Architecture
+from weights_tools.models import geometry_of
 from weights_tools.verify import verify
 
 K_NORM = "model.layers.3.self_attn.indexer.k_norm"
 FLOAT8 = replace(TINY, float8=True, num_nextn_predict_layers=1)
 FLOAT8_V3 = replace(FLOAT8, model="v3")
+MXFP4 = replace(TINY_V4, float8=True, num_nextn_predict_layers=1)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_synthetic(tmp_path / "tiny", FLOAT8)
+
+
+@pytest.fixture
+def v4(tmp_path: Path) -> Path:
+    """Experts in MXFP4, an MTP layer."""
+    return write_synthetic(tmp_path / "v4", MXFP4)
 
 
 def _run(*arguments: object, exit_code: int = 0) -> Result:
@@ -79,6 +88,26 @@ def test_list_takes_globs_and_leaves_mtp_out(folder: Path) -> None:
         "knorm" in _run("list", folder, "*.k_norm.*", "*.knorm.*", exit_code=2).stderr
     )  # the one that matched nothing
     assert "--mtp" in _run("list", folder, "*.enorm.*", exit_code=2).stderr
+
+
+def test_list_shows_v4_as_stored(v4: Path) -> None:
+    rows = {row["key"]: (row["dtype"], row["shape"]) for row in _json("list", v4, "layers.3.*")}
+    assert rows["layers.3.ffn.experts.6.w1.weight"] == ("int8", [32, 32])
+    assert rows["layers.3.ffn.experts.6.w1.scale"] == ("float8_e8m0fnu", [32, 2])
+    assert rows["layers.3.attn.wq_a.scale"] == ("float8_e8m0fnu", [1, 1])
+    norms = [line.split()[0] for line in _run("list", v4, "layers.3.*norm*").stdout.splitlines()[1:]]
+    assert norms == [f"layers.3.{name}.weight" for name in V4_NORMS]
+    assert "--mtp" in _run("list", v4, "mtp.0.enorm.*", exit_code=2).stderr
+
+
+def test_inspect_shows_packed_fp4_as_its_values(v4: Path) -> None:
+    key = "layers.3.ffn.experts.6.w1.weight"
+    (row,) = _json("inspect", v4, key)
+    values = Checkpoint(v4).weight(key, torch.float32).double()
+    assert (row["dtype"], row["shape"]) == ("int8", [32, 64])
+    assert row["std"] == pytest.approx(values.std(correction=0).item(), rel=1e-12)
+    assert row["absmax"] == values.abs().max().item()
+    assert len(_json("inspect", v4, "layers.0.*")) == len(Checkpoint(v4).keys("layers.0"))  # int64 and float32, too
 
 
 def test_inspect_gives_the_statistics_of_the_values(tmp_path: Path) -> None:
@@ -179,6 +208,41 @@ def test_extract_of_v3_finds_no_bias_and_does_not_mind(tmp_path: Path) -> None:
     assert len(_json("extract", folder, tmp_path / "all.safetensors", "--mtp")["keys"]) == 5 * 4 + 1 + 3
 
 
+V4_NORMS = (  # in the order of the checkpoint
+    "attn_norm",
+    "attn.q_norm",
+    "attn.kv_norm",
+    "attn.compressor.norm",
+    "attn.indexer.compressor.norm",
+    "ffn_norm",
+)
+
+
+def test_extract_of_v4_takes_its_norms_and_nothing_else(v4: Path, tmp_path: Path) -> None:
+    everywhere = {"attn_norm", "attn.q_norm", "attn.kv_norm", "ffn_norm"}
+    names = [f"layers.{layer}.{name}" for layer in range(5) for name in everywhere]
+    names += [f"layers.{layer}.attn.compressor.norm" for layer in range(1, 5)]
+    names += [f"layers.{layer}.attn.indexer.compressor.norm" for layer in (2, 3)]
+    names += ["norm"]
+    keys = _json("extract", v4, tmp_path / "norms.safetensors")["keys"]
+    assert sorted(keys) == sorted(f"{name}.weight" for name in names)
+    names += [f"mtp.0.{name}" for name in (*everywhere, "enorm", "hnorm", "norm")]
+    keys = _json("extract", v4, tmp_path / "all.safetensors", "--mtp")["keys"]
+    assert sorted(keys) == sorted(f"{name}.weight" for name in names)
+
+
+def test_extract_of_packed_fp4_takes_its_scales(v4: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w1.safetensors"
+    _run("extract", v4, out, "--keys", "layers.3.ffn.experts.6.w1.*", "--keys", "layers.3.attn.wkv.*")
+    tensors = load_file(out)
+    w1, wkv = "layers.3.ffn.experts.6.w1", "layers.3.attn.wkv"
+    assert tensors.keys() == {f"{w1}.weight", f"{w1}.scale", f"{wkv}.weight", f"{wkv}.scale"}
+    for key, tensor in tensors.items():
+        stored = Checkpoint(v4).tensor(key)
+        assert tensor.dtype == stored.dtype
+        assert torch.equal(tensor.view(torch.uint8), stored.view(torch.uint8))
+
+
 def test_extract_overwrites_nothing_unasked(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "norms.safetensors"
     out.write_bytes(b"mine")
@@ -250,10 +314,10 @@ def _peak_bytes() -> int:
 # ---- verify
 
 
-@pytest.mark.parametrize("model", ["v3", "v32"])
+@pytest.mark.parametrize("geometry", [replace(TINY, model="v3"), TINY, TINY_V4], ids=["v3", "v32", "v4"])
 @pytest.mark.parametrize("changes", [{}, {"float8": True}, {"num_nextn_predict_layers": 2}])
-def test_what_is_made_is_verified(tmp_path: Path, model: Model, changes: dict[str, Any]) -> None:
-    folder = write_synthetic(tmp_path / "made", replace(TINY, model=model, **changes))
+def test_what_is_made_is_verified(tmp_path: Path, geometry: Architecture, changes: dict[str, Any]) -> None:
+    folder = write_synthetic(tmp_path / "made", replace(geometry, **changes))
     report = _json("verify", folder, "--values")
     checked = len(Checkpoint(folder, mtp=True).keys())
     assert report == {"ok": True, "checked": checked, "problems": [], "notes": []}
@@ -310,7 +374,7 @@ def _without(*keys: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.
             "model.norm.weight",
             "must be one of torch.bfloat16, torch.float16, torch.float32, but is torch.int32",
         ),
-        (_without(f"{WK}_scale_inv"), "scale", WK, f"{WK}_scale_inv is missing"),
+        (_without(f"{WK}_scale_inv"), "scale", WK, f"but {WK}_scale_inv or {WK[:-7]}.scale is missing"),
         (
             lambda tensors: tensors | {f"{WK}_scale_inv": torch.ones(2, 1)},
             "scale",
@@ -336,6 +400,97 @@ def test_verify_names_each_fault(
     left_behind = {("unexpected", f"{WK}_scale_inv")} if (kind, key) == ("missing", WK) else set()
     assert found.keys() == left_behind
     assert f"{kind}: {key}: " in _run("verify", folder, exit_code=1).stdout
+
+
+W1, WQ_A = "layers.3.ffn.experts.6.w1", "layers.3.attn.wq_a"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "key", "says"),
+    [
+        (_without(f"{W1}.scale"), "scale", f"{W1}.weight", f"but {W1}.weight_scale_inv or {W1}.scale is missing"),
+        (
+            lambda tensors: tensors | {f"{W1}.scale": tensors[f"{W1}.scale"][:, :1].clone()},
+            "scale",
+            f"{W1}.weight",
+            f"{W1}.scale must be (32, 2) for {W1}.weight (32, 64) in blocks of (1, 32), but is (32, 1)",
+        ),
+        (
+            lambda tensors: tensors | {f"{WQ_A}.scale": tensors[f"{WQ_A}.scale"].view(torch.uint8)},
+            "scale",
+            f"{WQ_A}.weight",
+            f"{WQ_A}.scale must be torch.float32 or torch.float8_e8m0fnu, but is torch.uint8",
+        ),
+        (
+            lambda tensors: tensors | {f"{W1}.weight": tensors[f"{W1}.weight"][:16].clone()},
+            "shape",
+            f"{W1}.weight",
+            "must be (32, 64), but is (16, 64)",
+        ),
+        (
+            lambda tensors: tensors | {f"{WQ_A}.weight": torch.zeros(96, 64, dtype=torch.int8)},
+            "dtype",
+            f"{WQ_A}.weight",
+            "must be one of torch.float8_e4m3fn, torch.bfloat16, torch.float16, torch.float32, but is torch.int8",
+        ),
+        (
+            lambda tensors: tensors | {"layers.0.ffn.gate.tid2eid": torch.zeros(40, 2)},
+            "dtype",
+            "layers.0.ffn.gate.tid2eid",
+            "must be one of torch.int64, torch.int32, but is torch.float32",
+        ),
+        (_without("layers.0.ffn.gate.tid2eid"), "missing", "layers.0.ffn.gate.tid2eid", "of shape (40, 2)"),
+        (_without("layers.1.attn.compressor.ape"), "missing", "layers.1.attn.compressor.ape", "of shape (128, 16)"),
+        (
+            lambda tensors: tensors | {"layers.1.attn.indexer.wq_b.weight": torch.zeros(1, 1)},
+            "unexpected",
+            "layers.1.attn.indexer.wq_b.weight",  # HCA has no indexer
+            "config.json calls for no such tensor",
+        ),
+        (_without("mtp.0.hc_head_fn"), "missing", "mtp.0.hc_head_fn", "of shape (3, 192)"),
+    ],
+)
+def test_verify_names_each_fault_of_v4(
+    v4: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], kind: str, key: str, says: str
+) -> None:
+    _rewrite(v4, change)
+    report = _json("verify", v4, exit_code=1)
+    found = {(problem["kind"], problem["key"]): problem["message"] for problem in report["problems"]}
+    assert says in found.pop((kind, key))
+    # int8 is packed FP4 in V4, so where float8 must be, its shape and scales are wrong, too.
+    follows = {("shape", key), ("scale", key)} if key == f"{WQ_A}.weight" and kind == "dtype" else set()
+    follows |= {("scale", key)} if kind == "shape" else set()
+    assert found.keys() == follows
+
+
+@pytest.mark.parametrize("expert_dtype", [None, "fp8", "fp4"])
+def test_verify_takes_float8_experts_where_config_does_not_say_or_says_fp4(
+    tmp_path: Path, expert_dtype: str | None
+) -> None:
+    """V4-Flash is also spread with its experts in float8, and a config.json that names no expert_dtype, as V4-Pro's."""
+    folder = write_synthetic(tmp_path / "made", replace(TINY_V4, float8=True, experts="fp8"))
+    _configure(folder, expert_dtype=expert_dtype)
+    assert _json("verify", folder)["ok"]
+
+
+def test_verify_refuses_packed_experts_where_config_says_fp8(v4: Path) -> None:
+    _configure(v4, expert_dtype="fp8")
+    problems = _json("verify", v4, exit_code=1)["problems"]
+    assert len(problems) == 2 * 6 * 7 * 3  # dtype and scale, in six layers, of seven experts' three matrices
+    assert any("expert_dtype must be 'fp4'" in problem["message"] for problem in problems)
+
+
+def test_verify_sees_a_nan_among_e8m0_scales(v4: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tensors[f"{W1}.scale"].view(torch.uint8)[3, 1] = 255
+        return tensors
+
+    _rewrite(v4, spoil)
+    assert verify(Checkpoint(v4, mtp=True)).problems == []
+    problems = verify(Checkpoint(v4, mtp=True), values=True).problems
+    assert problems == [("not finite", f"{W1}.scale", "holds 1 NaN and 0 Inf")]
+    (row,) = _json("inspect", v4, f"{W1}.weight")
+    assert row["nan"] == 32
 
 
 def test_verify_reads_values_only_when_asked(folder: Path) -> None:
@@ -370,16 +525,43 @@ def test_verify_goes_on_past_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_type": "llama"}, "model_type must be deepseek_v3 or deepseek_v32, but is 'llama'"),
+        (
+            {"model_type": "llama"},
+            "model_type must be deepseek_v3, deepseek_v32 or deepseek_v4, but is 'llama'",
+        ),
         ({"q_lora_rank": None}, "q_lora_rank must be a whole number, but is None"),
         ({"vocab_size": -1}, "vocab_size must be a whole number, but is -1"),
         ({"moe_layer_freq": 2}, "moe_layer_freq must be 1 (no other is known), but is 2"),
     ],
 )
 def test_a_config_that_verify_does_not_know_is_no_verdict(folder: Path, changes: dict[str, Any], says: str) -> None:
-    config = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps(config))
+    _configure(folder, **changes)
     assert f"{folder / 'config.json'}: {says}" in _run("verify", folder, exit_code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"compress_ratios": [0, 128, 4, 4]}, "compress_ratios must be a list of 0, 4 or 128 for each of 5 layers"),
+        ({"compress_ratios": [0, 128, 4, 4, 2, 0]}, "compress_ratios must be a list of 0, 4 or 128 for each of 5"),
+        ({"compress_ratios": None}, "compress_ratios must be a list of 0, 4 or 128 for each of 5 layers, but is None"),
+        ({"o_groups": 0}, "o_groups must be a whole number from 1 on, but is 0"),
+        ({"num_hash_layers": None}, "num_hash_layers must be a whole number, but is None"),
+        ({"n_shared_experts": 2}, "n_shared_experts must be 1 (no other is known), but is 2"),
+        ({"expert_dtype": "int4"}, "expert_dtype must be 'fp4' or 'fp8', but is 'int4'"),
+        ({"quantization_config": "fp8"}, "quantization_config must be an object, but is 'fp8'"),
+    ],
+)
+def test_a_config_of_v4_that_verify_does_not_know_is_no_verdict(v4: Path, changes: dict[str, Any], says: str) -> None:
+    _configure(v4, **changes)
+    assert f"{v4 / 'config.json'}: {says}" in _run("verify", v4, exit_code=2).stderr
+
+
+def _configure(folder: Path, **changes: Any) -> None:
+    """Changes config.json; a None takes an entry out."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def _rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
@@ -405,26 +587,61 @@ def _rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str,
             range(5),
         ),
         (["--layers", "5", "--only", "1", "--only", "4"], Geometry(num_hidden_layers=5), (1, 4)),
+        (["--model", "v4"], GeometryV4(), range(5)),
+        (["--model", "v4", "--float8"], GeometryV4(float8=True), range(5)),
+        (["--model", "v4", "--float8", "--experts", "fp8"], GeometryV4(float8=True, experts="fp8"), range(5)),
+        (
+            ["--model", "v4", "--pro", "--layers", "6", "--only", "5"],
+            GeometryV4.small(pro=True).with_layers(6),
+            (5,),
+        ),
     ],
 )
 def test_make_writes_the_geometry(
-    tmp_path: Path, arguments: list[str], geometry: Geometry, layers: range | tuple[int, ...]
+    tmp_path: Path, arguments: list[str], geometry: Architecture, layers: range | tuple[int, ...]
 ) -> None:
     folder = tmp_path / "made"
     result = _json("make", folder, *arguments)
     checkpoint = Checkpoint(folder, mtp=True)
-    assert Geometry.from_config(checkpoint.config) == geometry
-    written = {int(key.split(".")[2]) for key in checkpoint.keys() if key.startswith("model.layers.")}  # noqa: SIM118
+    assert geometry_of(checkpoint.config) == geometry
+    numbers = (re.match(r"(?:model\.)?layers\.(\d+)\.", key) for key in checkpoint.keys())  # noqa: SIM118
+    written = {int(number[1]) for number in numbers if number}
     assert written == set(layers)
     assert result["tensors"] == len(checkpoint.keys(scales=True))
     assert "exists already" in _run("make", folder, *arguments, exit_code=2).stderr
 
 
-def test_make_full_has_the_hubs_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeepSeek-V3.2's 689 GB, and the disk is asked before anything is written."""
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ([], 689.5),  # V3.2
+        (["--model", "v4"], 159.6),
+        (["--model", "v4", "--pro"], 864.7),
+        (["--model", "v4", "--only", "4"], 3.6),
+        (["--model", "v4", "--only", "4", "--pro"], 13.9),
+        (["--model", "v4", "--experts", "fp8"], 292.6),
+    ],
+)
+def test_make_full_has_the_hubs_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], size: float
+) -> None:
+    """The disk is asked before anything is written."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-    stderr = _run("make", tmp_path / "made", "--full", exit_code=2).stderr
-    assert "needs 689.5 GB, but the disk has 1.0 GB" in stderr
+    stderr = _run("make", tmp_path / "made", "--full", *arguments, exit_code=2).stderr
+    assert f"needs {size} GB, but the disk has 1.0 GB" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--pro"], "--experts and --pro are for --model v4, but it is v32"),
+        (["--model", "v3", "--float8", "--experts", "fp8"], "--experts and --pro are for --model v4, but it is v3"),
+        (["--model", "v4", "--experts", "fp4"], "--experts says how experts are quantized: give --float8 or --full"),
+    ],
+)
+def test_make_takes_no_option_that_says_nothing(tmp_path: Path, arguments: list[str], says: str) -> None:
+    assert says in _run("make", tmp_path / "made", *arguments, exit_code=2).stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -171,7 +171,7 @@ def make(
         bool,
         typer.Option(
             "--full",
-            help="DeepSeek's sizes, quantized, one expert's data for all. A layer: V3 11.5 GB, V4 3.6, V4-Pro 13.8.",
+            help="DeepSeek's sizes, quantized, one expert's data for all. A layer: V3 11.5 GB, V4 3.6, V4-Pro 13.9.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,

@@ -128,6 +128,8 @@ class GeometryV4(Architecture):
                 f"compress_ratios must be a list of 0, 4 or 128 for each of {layers} layers, but is {short(ratios)}"
             )
         quantization = config.get("quantization_config") or {}
+        if not isinstance(quantization, dict):
+            raise CheckpointError(f"quantization_config must be an object, but is {short(quantization)}")
         experts = config.get("expert_dtype", quantization.get("expert_dtype", "fp4"))
         if experts not in ("fp4", "fp8"):
             raise CheckpointError(f"expert_dtype must be 'fp4' or 'fp8', but is {short(experts)}")
