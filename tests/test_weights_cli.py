@@ -329,9 +329,11 @@ def test_single_layers_are_held_to_themselves(tmp_path: Path) -> None:
     assert _json("verify", folder)["notes"] == ["synthetic, with only the layers [3] of 4"]
 
 
-def test_a_model_without_its_mtp_layers_is_whole(folder: Path) -> None:
+@pytest.mark.parametrize(("geometry", "layer"), [(FLOAT8, "model.layers.4."), (MXFP4, "mtp.0.")], ids=["v32", "v4"])
+def test_a_model_without_its_mtp_layers_is_whole(tmp_path: Path, geometry: Architecture, layer: str) -> None:
     """As transformers saves it: the config still counts them."""
-    _rewrite(folder, lambda tensors: {key: v for key, v in tensors.items() if not key.startswith("model.layers.4.")})
+    folder = write_synthetic(tmp_path / "made", geometry)
+    _rewrite(folder, lambda tensors: {key: v for key, v in tensors.items() if not key.startswith(layer)})
     report = _json("verify", folder)
     assert report["ok"]
     assert report["notes"] == ["without the MTP layers that config.json counts: models run without them"]

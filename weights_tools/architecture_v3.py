@@ -87,7 +87,7 @@ class Geometry(Architecture):
             CheckpointError: it lacks a size, or has an option that changes the tensors
         """
         check_fixed(config, FIXED)
-        model: Literal["v3", "v32"] = "v3" if config["model_type"] == MODEL_TYPES["v3"] else "v32"
+        model: Literal["v3", "v32"] = "v3" if config.get("model_type") == MODEL_TYPES["v3"] else "v32"
         sizes: dict[str, Any] = {name: config.get(name) for name in cls.size_names(model)}
         sizes["num_nextn_predict_layers"] = sizes["num_nextn_predict_layers"] or 0  # older configs don't mention it
         check_sizes(sizes)

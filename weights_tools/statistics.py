@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from weights_tools.checkpoint import Checkpoint
-from weights_tools.float8 import E8M0, FLOAT8
+from weights_tools.float8 import FLOAT8
 
 _CHUNK = 2**20  # elements that are looked at at a time, in float64: 8 MB
 
@@ -65,8 +65,6 @@ def count_non_finite(stored: torch.Tensor) -> tuple[int, int]:
         chunk = values[start : start + _CHUNK]
         if chunk.dtype == FLOAT8:  # torch has no isfinite of it, and numpy no such type
             nan += np.count_nonzero((chunk.view(torch.uint8).numpy() & 0x7F) == 0x7F)
-        elif chunk.dtype == E8M0:
-            nan += np.count_nonzero(chunk.view(torch.uint8).numpy() == 0xFF)
         elif not chunk.isfinite().all():
             nan += int(chunk.isnan().sum())
             inf += int(chunk.isinf().sum())
