@@ -44,8 +44,8 @@ _PRO: dict[str, Any] = {"hidden_size": 7168, "q_lora_rank": 1536, "routed_scalin
 class GeometryV4(Architecture):
     """Sizes of V4, and types. The defaults are those of the small synthetic checkpoint.
 
-    Its norms and heads have DeepSeek-V4-Flash's own sizes, and there are few heads, experts and layers: one of each
-    kind of attention, CSA twice: layer 3 is the first that chooses experts by scores.
+    Its norms and heads have DeepSeek-V4-Flash's own sizes, and there are few heads, experts and layers: of each kind of
+    attention one that chooses experts by the token's id, and then, layers 3 and 4, CSA and HCA that do so by scores.
     """
 
     hidden_size: int = 4096
@@ -130,7 +130,7 @@ class GeometryV4(Architecture):
         quantization = config.get("quantization_config") or {}
         if not isinstance(quantization, dict):
             raise CheckpointError(f"quantization_config must be an object, but is {short(quantization)}")
-        experts = config.get("expert_dtype", quantization.get("expert_dtype", "fp4"))
+        experts = config.get("expert_dtype") or quantization.get("expert_dtype") or "fp4"
         if experts not in ("fp4", "fp8"):
             raise CheckpointError(f"expert_dtype must be 'fp4' or 'fp8', but is {short(experts)}")
         return cls(

@@ -288,7 +288,7 @@ class Checkpoint:
         """Whether packed FP4 has scales that fit it, and config.json says that it is FP4."""
         place = f"{self.folder / CONFIG}: expert_dtype"
         quantization = self._quantization()
-        experts = self.config.get("expert_dtype", quantization.get("expert_dtype"))
+        experts = self.config.get("expert_dtype") or quantization.get("expert_dtype")
         # V4-Pro's config.json does not mention it, and its experts are FP4.
         if experts != "fp4" and not (experts is None and self.config.get("model_type") == "deepseek_v4"):
             raise CheckpointError(f"{place} must be 'fp4' to read {key} of {PACKED}, but is {short(experts)}")
@@ -352,7 +352,7 @@ class Checkpoint:
         return block[0], block[1]
 
     def _refuse_v41(self) -> None:
-        """DeepSeek-V4.1 has scale blocks of its own in one checkpoint, and tables (Engram) that V4 has not."""
+        """DeepSeek-V4.1 has tables of float8 (Engram) whose scale blocks are not those that its config.json names."""
         model_type, quantization = (self.config.get(name) for name in ("model_type", "quantization_config"))
         signs = []
         if model_type == "deepseek_v41":
@@ -363,8 +363,8 @@ class Checkpoint:
             signs += [f"key {key!r}" for key in self._shard_of if "engram" in key.split(".")][:1]
         if signs:
             raise CheckpointError(
-                f"{self.folder / CONFIG}: is DeepSeek-V4.1's ({', '.join(signs)}), which is not read: its scale blocks"
-                " and Engram tables are others than V4's"
+                f"{self.folder / CONFIG}: is DeepSeek-V4.1's ({', '.join(signs)}), which is not read: it has other"
+                " scale blocks than V4, and Engram tables"
             )
 
     def _read_index(self) -> dict[str, str]:
