@@ -130,7 +130,7 @@ class GeometryV4(Architecture):
         quantization = config.get("quantization_config") or {}
         if not isinstance(quantization, dict):
             raise CheckpointError(f"quantization_config must be an object, but is {short(quantization)}")
-        experts = config.get("expert_dtype") or quantization.get("expert_dtype") or "fp4"
+        experts: Any = config.get("expert_dtype") or quantization.get("expert_dtype") or "fp4"
         if experts not in ("fp4", "fp8"):
             raise CheckpointError(f"expert_dtype must be 'fp4' or 'fp8', but is {short(experts)}")
         return cls(
