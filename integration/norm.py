@@ -102,6 +102,7 @@ class TtNorm(nn.Module):
         dtype: torch.dtype = torch.bfloat16,
         cores: Cores = None,
         mesh_axis: int | None = None,
+        **order: bool,
     ) -> Self:
         """The norm whose weights lie below `prefix` in the checkpoint `folder`: `weight`, and a LayerNorm's `bias`.
 
@@ -111,6 +112,8 @@ class TtNorm(nn.Module):
             dtype: bfloat16 or float32, to which the weights are rounded, as HuggingFace does when it loads a model
             cores: at most so many of the device's cores, or none but these; None allows all
             mesh_axis: as `TtLayerNorm`'s
+            order: of rounding, as `TtRMSNorm` takes it: DeepSeek-V4's norms with weights take
+                `round_before_gamma=False`, and float32 weights
         Raises:
             CheckpointError: the checkpoint can't be read, or has no such weights
         """
@@ -119,9 +122,9 @@ class TtNorm(nn.Module):
             needed, held = " and ".join(cls.weight_names), ", ".join(weights)
             raise CheckpointError(f"{folder}: {prefix} must hold {needed}, but holds {held}")
         gamma, *beta = (weights[name] for name in cls.weight_names)
-        where: dict[str, Any] = {"device": device, "cores": cores, "mesh_axis": mesh_axis}
-        # A subclass knows its order of rounding.
-        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, **where)
+        keywords: dict[str, Any] = {"device": device, "cores": cores, "mesh_axis": mesh_axis, **order}
+        # A subclass knows its own order of rounding.
+        return cls(gamma.shape[-1], gamma, *beta, epsilon=epsilon, **keywords)
 
     @classmethod
     def from_torch(
