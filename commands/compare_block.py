@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The tt-deepseek-norms authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare a DeepSeek decoder layer with its norms on a Tenstorrent device and on the CPU.
+"""Compare a decoder layer of DeepSeek's family with its norms on a Tenstorrent device and on the CPU.
 
 Exit code: 0 all holds, 1 something fails, 2 bad arguments or files, 3 no usable device.
 """
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,7 +26,7 @@ from tt_device import ONE_CHIP, Arch, Mesh, Platform, PlatformError, as_mesh, fi
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
-from weights_tools.extract import NORMS
+from weights_tools.models import Model as DeepSeek
 
 if TYPE_CHECKING:
     from model_comparison.facts import LaunchCycles
@@ -42,6 +41,8 @@ OF_A_RUN = (
     "norms",
     "graph",
     "isolated",
+    "recorded_input",
+    "input_kind",
     "tokens",
     "seed",
     "arch",
@@ -85,9 +86,36 @@ What changed since:
 
 
 class Model(StrEnum):
+    v2 = "v2"
     v3 = "v3"
     v32 = "v32"
+    v4 = "v4"
+    kimi = "kimi"
+    glm5 = "glm5"
+    longcat = "longcat"
+    llama = "llama"
+    qwen3 = "qwen3"
     auto = "auto"
+
+
+MODEL_TYPES = {  # as config.json names them
+    Model.v2: "deepseek_v2",
+    Model.v3: "deepseek_v3",
+    Model.v32: "deepseek_v32",
+    Model.v4: "deepseek_v4",
+    Model.kimi: "kimi_k25",
+    Model.glm5: "glm_moe_dsa",
+    Model.longcat: "longcat_flash",
+    Model.llama: "llama",
+    Model.qwen3: "qwen3",
+}
+# Those whose checkpoints `weights_tools` writes; transformers writes the others'.
+OWN_LAYOUT: dict[Model, DeepSeek] = {Model.auto: "v32", Model.v3: "v3", Model.v32: "v32", Model.v4: "v4"}
+
+
+class InputKind(StrEnum):
+    outliers = "outliers"
+    normal = "normal"
 
 
 class Graph(StrEnum):
@@ -103,7 +131,7 @@ def main(
     context: typer.Context,
     layer: Annotated[int, typer.Option(help="Decoder layer; 3 is DeepSeek's first with experts.", min=0)] = 3,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder of a DeepSeek checkpoint; default: a small synthetic one.")
+        Path | None, typer.Option(help="Folder of a checkpoint; default: a small synthetic one.")
     ] = None,
     model: Annotated[
         Model, typer.Option(help="auto: what the checkpoint's config.json says, or v32 without --checkpoint.")
@@ -120,11 +148,20 @@ def main(
     isolated: Annotated[
         bool, typer.Option("--isolated", help="Feed each norm what HuggingFace's got; else errors propagate.")
     ] = False,
+    recorded_input: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="A .safetensors file with hidden_states (B, S, ...), and input_ids (B, S) for hash routers."
+        ),
+    ] = None,
+    input_kind: Annotated[
+        InputKind, typer.Option(help="Of drawn hidden states: with outlier channels, as trained ones have, or N(0, 1).")
+    ] = InputKind.outliers,
     tokens: Annotated[
         int | None,
-        typer.Option(help="Sequence length; default: 4 more than index_topk, or 16 if that is large.", min=1),
+        typer.Option(help="Sequence length; default: enough that indexer and compressors matter, or 16.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the input hidden states.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of drawn hidden states.")] = 0,
     arch: Annotated[Arch | None, typer.Option(help="Default: what the device is; blackhole for wolfpine.")] = None,
     mesh: Annotated[
         str,
@@ -171,17 +208,20 @@ def main(
             if trace is not None and graph == Graph.ttnn:
                 raise OptionError("--trace counts cycles of norms alone: leave out --graph ttnn, which launches more")
             chips = _mesh(mesh, graph, trace)
+            if recorded_input is not None and (given := _given(context, "input_kind", "tokens", "seed")):
+                raise OptionError(f"--input is a recorded hidden state: leave out {given}")
             platform = _find_device(arch, trace)
             weights = _open_checkpoint(checkpoint, model)
-            patterns = _norm_patterns(norms, weights, layer)
             source = Job(
                 platform=platform,
                 mesh=chips,
                 weights=weights,
                 layer=layer,
-                norms=patterns,
+                norms=[pattern.strip() for pattern in norms.split(",")],
                 graph=graph,
                 isolated=isolated,
+                recorded_input=recorded_input,
+                input_kind=input_kind,
                 tokens=tokens,
                 seed=seed,
                 trace=trace,
@@ -200,7 +240,9 @@ class Job:
         mesh: rows and columns of chips
         weights: the checkpoint
         norms: globs of norms' names in the layer
-        graph, isolated, tokens, seed: as `model_comparison.collect.collect` takes them
+        graph, isolated: as `model_comparison.collect.collect` takes them
+        recorded_input: a file, as `model_comparison.block_input.read_input` takes it
+        input_kind, tokens, seed: without one, as `drawn_input` takes them
         trace: the file that the launches' timeline goes to
     """
 
@@ -211,6 +253,8 @@ class Job:
     norms: list[str]
     graph: Graph
     isolated: bool
+    recorded_input: Path | None
+    input_kind: InputKind
     tokens: int | None
     seed: int
     trace: Path | None
@@ -264,13 +308,15 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
     Raises:
         OptionError: an option says what to run
     """
-    if given := [f"--{name}" for name in OF_A_RUN if _was_given(context, name)]:
-        raise OptionError(f"--load judges what was recorded: leave out {', '.join(given)}")
+    if given := _given(context, *OF_A_RUN):
+        raise OptionError(f"--load judges what was recorded: leave out {given}")
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
+def _given(context: typer.Context, *parameters: str) -> str:
+    """The options among these that were given on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in parameters}
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    return ", ".join(options[name] for name, source in sources.items() if source and source.name != "DEFAULT")
 
 
 def _mesh(text: str, graph: Graph, trace: Path | None) -> Mesh:
@@ -304,9 +350,9 @@ def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
     Raises:
         CheckpointError: it can't be read, or is of another model
     """
-    weights = Checkpoint(folder or default_checkpoint("v3" if model == Model.v3 else "v32"))
-    expected, model_type = f"deepseek_{model}", weights.config.get("model_type")
-    if model != Model.auto and model_type != expected:
+    weights = Checkpoint(folder or _synthetic(model))
+    expected, model_type = MODEL_TYPES.get(model), weights.config.get("model_type")
+    if expected is not None and model_type != expected:
         raise CheckpointError(
             f"{weights.folder}/config.json: model_type must be {expected!r} for --model {model}, but is {model_type!r}"
         )
@@ -314,22 +360,13 @@ def _open_checkpoint(folder: Path | None, model: Model) -> Checkpoint:
     return weights
 
 
-def _norm_patterns(norms: str, weights: Checkpoint, layer: int) -> list[str]:
-    """The globs of --norms.
+def _synthetic(model: Model) -> Path:
+    """The default checkpoint of `model`, which is made the first time."""
+    if (own := OWN_LAYOUT.get(model)) is not None:
+        return default_checkpoint(own)
+    from model_comparison.family import default_relative  # transformers takes seconds to import
 
-    Raises:
-        CheckpointError: one fits no norm that the checkpoint holds of the layer. If it holds none, `Block` says so.
-    """
-    prefix = f"model.layers.{layer}."
-    keys = [key for key in weights.keys(prefix) if any(fnmatchcase(key, norm) for norm in NORMS)]
-    names = list(dict.fromkeys(key.removeprefix(prefix).rpartition(".")[0] for key in keys))
-    patterns = [pattern.strip() for pattern in norms.split(",")]
-    for pattern in patterns:
-        if names and not any(fnmatchcase(f".{name}", f"*.{pattern}") for name in names):  # `find_norms`'s rule
-            raise CheckpointError(
-                f"{weights.folder}: --norms {pattern!r} matches no norm of layer {layer}, which has {', '.join(names)}"
-            )
-    return patterns
+    return default_relative(model.value)
 
 
 def _compare(source: Job | Path, bounds: dict[str, float], output: Output) -> tuple["Comparison", dict[str, Any]]:
@@ -342,12 +379,13 @@ def _compare(source: Job | Path, bounds: dict[str, float], output: Output) -> tu
     """
     # torch, transformers and ttnn take 10 s to import: after what can be refused without them.
     from integration import NormError
+    from model_comparison.block_input import InputError
     from model_comparison.judge import Bounds, judge
     from model_comparison.page import check_folder, write_report
     from model_comparison.recording import Recording, RecordingError
     from model_comparison.report import ReportError, read_report, report
 
-    with _refusing(NormError, CheckpointError, RecordingError, ReportError, verbose=output.verbose):
+    with _refusing(NormError, CheckpointError, InputError, RecordingError, ReportError, verbose=output.verbose):
         earlier = None if output.baseline is None else read_report(output.baseline)
         if output.report is not None:
             check_folder(output.report)
@@ -381,13 +419,23 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
-    """Errors are `Block`'s, `collect`'s and `Platform.open`'s."""
+    """Errors are `Block`'s, `find_norms`'s, `read_input`'s, `collect`'s and `Platform.open`'s."""
+    from integration import NormError, find_norms
     from model_comparison.block import Block
+    from model_comparison.block_input import drawn_input, read_input
     from model_comparison.collect import collect
     from model_comparison.facts import norm_cycles, origin
 
     tell("reading the layer")
     block = Block(job.weights, job.layer)
+    try:
+        find_norms(block.layer, job.norms)
+    except NormError as error:
+        raise NormError(f"--norms: {error}") from None
+    if job.recorded_input is not None:
+        block_input = read_input(job.recorded_input, block)
+    else:
+        block_input = drawn_input(block, job.tokens, job.seed, outliers=job.input_kind == InputKind.outliers)
     logger.info("opening the device and compiling kernels, up to a minute the first time ...")
     tell("opening the device")
     # wolfpine simulates 3,000 cycles of one core a second: a row's bits are the same on two as on all.
@@ -399,8 +447,7 @@ def _record(job: Job, tell: Callable[[str], None]) -> "Recording":
             job.norms,
             graph=job.graph.value,
             isolated=job.isolated,
-            tokens=job.tokens,
-            seed=job.seed,
+            block_input=block_input,
             cores=cores,
             mesh_axis=None if job.mesh == ONE_CHIP else 1,
             tell=tell,

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
-from model_comparison.block import short
 from model_comparison.drawing import CARRIED, NEUTRAL, RIGHT, STYLE, WRONG, Figures, as_png, as_svg
 from model_comparison.judge import Comparison, State, Verdict
 
@@ -26,6 +25,10 @@ def diagram(comparison: Comparison) -> Figures:
     with mpl.rc_context(STYLE):
         figure = _Diagram(comparison).figure
         return Figures({"block": as_svg(figure, "block")}, as_png(figure))
+
+
+def short(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
 
 
 class _Diagram:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from model_comparison.block import Choice
+from model_comparison.activations import Choice
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def needed_move(choice: Choice, reference: Choice) -> torch.Tensor:
     """(B, S): how far one of reference.scores has to move at least, so that `choice.chosen` can follow from them;
     infinite if it is of another size.
 
-    Two options change places where one's score rises and the other's falls by half of their gap. Two groups do so by a
-    quarter of it: a group's score is the sum of two scores, each of which can move.
+    Two options change places where one's score rises and the other's falls by half of their gap. Two groups whose
+    scores are sums of n scores do so by 1 / (2 n) of it: each of these can move.
     """
     scores, needed = reference.scores, torch.zeros(reference.scores.shape[:-1])
     if reference.groups > 1:
         groups = _group_scores(choice).topk(reference.chosen_groups).indices
         chosen_groups = torch.zeros_like(_group_scores(choice), dtype=torch.bool).scatter(-1, groups, True)
-        needed = _gap(_group_scores(reference), chosen_groups) / 4
+        needed = _gap(_group_scores(reference), chosen_groups) / (2 * reference.group_best)
         members = chosen_groups.repeat_interleave(scores.shape[-1] // reference.groups, dim=-1)
         scores = scores.masked_fill(~members, -torch.inf)
     needed = torch.maximum(needed, _gap(scores, choice.chosen) / 2)
@@ -60,7 +60,8 @@ def needed_move(choice: Choice, reference: Choice) -> torch.Tensor:
 def _group_scores(choice: Choice) -> torch.Tensor:
     """(B, S, groups)."""
     *tokens, options = choice.scores.shape
-    return choice.scores.reshape(*tokens, choice.groups, options // choice.groups).topk(2).values.sum(-1)
+    members = choice.scores.reshape(*tokens, choice.groups, options // choice.groups)
+    return members.topk(choice.group_best).values.sum(-1)
 
 
 def _gap(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,10 @@ from torch import nn
 
 from integration import Replacement, find_norms, replace_norms
 from micro_ops.layernorm import Cores
-from model_comparison.block import Activation, Block, NormActivation, Run, short
+from model_comparison.activations import Activation, NormActivation, Run
+from model_comparison.block import Block
+from model_comparison.block_input import BlockInput, drawn_input
+from model_comparison.names import short_names
 from model_comparison.recording import RecordedNorm, Recording
 from model_comparison.ttnn_paths import find_paths, on_ttnn_paths
 
@@ -26,8 +29,7 @@ def collect(
     *,
     graph: Literal["torch", "ttnn"] = "torch",
     isolated: bool = False,
-    tokens: int | None = None,
-    seed: int = 0,
+    block_input: BlockInput | None = None,
     cores: Cores = None,
     mesh_axis: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -40,21 +42,19 @@ def collect(
             are in one of `ttnn_paths.PATHS`, ttnn's ops, with the tiles that those left on the device
         isolated: feed each norm the reference's input, and look at norms alone, without a float32 run; else run the
             block with all of them, so that their errors propagate
-        tokens: length of the one sequence; default `default_tokens`
-        seed: of the input, N(0, 1) bfloat16
+        block_input: default: `drawn_input(block)`
         cores, mesh_axis: as `replace_norms`'s
         tell: is called with what is going on, before it
     Raises:
         NormError: a pattern fits no norm, a norm can't run on the device, or no ttnn graph can be made of them
     """
-    tokens = tokens or default_tokens(block)
-    generator = torch.Generator().manual_seed(seed)
-    hidden_states = torch.randn(1, tokens, block.config.hidden_size, generator=generator).to(torch.bfloat16)
+    block_input = block_input or drawn_input(block)
+    hidden_states, input_ids = block_input.hidden_states, block_input.input_ids
     facts = {
         "model": block.config.model_type,
         "layer": block.number,
-        "tokens": tokens,
-        "seed": seed,
+        "tokens": hidden_states.shape[1],
+        **block_input.facts,
         "graph": graph,
         "isolated": isolated,
         "mesh": "x".join(map(str, tuple(device.shape))),
@@ -64,28 +64,20 @@ def collect(
     originals = {norm.name: norm for norm in find_norms(block.layer, include=norms)}
     paths = find_paths(block.layer, originals) if graph == "ttnn" else []
     tell("reference on the CPU, bfloat16")
-    reference = block.run(hidden_states, originals)
+    reference = block.run(hidden_states, originals, input_ids)
     float32 = None
     if not isolated:
         tell("reference on the CPU, float32")
-        float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals)
+        float32 = Block(block.checkpoint, block.number, torch.float32).run(hidden_states.float(), originals, input_ids)
     with ExitStack() as stack:
         replacement = stack.enter_context(
             replace_norms(block.layer, device, include=norms, cores=cores, mesh_axis=mesh_axis)
         )
         stack.enter_context(_told(replacement, tell))
         stack.enter_context(on_ttnn_paths(block.layer, paths, replacement.norms, device, isolated=isolated))
-        result = _run_alone(block.layer, reference) if isolated else block.run(hidden_states, originals)
+        result = _run_alone(block.layer, reference) if isolated else block.run(hidden_states, originals, input_ids)
         recorded = {name: RecordedNorm.of(originals[name], norm.launches) for name, norm in replacement.norms.items()}
     return Recording(recorded, reference, float32, result, facts)
-
-
-def default_tokens(block: Block) -> int:
-    """4 more than index_topk, so that the indexer leaves keys out: with fewer tokens it chooses every key, and the
-    block's output does not depend on k_norm at all. 16 where index_topk is above 32: with DeepSeek's own, 2048, a
-    simulator would take hours."""
-    index_topk = getattr(block.config, "index_topk", None)
-    return index_topk + 4 if index_topk and index_topk <= 32 else 16
 
 
 def _run_alone(layer: nn.Module, reference: Run) -> Run:
@@ -100,13 +92,13 @@ def _run_alone(layer: nn.Module, reference: Run) -> Run:
 @contextmanager
 def _told(replacement: Replacement, tell: Callable[[str], None]) -> Iterator[None]:
     """Tells of each launch before it, as long as the context lasts."""
-    count = len(replacement.norms)
+    count, short = len(replacement.norms), short_names(replacement.norms)
     started: list[str] = []
 
     def hook(name: str) -> Callable[..., None]:
         def on_forward(*_: object) -> None:
             started.append(name)
-            tell(f"launching {short(name)}, {len(started)} of {count}")
+            tell(f"launching {short[name]}, {len(started)} of {count}")
 
         return on_forward
 

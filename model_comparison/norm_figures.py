@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from model_comparison.block import NormActivation, short
+from model_comparison.activations import NormActivation
 from model_comparison.diagnosis import applied_weights
 from model_comparison.drawing import INK, NEUTRAL, RIGHT, SECOND, STYLE, WRONG, Figures, as_png, as_svg
 from model_comparison.judge import Bounds
 from model_comparison.metrics import fit, scaled_ulps
+from model_comparison.names import short_names
 from model_comparison.recording import RecordedNorm
 
 MAX_POINTS = 6000  # of a scatter plot; more hide each other
@@ -27,7 +28,7 @@ type _Panel = Callable[[Axes, "_Elements"], None]
 
 @dataclass(frozen=True)
 class _Elements:
-    """What the panels of a norm show; (T, W) float64 numpy arrays, T tokens.
+    """What the panels of a norm show; (T, W) float64 numpy arrays, T rows.
 
     Attributes:
         y: the output
@@ -35,7 +36,7 @@ class _Elements:
         rounding: a correct result's error: `golden` rounded, less `golden`
         ulps: signed errors against `golden`, in units of bfloat16's spacing at the size of the operands
         fit: scale and offset of the least-squares fit of `y` to `golden`
-        applied: gamma and beta (W,) as fitted to the output, or None with too few tokens
+        applied: gamma and beta (W,) as fitted to the output, or None with too few rows
     """
 
     y: np.ndarray[Any, Any]
@@ -77,7 +78,7 @@ def norm_figures(name: str, norm: RecordedNorm, activation: NormActivation, boun
         "errors": _errors,
         "histogram": _histogram,
         "columns": _columns,
-        "tokens": _tokens,
+        "rows": _rows,
         "gamma": _gamma,
     }
     if norm.beta is not None:
@@ -167,17 +168,15 @@ def _columns(axes: Axes, e: _Elements) -> None:
     _headroom(axes)
 
 
-def _tokens(axes: Axes, e: _Elements) -> None:
+def _rows(axes: Axes, e: _Elements) -> None:
     size = np.linalg.norm(e.golden, axis=1)
     errors, noise = (np.linalg.norm(tensor, axis=1) / size for tensor in (e.errors, e.rounding))
-    tokens, finite = np.arange(len(errors)), np.isfinite(errors)
-    axes.plot(tokens[finite], errors[finite], "o", ms=4.5, color=SECOND, label="device")
+    rows, finite = np.arange(len(errors)), np.isfinite(errors)
+    axes.plot(rows[finite], errors[finite], "o", ms=4.5, color=SECOND, label="device")
     if not finite.all():
-        axes.plot(
-            tokens[~finite], np.full(np.count_nonzero(~finite), noise.max()), "x", color=WRONG, label="not finite"
-        )
-    axes.plot(tokens, noise, "_", ms=9, color=INK, label="rounding alone")
-    axes.set(title="relative norm of the error by token", xlabel="token")
+        axes.plot(rows[~finite], np.full(np.count_nonzero(~finite), noise.max()), "x", color=WRONG, label="not finite")
+    axes.plot(rows, noise, "_", ms=9, color=INK, label="rounding alone")
+    axes.set(title="relative norm of the error by row", xlabel="row")
     _logarithmic(axes, "y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right", ncols=2)
@@ -228,19 +227,20 @@ def timelines(cycles: list[dict[str, Any]]) -> Figures:
     Args:
         cycles: `facts["cycles"]` of a recording
     """
+    short = short_names(launch["name"] for launch in cycles)
     with mpl.rc_context(STYLE):
         svg = {}
         for launch in cycles:
             figure = Figure(figsize=(4.7, 2.9))
-            _timeline(figure, launch, (0.135, 0.845))
+            _timeline(figure, launch, short[launch["name"]], (0.135, 0.845))
             svg[launch["name"]] = as_svg(figure, f"{launch['name']}.timeline")
         sheet = Figure(figsize=(4.9 * len(cycles), 3.1))
         for place, launch in enumerate(cycles):
-            _timeline(sheet, launch, ((place + 0.14) / len(cycles), 0.82 / len(cycles)))
+            _timeline(sheet, launch, short[launch["name"]], ((place + 0.14) / len(cycles), 0.82 / len(cycles)))
         return Figures(svg, as_png(sheet))
 
 
-def _timeline(figure: Figure, launch: dict[str, Any], place: tuple[float, float]) -> None:
+def _timeline(figure: Figure, launch: dict[str, Any], title: str, place: tuple[float, float]) -> None:
     """One lane for each CB. Args: place: left and width, as fractions of the figure"""
     held = {cb: changes for cb, changes in launch["cbs"].items() if changes}
     for lane, (cb, changes) in enumerate(held.items()):
@@ -265,4 +265,4 @@ def _timeline(figure: Figure, launch: dict[str, Any], place: tuple[float, float]
             axes.set_xticklabels([])
         else:
             axes.set_xlabel("simulated cycles since GO; height: pages in the CB")
-    figure.text(place[0], 0.945, f"{short(launch['name'])}: {launch['cycles']:,} cycles", fontweight="bold", size=9.5)
+    figure.text(place[0], 0.945, f"{title}: {launch['cycles']:,} cycles", fontweight="bold", size=9.5)

@@ -9,7 +9,7 @@ the order of the activations and the facts of the run.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from common.files import WriteError, written_whole
 from integration import Formula, FoundNorm
-from model_comparison.block import Activation, Choice, NormActivation, Run
+from model_comparison.activations import Activation, Choice, NormActivation, Run
 from weights_tools.files import save_tensors
 
 SCHEMA = 1
@@ -144,23 +144,28 @@ def _tensors(run: Run) -> dict[str, torch.Tensor]:
     for name, activation in run.activations.items():
         if isinstance(activation, NormActivation):
             tensors |= {f"{name}/input": activation.input, f"{name}/output": activation.output}
-        else:
+        elif isinstance(activation, Choice):
             tensors |= {f"{name}/scores": activation.scores, f"{name}/chosen": activation.chosen}
+        else:
+            tensors[f"{name}/tensor"] = activation
     return tensors
 
 
-def _layout(activation: Activation) -> dict[str, int]:
-    """What a choice's tensors don't tell; of a norm's activation, nothing."""
-    if isinstance(activation, NormActivation):
+def _layout(activation: Activation) -> dict[str, Any]:
+    """What a choice's tensors don't tell; of other activations, nothing."""
+    if not isinstance(activation, Choice):
         return {}
-    return {"groups": activation.groups, "chosen_groups": activation.chosen_groups}
+    names = [field.name for field in fields(Choice) if field.name not in ("scores", "chosen")]
+    return {name: getattr(activation, name) for name in names}
 
 
-def _run(kind: str, layouts: Mapping[str, dict[str, int]], tensors: Mapping[str, torch.Tensor]) -> Run:
-    def activation(name: str, layout: dict[str, int]) -> Activation:
+def _run(kind: str, layouts: Mapping[str, dict[str, Any]], tensors: Mapping[str, torch.Tensor]) -> Run:
+    def activation(name: str, layout: dict[str, Any]) -> Activation:
         start = f"{kind}/{name}/"
         if layout:
             return Choice(tensors[start + "scores"], tensors[start + "chosen"], **layout)
+        if start + "tensor" in tensors:
+            return tensors[start + "tensor"]
         return NormActivation(tensors[start + "input"], tensors[start + "output"])
 
     return Run({name: activation(name, layout) for name, layout in layouts.items()}, tensors[f"{kind}/output"])

@@ -6,8 +6,9 @@
 
     schema      1
     verdict     holds; sentence; first_wrong: the first norm that is wrong for its own input, or null; kind of its fault
-    facts       of the run: model, layer, tokens, seed, graph (not in older ones: torch), isolated, mesh (not in
-                older ones: 1x1), device, versions, checkpoint and its hash, date, ...
+    facts       of the run: model, layer, tokens, input (how it was drawn, or its file; not in older ones: N(0, 1)),
+                seed, graph (not in older ones: torch), isolated, mesh (not in older ones: 1x1), device, versions,
+                checkpoint and its hash, date, ...
                 cycles, if they were counted: of each norm's launch, by wolfpine's cost model, with phases
                 (`tt_device.cycles.Phases`) and for each CB from which cycle on it held how many pages, both of the core
                 that ended last
@@ -34,11 +35,11 @@ from typing import Any
 
 import torch
 
-from model_comparison.block import short
 from model_comparison.choices import Flips
 from model_comparison.diagnosis import Diagnosis, diagnose
 from model_comparison.judge import MAX_SIGMAS, Comparison, Verdict
 from model_comparison.metrics import Errors
+from model_comparison.names import short_names
 from model_comparison.recording import RecordedNorm, Recording
 
 SCHEMA = 1
@@ -120,7 +121,7 @@ def _overall(comparison: Comparison, diagnoses: list[_Diagnosed]) -> dict[str, A
         return {"holds": comparison.holds, "sentence": _sentence(comparison), "first_wrong": None, "kind": None}
     verdict, diagnosis = wrong[0]
     hint = diagnosis.hint if diagnosis.hint[:2].isupper() else diagnosis.hint[0].lower() + diagnosis.hint[1:]
-    sentence = f"{short(verdict.name)} is the first norm that is wrong. By its figures: {hint}"
+    sentence = f"{_short(comparison)[verdict.name]} is the first norm that is wrong. By its figures: {hint}"
     if len(wrong) > 1:
         sentence += f" {len(wrong) - 1} more {'is' if len(wrong) == 2 else 'are'} wrong, too."
     return {"holds": False, "sentence": sentence, "first_wrong": verdict.name, "kind": diagnosis.kind}
@@ -128,14 +129,14 @@ def _overall(comparison: Comparison, diagnoses: list[_Diagnosed]) -> dict[str, A
 
 def _sentence(comparison: Comparison) -> str:
     """Where each norm is right for its own input."""
-    count = len(comparison.launches)
+    count, short = len(comparison.launches), _short(comparison)
     right = "The norm is right" if count == 1 else f"All {count} norms are right"
     if verdict := next((verdict for verdict in comparison.verdicts if verdict.holds is False), None):
         if verdict.errors is None:
-            return f"{right}, but each token's choices flipped before {short(verdict.name)}: take more tokens."
+            return f"{right}, but each token's choices flipped before {short[verdict.name]}: take more tokens."
         floors = verdict.errors.relative_norm / verdict.noise_floor if verdict.noise_floor else math.inf
         own = "its own input" if count == 1 else "their own inputs"
-        return f"{right} for {own}, but {short(verdict.name)} is {floors:.3g} noise floors from HuggingFace's."
+        return f"{right} for {own}, but {short[verdict.name]} is {floors:.3g} noise floors from HuggingFace's."
     for flips in comparison.flips:
         if not flips.holds:
             return (
@@ -147,6 +148,10 @@ def _sentence(comparison: Comparison) -> str:
         default=0.0,
     )
     return f"{right}: nothing but rounding against float64, and no tap is farther off than {floors:.2f} noise floors."
+
+
+def _short(comparison: Comparison) -> dict[str, str]:
+    return short_names(verdict.name for verdict in comparison.verdicts)
 
 
 def _norm(verdict: Verdict, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:

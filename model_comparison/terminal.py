@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from model_comparison.block import short
 from model_comparison.judge import Comparison, Verdict
+from model_comparison.names import short_names
 
 MIN_WIDTH = 132  # columns, of the table of verdicts: a narrower one would cut its figures
 
@@ -27,9 +27,9 @@ def print_comparison(console: Console, comparison: Comparison, content: dict[str
     console.print(_verdict_table(title, comparison))
     if comparison.flips:
         console.print(_flip_table(comparison))
-    index_topk = facts["index_topk"] or 0
-    if not facts["isolated"] and index_topk >= comparison.tokens:
-        console.print(f"index_topk is {index_topk}: each query attends to all keys, whatever k_norm gives.")
+    if any(verdict.name == "indexer scores" and verdict.holds is None for verdict in comparison.verdicts):
+        index_topk = facts["index_topk"]
+        console.print(f"index_topk is {index_topk}: each query attends to all keys, whatever the indexer's norms give.")
     for verdict in comparison.verdicts:
         if verdict.holds is False:
             console.print(_why(verdict), highlight=False)
@@ -37,9 +37,10 @@ def print_comparison(console: Console, comparison: Comparison, content: dict[str
         console.print(_change_table(content["baseline"]))
     colour = "green" if comparison.holds else "red"
     console.print(f"[{colour}]{verdict_line(content)}[/]", highlight=False, soft_wrap=True)
+    short = short_names(norm["name"] for norm in content["norms"])
     for norm in content["norms"]:
         if norm["holds"] is False:
-            hint = f"{short(norm['name'])}: {norm['diagnosis']['kind']}? {norm['diagnosis']['evidence']}"
+            hint = f"{short[norm['name']]}: {norm['diagnosis']['kind']}? {norm['diagnosis']['evidence']}"
             console.print(hint, highlight=False, soft_wrap=True)
 
 
@@ -56,6 +57,7 @@ def _verdict_table(title: str, comparison: Comparison) -> Table:
     for column in ("shape", "PCC", "max abs", "nearest", "ULP", "rel. norm", "floor", "launches"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
+    short = short_names(verdict.name for verdict in comparison.verdicts)
     for verdict in comparison.verdicts:
         errors = verdict.errors
         figures = ["no token left", "", "", "", ""]
@@ -65,7 +67,7 @@ def _verdict_table(title: str, comparison: Comparison) -> Table:
             figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", ulps]
             figures.append(f"{errors.relative_norm:.2e}")
         table.add_row(
-            short(verdict.name),
+            short[verdict.name],
             verdict.reference,
             "x".join(map(str, verdict.shape)),
             *figures,
@@ -96,11 +98,12 @@ def _change_table(baseline: dict[str, Any]) -> Table:
     for column in ("rel. norm then", "now / then"):
         table.add_column(column, justify="right")
     table.add_column("change")
+    short = short_names(change["name"] for change in baseline["taps"])
     colours = {"worse": "[red]worse[/]", "better": "[green]better[/]"}
     for change in baseline["taps"]:
         then, ratio = change.get("relative_norm"), change.get("ratio")
         figures = ("" if then is None else f"{then:.2e}", "" if ratio is None else f"{ratio:.3f}")
-        name = short(change["name"])
+        name = short[change["name"]]
         table.add_row(name, change["reference"], *figures, colours.get(change["change"], change["change"]))
     return table
 

@@ -29,7 +29,8 @@ def run_op(norm: TtNorm, x: ttnn.Tensor, **changed: Any) -> ttnn.Tensor:
     if norm.formula.subtract_mean:
         return LayerNormSingleCore.op(**(arguments | weights | changed))
     del weights["beta_tensor"]
-    return RMSNormSingleCore.op(**(arguments | weights | {"round_before_gamma": True} | changed))
+    order = {name: getattr(norm.formula, name) for name in ("round_before_gamma", "round_inverse_rms")}
+    return RMSNormSingleCore.op(**(arguments | weights | order | changed))
 
 
 def inject(monkeypatch: pytest.MonkeyPatch, name: str, op: Callable[..., ttnn.Tensor]) -> None:

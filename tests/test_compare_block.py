@@ -23,12 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from commands.compare_block import _norm_patterns, main
+from commands.compare_block import main
 from integration import NormError, Replacement, TtNorm, find_norms, replace_norms
 from micro_ops.layernorm import LayerNormSingleCore, RMSNormSingleCore
-from model_comparison.block import Block, Choice, NormActivation, Run
+from model_comparison.activations import Choice, NormActivation, Run
+from model_comparison.block import Block
+from model_comparison.block_input import default_tokens, drawn_input
 from model_comparison.choices import Flips, needed_move
-from model_comparison.collect import collect, default_tokens
+from model_comparison.collect import collect
 from model_comparison.judge import Bounds, Comparison, judge
 from model_comparison.metrics import compare
 from model_comparison.recording import RecordedNorm, Recording
@@ -38,7 +40,7 @@ from tests.compared import K_NORM, NORMS, SCRIPT, V3_NORMS, inject, run_op, run_
 from tests.small import SMALL
 from tests.tensors import hidden_states, upload
 from tt_device import Platform
-from weights_tools import Checkpoint, CheckpointError, write_synthetic
+from weights_tools import Checkpoint, write_synthetic
 
 # --- What holds ---
 
@@ -112,8 +114,9 @@ def count_forwards(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Counter
 
 
 def test_noise_floor_is_of_float32(device: Any, block: Block) -> None:
-    result = judge(collect(block, device, ["k_norm"], tokens=SMALL.index_topk))  # no indexer flips
-    x = hidden_states(SMALL.index_topk)
+    given = drawn_input(block, SMALL.index_topk)  # so few tokens that no indexer flips
+    result = judge(collect(block, device, ["k_norm"], block_input=given))
+    x = given.hidden_states
     reference, float32 = block.run(x), Block(block.checkpoint, 3, torch.float32).run(x.float())
     same = ~(reference.choice("router").chosen != float32.choice("router").chosen).any(-1)
     assert same.any()
@@ -134,7 +137,7 @@ def test_only_the_norms_asked_for(device: Any, block: Block) -> None:
 def test_default_tokens_leave_keys_out(folders: dict[str, Path]) -> None:
     v32, v3 = (Block(Checkpoint(folders[model]), 0) for model in ("v32", "v3"))
     assert default_tokens(v32) == SMALL.index_topk + 4
-    v32.config.index_topk = 2048  # DeepSeek's own: a sequence that long takes hours
+    v32.layer.self_attn.indexer.index_topk = 2048  # DeepSeek's own: a sequence that long takes hours
     assert default_tokens(v32) == default_tokens(v3) == 16
 
 
@@ -172,7 +175,7 @@ FAULTS: dict[str, tuple[str, Callable[..., ttnn.Tensor]]] = {
 def test_finds_a_wrong_norm(device: Any, block: Block, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     name, op = FAULTS[fault]
     inject(monkeypatch, name, op)
-    result = judge(collect(block, device, [name], isolated=True, tokens=4))
+    result = judge(collect(block, device, [name], isolated=True, block_input=drawn_input(block, 4)))
     assert result.verdicts[0].reference == "float64"
     assert result.verdicts[0].holds == fault.endswith("none"), result.verdicts[0]
 
@@ -397,6 +400,19 @@ def test_chained_holds(folders: dict[str, Path], tmp_path: Path, platform: Platf
     assert judge_again(saved) == run.stdout, "to the last digit"
 
 
+@pytest.mark.long
+def test_runs_on_a_recorded_input(folders: dict[str, Path], tmp_path: Path, platform: Platform) -> None:
+    recorded, saved = tmp_path / "input.safetensors", tmp_path / "run.safetensors"
+    given = drawn_input(Block(Checkpoint(folders["v3"]), 3), tokens=5, seed=7).hidden_states
+    save_file({"hidden_states": given}, recorded)
+    arguments = ("--checkpoint", folders["v3"], "--input", recorded, "--norms", "input_layernorm")
+    run = run_script(*arguments, "--arch", platform.arch, "--save", saved)
+    assert run.returncode == 0, run.stderr
+    recording = Recording.load(saved)
+    assert recording.facts["input"] == str(recorded)
+    assert torch.equal(recording.result.norm("input_layernorm").input, given)
+
+
 def judge_again(saved: Path) -> str:
     """What the script prints of a saved run, where there is no device."""
     return run_script("--load", saved, TT_METAL_SIMULATOR="/nowhere").stdout
@@ -435,11 +451,13 @@ def invoke() -> Iterator[Invoke]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--layer", "4"), "layer must be 0 to 3 (num_hidden_layers), but is 4"),
+        (("--layer", "4"), "layer must be 0 to 3, but is 4"),
         (("--layer", "three"), "Invalid value for '--layer'"),
         (("--checkpoint", "/no/such/folder"), "/no/such/folder: no such checkpoint folder"),
         (("--arch", "grayskull"), "Invalid value for '--arch'"),
-        (("--norms", "k_norm,"), "--norms '' matches no norm of layer 3"),
+        (("--norms", "k_norm,"), "--norms: include '' matches no norm of DeepseekV32DecoderLayer, which has"),
+        (("--input", "x.safetensors", "--seed", "1"), "--input is a recorded hidden state: leave out --seed"),
+        (("--input", "/no/such.safetensors"), "/no/such.safetensors: can't read it as safetensors"),
         (("--graph", "ttnn", "--trace", "t.json.gz"), "--trace counts cycles of norms alone: leave out --graph ttnn"),
     ],
 )
@@ -469,23 +487,6 @@ def test_help_tells_the_default_of_a_bound(bound: Field[float]) -> None:
     (option,) = inspect.signature(main).parameters[bound.name].annotation.__metadata__
     _, _, told = option.help.removesuffix(".").partition("default: ")
     assert bound.default == (2**0.5 if told == "sqrt(2)" else float(told))
-
-
-@pytest.mark.parametrize(
-    "pattern", ["k_norm", "*", "*_a_*", "self_attn.*", "indexer.k_norm", "?_norm", "norm", "n.k_norm", "", "*.k_norm"]
-)
-def test_norms_takes_globs_as_find_norms_does(folders: dict[str, Path], block: Block, pattern: str) -> None:
-    """It is refused before anything slow is imported, so by a rule of its own."""
-    taken = True
-    try:
-        _norm_patterns(pattern, Checkpoint(folders["v32"]), 3)
-    except CheckpointError:
-        taken = False
-    if taken:
-        assert find_norms(block.layer, pattern)
-    else:
-        with pytest.raises(NormError, match="matches no norm"):
-            find_norms(block.layer, pattern)
 
 
 def test_model_must_be_the_checkpoints(invoke: Invoke, folders: dict[str, Path]) -> None:

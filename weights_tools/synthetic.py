@@ -147,14 +147,24 @@ def default_checkpoint(model: Model = "v32") -> Path:
     Raises:
         CheckpointError: it can't be written
     """
-    # Other code, other checkpoint.
     modules = ("architecture", "architecture_v3", "architecture_v4", "synthetic")
-    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in modules]
-    version = hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    sources = [Path(__file__).with_name(f"{name}.py") for name in modules]
+    return kept_checkpoint(model, sources, lambda folder: write_synthetic(folder, small_geometry(model)))
+
+
+def kept_checkpoint(model: str, sources: Iterable[Path], write: Callable[[Path], object]) -> Path:
+    """The synthetic checkpoint of `model` in the user's cache folder, which `write` makes the first time.
+
+    Args:
+        sources: the code that makes it: other code, other checkpoint
+    Raises:
+        CheckpointError: it can't be written
+    """
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     folder = user_cache_path("tt-deepseek-norms") / "checkpoints" / f"synthetic-{model}-{version}"
     if not folder.exists():
         try:
-            write_synthetic(folder, small_geometry(model))
+            write(folder)
         except CheckpointError:
             if not folder.exists():  # else another process was faster
                 raise
