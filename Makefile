@@ -1,4 +1,5 @@
 # make compare   set up, then compare a DeepSeek-V3.2 block's norms on the device with HuggingFace's; report/ has the page
+#                MODEL=v4 takes DeepSeek-V4's block; v2, v3, kimi, glm5, longcat, llama, qwen3 theirs
 # make test      set up, then run the tests, but the long ones
 # make test-long set up, then run the long tests
 # make bench     set up, then measure the norms in simulated cycles
@@ -9,6 +10,7 @@
 # ARCH=wormhole chooses the chip; by default it is what the device is, and Blackhole where wolfpine is the device.
 
 arch = $(if $(ARCH),--arch $(ARCH))
+model = $(if $(MODEL),--model $(MODEL))
 
 .PHONY: help setup compare test test-long bench lint lock clean
 
@@ -19,7 +21,7 @@ setup:
 	@scripts/setup.sh
 
 compare: setup
-	.venv/bin/python scripts/compare_block.py --layer 3 $(arch) --report report
+	.venv/bin/python scripts/compare_block.py --layer 3 $(model) $(arch) --report report
 
 test: marked = not long
 test-long: marked = long
