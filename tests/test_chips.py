@@ -158,7 +158,13 @@ TILED: dict[str, Place] = {
             "LayerNorm float32": ("LayerNorm", torch.float32, TILED["rows cut"]),
             "RMSNorm float32": ("RMSNorm", torch.float32, TILED["whole rows"]),
         },
-        long=["LayerNorm: width-sharded, wide", "RMSNorm, whole rows", "LayerNorm float32"],
+        long=[
+            "LayerNorm: matrices",
+            "LayerNorm: width-sharded",
+            "LayerNorm: width-sharded, wide",
+            "RMSNorm, whole rows",
+            "LayerNorm float32",
+        ],
     ),
 )
 def test_tiles_give_the_bits_of_sticks(

@@ -221,7 +221,14 @@ def test_weights_are_optional(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "gamma_dtype", "beta_dtype"), [(F, F, F), (F, B, B), (B, F, F), (B, B, F), (F, None, F)]
+    ("dtype", "gamma_dtype", "beta_dtype"),
+    [
+        (F, F, F),
+        (F, B, B),
+        (B, F, F),
+        pytest.param(B, B, F, marks=pytest.mark.long),
+        pytest.param(F, None, F, marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("shape", [(2, 1536), (5, 128)], ids=str)
 def test_float32(

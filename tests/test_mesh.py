@@ -20,6 +20,7 @@ from integration.mesh import Distribution
 from integration.norm import TtNorm
 from micro_ops.layernorm import LayerNorm, LayerNormArgumentError, RMSNorm, reference
 from model_comparison.block import Block
+from model_comparison.block_input import drawn_input
 from model_comparison.collect import collect
 from model_comparison.judge import judge
 from tests.child import PATIENCE, Start, wait_for
@@ -110,6 +111,7 @@ def test_columns_over_chips(mesh: Any, chips: Mesh, axis: int, name: str, offset
         assert_equal_but_near_ties(y, golden(name, x), beta, least=0.99)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMS)
 def test_float32_columns_over_chips(mesh: Any, chips: Mesh, axis: int, name: str) -> None:
     for shape in shapes(chips)[:3]:
@@ -143,7 +145,7 @@ def test_weights_from_a_checkpoint(mesh: Any, axis: int, folders: dict[str, Path
 @pytest.mark.long
 def test_a_blocks_norms_hold(mesh: Any, cores: int | None, block: Block) -> None:
     """As compare_block.py --mesh does them."""
-    comparison = judge(collect(block, mesh, tokens=6, mesh_axis=1, cores=cores))
+    comparison = judge(collect(block, mesh, block_input=drawn_input(block, 6), mesh_axis=1, cores=cores))
     assert comparison.holds, comparison
     assert comparison.launches == dict.fromkeys(NORMS["v32"], 1)
 
