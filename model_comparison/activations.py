@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from integration import NormError
+
 
 @dataclass(frozen=True)
 class NormActivation:
@@ -85,6 +87,8 @@ def recorded(layer: nn.Module, norms: Iterable[str], batch: int) -> Iterator[dic
     Args:
         norms: module names in `layer`
         batch: B of what it will run on
+    Raises:
+        NormError: from the layer's forward, of a norm that runs twice, or on more than a tensor
     """
     activations: dict[str, Activation] = {}
     with ExitStack() as stack:
@@ -98,7 +102,15 @@ def recorded(layer: nn.Module, norms: Iterable[str], batch: int) -> Iterator[dic
 
 def _record_norm(stack: ExitStack, norm: nn.Module, name: str, activations: dict[str, Activation]) -> None:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> None:
-        activations[name] = NormActivation((*args, *kwargs.values())[0], output)
+        given = (*args, *kwargs.values())
+        if len(given) != 1:
+            raise NormError(
+                f"{name} is called with {len(given)} arguments, the kernels take one: leave it out of --norms"
+            )
+        if name in activations:
+            raise NormError(f"{name} runs more than once in the layer, but is judged once: leave it out of --norms")
+        # Copies, for what follows may work in place.
+        activations[name] = NormActivation(given[0].clone(), output.clone())
 
     stack.callback(norm.register_forward_hook(hook, with_kwargs=True).remove)
 
@@ -188,15 +200,25 @@ def _read_indexer(name: str, _: nn.Module, __: int) -> _Reader:
     return read
 
 
-def _read_router(name: str, _: nn.Module, batch: int) -> _Reader:
+def is_hash_router(module: nn.Module) -> bool:
+    """Whether it chooses experts by the tokens' ids."""
+    return type(module).__name__.endswith("HashRouter")
+
+
+def _read_router(name: str, module: nn.Module, batch: int) -> _Reader:
+    by_score = not is_hash_router(module)
+
     def read(calls: list[_Call], output: tuple[torch.Tensor, ...]) -> dict[str, Activation]:
-        """Args: output: logits (B * S, N) and indices (B * S, k), among others"""
-        logits, indices = output[0], next(part for part in output if not part.dtype.is_floating_point)
+        """Args: output: logits (B * S, N) and indices (B * S, k), among others; of another form nothing is recorded"""
+        logits, indices = output[0], next((part for part in output if not part.dtype.is_floating_point), None)
         topk = [call for call in calls if call.name == "topk"]
+        masked = [call for call in calls if call.name == "masked_fill"]
+        if indices is None or (by_score and not topk) or (len(topk) > 1 and not masked):
+            return {}
         scores = topk[-1].on if topk else logits
         groups = chosen_groups = group_best = 1
         if len(topk) > 1:  # of groups before, from which the others' scores are masked
-            scores = [call for call in calls if call.name == "masked_fill"][-1].on
+            scores = masked[-1].on
             *of_members, of_groups, _ = topk
             groups, chosen_groups = of_groups.on.shape[-1], of_groups.result.indices.shape[-1]
             group_best = of_members[-1].result.indices.shape[-1] if of_members else 1
@@ -208,7 +230,7 @@ def _read_router(name: str, _: nn.Module, batch: int) -> _Reader:
             groups=groups,
             chosen_groups=chosen_groups,
             group_best=group_best,
-            by_score=bool(topk),
+            by_score=by_score,
         )
         return {name: choice}
 
@@ -224,9 +246,12 @@ def _read_compressor(name: str, _: nn.Module, __: int) -> _Reader:
 
 def _read_hyper_connection(name: str, module: nn.Module, _: int) -> _Reader:
     def read(calls: list[_Call], output: tuple[torch.Tensor, ...]) -> dict[str, Activation]:
-        """`pre` is the first sigmoid, and not in the output: it has been applied."""
+        """`pre` is the first sigmoid, and not in the output: it has been applied. HY-V4's have no `comb`."""
         pre = next(call.result for call in calls if call.name == "sigmoid") + module.hc_eps
-        return {f"{name}.pre": pre, f"{name}.post": output[0], f"{name}.comb": output[1]}
+        weights: dict[str, Activation] = {f"{name}.pre": pre, f"{name}.post": output[0]}
+        if output[1].shape == (*pre.shape, pre.shape[-1]):
+            weights[f"{name}.comb"] = output[1]
+        return weights
 
     return read
 

@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One decoder layer of a causal language model, as transformers builds it from config.json, with its own weights."""
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from model_comparison.activations import Run, recorded
+from model_comparison.activations import Run, is_hash_router, recorded
 from model_comparison.layer_weights import fill_layer
 from model_comparison.meta_model import meta_model
 from weights_tools import Checkpoint, CheckpointError
@@ -18,12 +17,12 @@ from weights_tools.checkpoint import CONFIG
 
 
 class Block:
-    """Decoder layer `number` of a checkpoint, for inference. Reads no other layer's tensors, and an expert's only when
-    a token is routed to it.
+    """Decoder layer `number` of a checkpoint, for inference. Reads no other layer's tensors, and, of experts that are
+    stored one by one, an expert's only when a token is routed to it.
 
     The model is built on the meta device, without memory for its weights, and the one layer is filled. What the model
     hands to its layers beside the hidden state (masks, rotary embeddings, token ids) is what its own forward hands to
-    this one.
+    this one, when the others pass on what they get.
 
     Attributes:
         checkpoint, number: as given; `number` counts from 0
@@ -55,15 +54,13 @@ class Block:
             raise CheckpointError(f"{checkpoint.folder}: layer must be 0 to {len(layers) - 1}, but is {number}")
         self.layer: nn.Module = layers[number]
         name = next(name for name, module in model.named_modules() if module is self.layer)
-        fill_layer(model, name, checkpoint, dtype)
-        self._decoder.layers = nn.ModuleList([self.layer])
-        self._decoder.config = _of_one_layer(self.config, number)
+        others = [layer for layer in layers if layer is not self.layer]
         self._decoder.set_input_embeddings(_Zeros(embedding, dtype))
-        for module in self._decoder.modules():
-            _fill_buffers(self._decoder, module)
+        self._fill_buffers({module for layer in others for module in layer.modules()})
+        fill_layer(model, name, checkpoint, dtype)
         self.layer.eval().requires_grad_(False)
-        self.routes_by_id = any(type(module).__name__.endswith("HashRouter") for module in self.layer.modules())
-        self.hidden_shape = tuple(self._call(torch.zeros(1, 1, dtype=torch.long))[0][0].shape[2:])
+        self.routes_by_id = any(map(is_hash_router, self.layer.modules()))
+        self.hidden_shape = self._hidden_shape(others)
 
     @torch.no_grad()
     def run(self, hidden_states: torch.Tensor, norms: Iterable[str] = (), input_ids: torch.Tensor | None = None) -> Run:
@@ -82,11 +79,52 @@ class Block:
         try:
             with recorded(self.layer, norms, batch) as activations:
                 output = self.layer(hidden_states, *args, **keywords)
-        except ValueError as error:
-            if type(error) is not ValueError:  # of our own classes
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if type(error).__module__ != "builtins":  # of our own classes
                 raise
             raise self._not_alone(str(error)) from error
         return Run(activations, output[0] if isinstance(output, tuple) else output)
+
+    def _fill_buffers(self, others: Collection[nn.Module]) -> None:
+        """Gives the decoder's modules but `others` the buffers that no checkpoint holds (rotary embeddings'
+        frequencies), as transformers' own loader does: by the model's `_init_weights`. That initializes weights, too:
+        they are filled after.
+
+        Raises:
+            CheckpointError: it left one out
+        """
+        modules = {name: module for name, module in self._decoder.named_modules() if module not in others}
+        places = [(name, module, own) for name, module in modules.items() for own in module._non_persistent_buffers_set]
+        for _, module, own in places:
+            buffer = torch.empty_like(module.get_buffer(own), device="cpu")
+            setattr(module, own, buffer.fill_(_unset(buffer)))
+        for module in modules.values():
+            self._decoder._init_weights(module)  # type: ignore[no-untyped-call]
+        for name, module, own in places:
+            buffer = module.get_buffer(own)
+            if (buffer.isnan() | (buffer == _unset(buffer))).any():
+                raise self._not_alone(f"transformers computes its {name}.{own} elsewhere")
+
+    def _hidden_shape(self, others: Collection[nn.Module]) -> tuple[int, ...]:
+        """Has the other layers pass on the hidden state, as the model takes it from a layer: alone, or with what the
+        layer chose, which is nothing. Returns the shape of a token's hidden state.
+
+        Raises:
+            CheckpointError: the model takes neither
+        """
+        refused = self._not_alone("its model takes another thing than a hidden state from a layer")
+        ids = torch.zeros(3, 2, dtype=torch.long)  # a tensor that is taken apart as a pair, or indexed, is seen
+        for passed_on in (_alone, _with_no_choice):
+            for layer in others:
+                layer.forward = passed_on
+            try:
+                shape = tuple(self._call(ids)[0][0].shape)
+            except CheckpointError as error:
+                refused = error
+                continue
+            if len(shape) > 2 and shape[:2] == tuple(ids.shape):
+                return shape[2:]
+        raise refused
 
     def _call(self, input_ids: torch.Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments that the model's forward calls the layer with.
@@ -102,6 +140,8 @@ class Block:
         try:
             self._decoder(input_ids=input_ids, use_cache=False)
         except _Called as call:
+            if not call.args_of_layer:
+                raise self._not_alone("its model does not hand it the hidden state as its first argument") from None
             return call.args_of_layer, call.keywords
         except Exception as error:
             raise self._not_alone(str(error)) from error
@@ -110,6 +150,8 @@ class Block:
         raise self._not_alone("its model's forward does not call it")
 
     def _not_alone(self, reason: str) -> CheckpointError:
+        if "meta" in reason:  # torch's word for a tensor without memory
+            reason = "its model computes with weights of its own before its layers"
         reason = " ".join(reason.split())
         return CheckpointError(f"{self.checkpoint.folder}: layer {self.number} can't be run on its own: {reason}")
 
@@ -150,19 +192,14 @@ def _decoder(checkpoint: Checkpoint, model: PreTrainedModel) -> tuple[PreTrained
     return decoder, layers, embedding
 
 
-def _of_one_layer(config: PreTrainedConfig, number: int) -> PreTrainedConfig:
-    """What the decoder's forward reads of its config when it has layer `number` alone: masks go by layers' types."""
-    of_one = copy.copy(config)
-    if isinstance(types := getattr(config, "layer_types", None), list):
-        vars(of_one)["layer_types"] = [types[number]]  # not setattr, which checks it against num_hidden_layers
-    return of_one
+def _alone(hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    return hidden_states
 
 
-def _fill_buffers(model: PreTrainedModel, module: nn.Module) -> None:
-    """Gives `module` the buffers that no checkpoint holds (rotary embeddings' frequencies), as transformers' own loader
-    does: the model's `_init_weights` computes them."""
-    names = [name for name in module._non_persistent_buffers_set if module.get_buffer(name).is_meta]
-    for name in names:
-        setattr(module, name, torch.empty_like(module.get_buffer(name), device="cpu"))
-    if names:
-        model._init_weights(module)  # type: ignore[no-untyped-call]
+def _with_no_choice(hidden_states: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, None]:
+    return hidden_states, None
+
+
+def _unset(buffer: torch.Tensor) -> float:
+    """What a buffer holds until it is computed."""
+    return torch.nan if buffer.is_floating_point() else torch.iinfo(buffer.dtype).min

@@ -171,7 +171,7 @@ def _isolated(recording: Recording, bounds: Bounds) -> tuple[list[Verdict], list
         golden, _ = norm.golden(reference.input)
         verdicts.append(_against_float64(name, device, reference, norm, bounds))
         outputs = _Trio(device.output, reference.output, golden)
-        verdicts.append(_against_huggingface(name, outputs, norm.launches, bounds))
+        verdicts.append(_against_huggingface(name, outputs, None, norm.launches, bounds))
     return verdicts, []
 
 
@@ -189,19 +189,19 @@ def _chained(recording: Recording, bounds: Bounds) -> tuple[list[Verdict], list[
             launched += norm.launches
             verdicts.append(_against_float64(name, activation, expected, norm, bounds))
             outputs = _Trio(activation.output, expected.output, float32.norm(name).output)
-            verdicts.append(_against_huggingface(name, outputs, launched, bounds, agreeing))
+            verdicts.append(_against_huggingface(name, *_by_tokens(outputs, agreeing), launched, bounds))
         elif isinstance(activation, torch.Tensor):
             tensors = _Trio(activation, reference.tensor(name), float32.tensor(name))
-            verdicts.append(_against_huggingface(name, tensors, launched, bounds, agreeing))
+            verdicts.append(_against_huggingface(name, *_by_tokens(tensors, agreeing), launched, bounds))
         else:
             choices = _Trio(activation, reference.choice(name), float32.choice(name))
             verdicts.append(_of_scores(name, choices, launched, bounds, agreeing))
             flips.append(_count_flips(name, choices, launched, agreeing))
             agreeing = agreeing.after(choices)
     outputs = _Trio(result.output, reference.output, float32.output)
-    verdicts.append(_against_huggingface("block output", outputs, launched, bounds, agreeing))
+    verdicts.append(_against_huggingface("block output", outputs, agreeing, launched, bounds))
     if not agreeing.device.all():
-        with_flips = _against_huggingface("block output, flips too", outputs, launched, bounds)
+        with_flips = _against_huggingface("block output, flips too", outputs, None, launched, bounds)
         verdicts.append(replace(with_flips, holds=None))
     return verdicts, flips
 
@@ -220,26 +220,34 @@ def _of_scores(name: str, choices: _Trio[Choice], launches: int, bounds: Bounds,
     reference = choices.reference
     allowed = reference.scores.isfinite()
     scores = _Trio(*(choice.scores for choice in choices))
-    verdict = _against_huggingface(f"{name} scores", scores, launches, bounds, agreeing.options(allowed))
+    verdict = _against_huggingface(f"{name} scores", scores, agreeing.options(allowed), launches, bounds)
     scores_decide = reference.by_score and not torch.equal(reference.chosen, allowed)
     return verdict if scores_decide else replace(verdict, holds=None)
 
 
+def _by_tokens(values: _Trio[torch.Tensor], agreeing: _Agreeing) -> tuple[_Trio[torch.Tensor], _Agreeing | None]:
+    """`values` with tokens second, (B, S, ...), of (B, S, ...) or (B, heads, S, D), and `agreeing`. None in the place
+    of that, so that all is compared, if rows are windows' (a compressor's), or heads are as many as tokens."""
+    batch, tokens = agreeing.device.shape
+    shape = values.reference.shape
+    axes = [axis for axis in (1, 2) if axis < len(shape) - 1 and shape[0] == batch and shape[axis] == tokens]
+    if axes == [1]:
+        return values, agreeing
+    if axes == [2]:
+        return _Trio(*(tensor.transpose(1, 2) for tensor in values)), agreeing
+    return values, None
+
+
 def _against_huggingface(
-    name: str, values: _Trio[torch.Tensor], launches: int, bounds: Bounds, agreeing: _Agreeing | None = None
+    name: str, values: _Trio[torch.Tensor], agreeing: _Agreeing | None, launches: int, bounds: Bounds
 ) -> Verdict:
     """
     Args:
-        values: (B, S, ...) or (B, N, S, ...) each; of anything else, all is compared: rows of windows are no tokens'
-        agreeing: what to compare: (B, S) tokens, or (B, S, N) options; default: all
+        values: (B, S, ...) each, or of any shape without `agreeing`
+        agreeing: what to compare: (B, S) tokens, or (B, S, N) options; None: all
     """
     of_device, of_float32 = (None, None) if agreeing is None else (agreeing.device, agreeing.float32)
     shape = tuple(values.reference.shape)
-    if of_device is not None and of_float32 is not None and shape[1] != of_device.shape[1]:
-        if len(shape) > 3 and shape[2] == of_device.shape[1]:
-            values = _Trio(*(tensor.transpose(1, 2) for tensor in values))
-        else:
-            of_device = of_float32 = None
     device, reference, precise = values
     errors = _compare_where(of_device, device, reference)
     noise = _compare_where(of_float32, reference, precise)

@@ -29,7 +29,7 @@ def meta_model(config: Mapping[str, Any]) -> PreTrainedModel:
     Raises:
         CheckpointError: transformers has no such model, or can't build it of this config
     """
-    content = {name: value for name, value in config.items() if name not in LEFT_OUT}
+    content = {name: _decoded(value) for name, value in config.items() if name not in LEFT_OUT}
     model_type = content.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         known = f"one that transformers {transformers.__version__} knows"
@@ -53,6 +53,17 @@ def meta_model(config: Mapping[str, Any]) -> PreTrainedModel:
     except Exception as error:  # so may a model's
         raise CheckpointError(f"transformers can't build the model: {_one_line(error)}") from error
     return model
+
+
+def _decoded(value: Any) -> Any:
+    """Floats that JSON can't hold are `{"__float__": "Infinity"}` in what transformers saves."""
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"}:
+        return float(value["__float__"])
+    return {name: _decoded(item) for name, item in value.items()}
 
 
 def _one_line(error: Exception) -> str:

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
-from integration import find_norms
+from integration import NormError, find_norms
 from model_comparison.activations import Choice
 from model_comparison.block import Block
 from model_comparison.block_input import InputError, default_tokens, drawn_input, read_input
+from model_comparison.family import write_relative
 from model_comparison.metrics import compare
 from tests.family import small_checkpoint
 from tests.small import SMALL, SMALL_V3
@@ -118,6 +119,52 @@ def test_block_of_the_family_is_huggingfaces(tmp_path: Path, model: str, number:
     block = assert_is_of_model(small_checkpoint(tmp_path / model, model), number)
     found = find_norms(block.layer)
     assert all(norm.supported == "yes" for norm in found), found
+
+
+OTHERS = {
+    # rope by layer, in a list of its own
+    "granite_swa": {"layer_rope_theta": [1e4, 500.0, 0, 700.0], "num_key_value_heads": 2},
+    # layers give tuples; a buffer that transformers computes in another module beside weights of its own
+    "falcon_h1": {
+        "num_key_value_heads": 2,
+        "mamba_d_ssm": 128,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "time_step_limit": [0.0, 100.0],
+    },
+    # masks by layer, in a dict
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 8},
+}
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_block_of_another_model_is_huggingfaces(tmp_path: Path, model_type: str) -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 16, "vocab_size": 64}
+    config = {"model_type": model_type, "intermediate_size": 96, **sizes, **OTHERS[model_type]}
+    assert_is_of_model(write_relative(tmp_path / model_type, config), 3)
+
+
+def test_refuses_a_norm_that_is_called_with_a_gate(tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "vocab_size": 64,
+    }
+    config = {"model_type": "mamba2", "n_groups": 1, "time_step_limit": [0.0, 100.0], **sizes}
+    block = Block(Checkpoint(write_relative(tmp_path / "mamba2", config)), 1)
+    given = drawn_input(block)
+    with pytest.raises(NormError, match=r"mixer\.norm is called with 2 arguments"):
+        block.run(given.hidden_states, ["mixer.norm"])
+
+
+def test_refuses_a_norm_that_runs_twice(v32: Path) -> None:
+    block = Block(Checkpoint(v32), 0)
+    block.layer.post_attention_layernorm = block.layer.input_layernorm
+    with pytest.raises(NormError, match="input_layernorm runs more than once"):
+        block.run(hidden_states(3), ["input_layernorm"])
 
 
 def test_v4_quantized_is_huggingfaces(tmp_path: Path) -> None:
