@@ -15,7 +15,7 @@ from weights_tools.float8 import E8M0, power_of_two_above
 PACKED = torch.int8
 GROUP = 32  # columns that share a scale
 _POSITIVE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_STRIP = 128  # rows that are in float32 at once
+_STRIP = 128  # rows that are unpacked at once
 
 
 def unpacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -24,8 +24,8 @@ def unpacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def dequantize(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The matrix's values, multiplied in float32 and rounded once. 128 rows at a time, so that no float32 copy of the
-    whole is needed.
+    """The matrix's values, rounded once: bfloat16 holds each product of an E2M1 and a power of two. 128 rows at a time,
+    so that no second copy of the whole is needed.
 
     Args:
         packed: (R, C / 2) int8, C a multiple of 32
@@ -39,12 +39,15 @@ def dequantize(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) ->
     values = torch.empty(rows, columns, dtype=dtype)
     if not values.numel():  # or a shape like (2**30, 0) would take 2**23 turns of the loop
         return values
-    e2m1 = torch.tensor([*_POSITIVE, *(-value for value in _POSITIVE)])
-    pairs = torch.stack([e2m1.repeat(16), e2m1.repeat_interleave(16)], dim=1)  # (256, 2): by a byte's value
+    e2m1 = torch.tensor([*_POSITIVE, *(-value for value in _POSITIVE)], dtype=torch.bfloat16)
+    pairs = torch.stack([e2m1.repeat(16), e2m1.repeat_interleave(16)], dim=1)
+    # By a byte's value, its two E2M1 as one word: numpy looks these up five times as fast as torch.
+    words = pairs.view(torch.int32).flatten().numpy()
     for start in range(0, rows, _STRIP):
         strip = slice(start, start + _STRIP)
-        unpacked = pairs[packed[strip].view(torch.uint8).int()].flatten(1)
-        values[strip] = unpacked * scale[strip].float().repeat_interleave(GROUP, dim=1)
+        unpacked = torch.from_numpy(words[packed[strip].view(torch.uint8).numpy()]).view(torch.bfloat16)
+        groups = unpacked.view(-1, columns // GROUP, GROUP) * scale[strip].to(torch.bfloat16).unsqueeze(-1)
+        values[strip] = groups.flatten(1)
     return values
 
 
