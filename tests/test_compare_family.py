@@ -10,7 +10,8 @@ import pytest
 import torch
 import ttnn
 
-from integration import TtNorm
+from integration import TtNorm, TtRMSNorm
+from micro_ops.layernorm import RMSNormSingleCore
 from model_comparison.block import Block
 from model_comparison.collect import collect
 from model_comparison.judge import judge
@@ -20,7 +21,7 @@ from model_comparison.report import report
 from tests.cases import cases
 from tests.compared import inject, run_op
 from tests.family import SMALL_V4, small_checkpoint
-from tests.tensors import upload
+from tests.tensors import assert_equal_but_near_ties, random_input, upload
 from weights_tools import Checkpoint
 
 V4_NORMS = {
@@ -101,6 +102,20 @@ def test_all_norms_of_relatives_hold_on_the_device(
     assert result.holds, result
     assert len(result.launches) == count
     assert set(result.launches.values()) == {1}
+
+
+def test_a_norm_of_a_v4_checkpoint_alone(device: Any, v4: Path) -> None:
+    """By DeepSeek's own name of it, and in V4's order of rounding, which the file does not tell."""
+    order = {"dtype": torch.float32, "round_before_gamma": False}
+    norm = TtRMSNorm.from_checkpoint(v4, "layers.3.attn_norm", device=device, **order)
+    x, gamma = (
+        random_input((3, SMALL_V4.hidden_size)),
+        Checkpoint(v4).norm("layers.3.attn_norm", torch.float32)["weight"],
+    )
+    expected = Block(Checkpoint(v4), 3).layer.input_layernorm(x)
+    golden = RMSNormSingleCore.golden(x, gamma, norm.epsilon, round_before_gamma=False)
+    assert_equal_but_near_ties(expected, golden)
+    assert_equal_but_near_ties(norm(x), golden)
 
 
 def of_other_norm(norm: TtNorm, x: ttnn.Tensor) -> ttnn.Tensor:
