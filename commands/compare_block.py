@@ -186,6 +186,9 @@ def main(
     min_pcc: Annotated[float | None, typer.Option(help="Bounds.min_pcc; default: 0.9999.")] = None,
     max_ulp: Annotated[float | None, typer.Option(help="Bounds.max_ulp, of a norm; default: 3.")] = None,
     min_nearest: Annotated[float | None, typer.Option(help="Bounds.min_nearest, of a norm; default: 0.98.")] = None,
+    max_float32: Annotated[
+        float | None, typer.Option(help="Bounds.max_float32, of a float32 norm; default: 5e-7.")
+    ] = None,
     max_floors: Annotated[
         float | None, typer.Option(help="Bounds.max_floors, of what follows from norms; default: sqrt(2).")
     ] = None,
@@ -197,7 +200,13 @@ def main(
 ) -> None:
     """Run one decoder layer with HuggingFace's norms and with ours on the device, and compare tap by tap."""
     _set_up_log(quiet, verbose)
-    bounds = {"min_pcc": min_pcc, "max_ulp": max_ulp, "min_nearest": min_nearest, "max_floors": max_floors}
+    bounds = {
+        "min_pcc": min_pcc,
+        "max_ulp": max_ulp,
+        "min_nearest": min_nearest,
+        "max_float32": max_float32,
+        "max_floors": max_floors,
+    }
     given_bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     output = Output(save=save, report=report, baseline=baseline, as_json=as_json, quiet=quiet, verbose=verbose)
     with _refusing(OptionError, CheckpointError, verbose=verbose):

@@ -34,8 +34,8 @@ class Bounds:
     Attributes:
         min_pcc: least correlation; of what follows from norms, too, unless the error that `max_floors` allows there
             costs more
-        max_float32: of a float32 norm, the largest relative norm of its error, in place of the two that follow. An eps
-            of 1e-5 for 1e-6 moves rows of size 1 by 4.5e-6.
+        max_float32: of a float32 norm, the largest relative norm of its error, in place of the two that follow: twice
+            `FLOAT32_NOISE`. An eps of 1e-5 for 1e-6 moves rows of size 1 by 4.5e-6.
         max_ulp: most scaled ULPs. Where float64 is all but halfway between two bfloat16 values (a near-tie), correct
             float32 arithmetic may give the other one: one ULP. HuggingFace's RMSNorm rounds before gamma, too, and a
             near-tie of that rounding moves the product by up to two (1.0 becomes 1.0078, gamma is 1.99). The third is
@@ -51,7 +51,7 @@ class Bounds:
     """
 
     min_pcc: float = 0.9999
-    max_float32: float = 2 * FLOAT32_NOISE
+    max_float32: float = 5e-7
     max_ulp: float = 3.0
     min_nearest: float = 0.98
     max_floors: float = 2.0**0.5
