@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.family import small_checkpoint
 from tests.small import SMALL
 from weights_tools import write_synthetic
 
@@ -45,6 +46,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("docs") / "checkpoint", SMALL)
 
 
+@pytest.fixture(scope="module")
+def v4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("docs") / "v4", "v4")
+
+
 def run(arguments: list[str], folder: Path) -> None:
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
@@ -58,7 +64,7 @@ def if_long(command: str) -> list[pytest.MarkDecorator]:
     ("file", "command"),
     [pytest.param(*found, marks=if_long(found[1]), id=" ".join(found)[:70]) for found in commands()],
 )
-def test_command(file: str, command: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_command(file: str, command: str, checkpoint: Path, v4: Path, tmp_path: Path) -> None:
     words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "make":
         run([*words, "--dry-run"], ROOT)  # what the targets do is what CI does
@@ -68,12 +74,13 @@ def test_command(file: str, command: str, checkpoint: Path, tmp_path: Path) -> N
         run([sys.executable, *words[1:], "--collect-only", "-q"], ROOT)
         return
     made = tmp_path / "made"
-    places = {"~/DeepSeek-V3.2-Exp": str(checkpoint), "~/deepseek-layer3": str(made)}
-    if "make" not in words and str(made) in (places.get(word) for word in words):
-        made.symlink_to(checkpoint)  # what an earlier line of the same file made
+    for shown, stand_in in (("~/deepseek-layer3", checkpoint), ("~/v4-pro-layer3", v4)):
+        if shown in words and "make" not in words:
+            made.symlink_to(stand_in)  # what an earlier line of the same file made
+    places = {"~/DeepSeek-V3.2-Exp": str(checkpoint), "~/deepseek-layer3": str(made), "~/v4-pro-layer3": str(made)}
     if words[1].endswith(".py"):
         words[1] = str(ROOT / words[1])
-    # The full size takes 12 GB.
+    # The full size takes 12 GB and more.
     run([sys.executable, *(places.get(word, word) for word in words[1:] if word != "--full")], tmp_path)
 
 
