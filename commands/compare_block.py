@@ -26,6 +26,7 @@ from tt_device import ONE_CHIP, Arch, Mesh, Platform, PlatformError, as_mesh, fi
 from tt_device.cycles import CycleCounter, Phases, open_counted
 from tt_device.session import environment
 from weights_tools import Checkpoint, CheckpointError, default_checkpoint
+from weights_tools.models import MODEL_TYPES as DEEPSEEK_TYPES
 from weights_tools.models import Model as DeepSeek
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ class Model(StrEnum):
 
 MODEL_TYPES = {  # as config.json names them
     Model.v2: "deepseek_v2",
-    Model.v3: "deepseek_v3",
-    Model.v32: "deepseek_v32",
-    Model.v4: "deepseek_v4",
+    **{Model(name): model_type for name, model_type in DEEPSEEK_TYPES.items()},
     Model.kimi: "kimi_k25",
     Model.glm5: "glm_moe_dsa",
     Model.longcat: "longcat_flash",

@@ -5,7 +5,6 @@
 Norms have the published model's widths and eps, and there are few heads, experts and layers.
 """
 
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import transformers
 
 from model_comparison.meta_model import meta_model
 from weights_tools.files import checkpoint_written
-from weights_tools.synthetic import kept_checkpoint
+from weights_tools.synthetic import generator_of, kept_checkpoint
 
 _MLA = {"kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
 _SMALL = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 256}
@@ -121,10 +120,8 @@ def write_relative(folder: Path, config: Mapping[str, Any], seed: int = 0) -> Pa
     """
     whole = meta_model(config).to_empty(device="cpu")
     for name, tensor in whole.state_dict().items():
-        # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         mean, std = _spread(name, tensor)
-        values = torch.from_numpy(generator.standard_normal(tensor.shape, dtype=np.float32))
+        values = torch.from_numpy(generator_of(name, seed).standard_normal(tensor.shape, dtype=np.float32))
         tensor.copy_(values.mul_(std).add_(mean))
     with checkpoint_written(folder, force=False) as partial, _without_progress_bar():
         whole.save_pretrained(partial)

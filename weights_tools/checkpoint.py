@@ -174,8 +174,8 @@ class Checkpoint:
         return tensor
 
     def weight(self, key: str, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        """The weight's values, on the CPU, rounded once to `dtype`. float8 and packed FP4 are multiplied by their
-        scales in float32.
+        """The weight's values, on the CPU, rounded once to `dtype`: float8 and packed FP4 after they are
+        multiplied by their scales.
 
         Needs memory for the stored matrix and the result, and no more.
 

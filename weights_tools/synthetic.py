@@ -235,14 +235,18 @@ def _of_expert_0(spec: Spec) -> Spec:
     return spec._replace(key=re.sub(r"\.experts\.\d+\.", ".experts.0.", spec.key))
 
 
+def generator_of(key: str, seed: int) -> np.random.Generator:
+    """What the tensor `key` is drawn by. numpy's and not torch's: torch.randn's depends on the CPU's vector width."""
+    return np.random.default_rng([seed, zlib.crc32(key.encode())])
+
+
 def _draw(spec: Spec, seed: int, stop: Event) -> list[torch.Tensor]:
     """What is stored for `spec`: the tensor, and its scales if it is quantized.
 
     Raises:
         CancelledError: `stop` was set; it is looked at before each 128 rows, a row of scale blocks
     """
-    # numpy's generator and not torch's: torch.randn's values depend on the vector width of the CPU.
-    generator = np.random.default_rng([seed, zlib.crc32(spec.key.encode())])
+    generator = generator_of(spec.key, seed)
     stored = [torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in spec.stored().values()]
     weight = stored[0]
     for number, rows in enumerate(torch.split(weight, _STRIP)):
