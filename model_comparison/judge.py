@@ -8,6 +8,7 @@ device's distance from HuggingFace's is measured in noise floors.
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from model_comparison.activations import Choice, NormActivation
 from model_comparison.choices import Flips, flipped, needed_move
 from model_comparison.metrics import Errors, compare
+from model_comparison.names import short_names
 from model_comparison.recording import RecordedNorm, Recording
 
 # Relative norm of what float32 arithmetic costs: an element keeps 2^-24, and statistics and sums over a row lose some
@@ -117,6 +119,11 @@ class Comparison:
     @property
     def holds(self) -> bool:
         return all(verdict.holds is not False for verdict in self.verdicts) and all(flips.holds for flips in self.flips)
+
+    @cached_property
+    def short_names(self) -> dict[str, str]:
+        """By the verdicts' names."""
+        return short_names(verdict.name for verdict in self.verdicts)
 
     def state(self, verdict: Verdict) -> State:
         """A failing verdict is "off by its input" where some norm is wrong against float64, and this is not of that

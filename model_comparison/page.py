@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.files import WriteError, written_whole
 from model_comparison.block_diagram import SYMBOLS, diagram
 from model_comparison.judge import Comparison
-from model_comparison.names import short_names
 from model_comparison.norm_figures import norm_figures, timelines
 from model_comparison.recording import Recording
 from model_comparison.report import BLOCK_FIGURE, CYCLES_FIGURE, DATA, ReportError, read_report
@@ -83,8 +82,7 @@ def _write_page(folder: Path, content: dict[str, Any], recording: Recording, com
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    short = short_names(verdict.name for verdict in comparison.verdicts)
-    environment.filters |= {"sci": _scientific, "short": short.__getitem__, "figure": _figure}
+    environment.filters |= {"sci": _scientific, "short": comparison.short_names.__getitem__, "figure": _figure}
     changes = content["baseline"]["taps"] if content["baseline"] else []
     page = environment.get_template(TEMPLATE).render(
         content,

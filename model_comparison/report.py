@@ -39,7 +39,6 @@ from model_comparison.choices import Flips
 from model_comparison.diagnosis import Diagnosis, diagnose
 from model_comparison.judge import MAX_SIGMAS, Comparison, Verdict
 from model_comparison.metrics import Errors
-from model_comparison.names import short_names
 from model_comparison.recording import RecordedNorm, Recording
 
 SCHEMA = 1
@@ -121,7 +120,7 @@ def _overall(comparison: Comparison, diagnoses: list[_Diagnosed]) -> dict[str, A
         return {"holds": comparison.holds, "sentence": _sentence(comparison), "first_wrong": None, "kind": None}
     verdict, diagnosis = wrong[0]
     hint = diagnosis.hint if diagnosis.hint[:2].isupper() else diagnosis.hint[0].lower() + diagnosis.hint[1:]
-    sentence = f"{_short(comparison)[verdict.name]} is the first norm that is wrong. By its figures: {hint}"
+    sentence = f"{comparison.short_names[verdict.name]} is the first norm that is wrong. By its figures: {hint}"
     if len(wrong) > 1:
         sentence += f" {len(wrong) - 1} more {'is' if len(wrong) == 2 else 'are'} wrong, too."
     return {"holds": False, "sentence": sentence, "first_wrong": verdict.name, "kind": diagnosis.kind}
@@ -129,7 +128,7 @@ def _overall(comparison: Comparison, diagnoses: list[_Diagnosed]) -> dict[str, A
 
 def _sentence(comparison: Comparison) -> str:
     """Where each norm is right for its own input."""
-    count, short = len(comparison.launches), _short(comparison)
+    count, short = len(comparison.launches), comparison.short_names
     right = "The norm is right" if count == 1 else f"All {count} norms are right"
     if verdict := next((verdict for verdict in comparison.verdicts if verdict.holds is False), None):
         if verdict.errors is None:
@@ -148,10 +147,6 @@ def _sentence(comparison: Comparison) -> str:
         default=0.0,
     )
     return f"{right}: nothing but rounding against float64, and no tap is farther off than {floors:.2f} noise floors."
-
-
-def _short(comparison: Comparison) -> dict[str, str]:
-    return short_names(verdict.name for verdict in comparison.verdicts)
 
 
 def _norm(verdict: Verdict, norm: RecordedNorm, diagnosis: Diagnosis) -> dict[str, Any]:

@@ -37,10 +37,11 @@ def print_comparison(console: Console, comparison: Comparison, content: dict[str
         console.print(_change_table(content["baseline"]))
     colour = "green" if comparison.holds else "red"
     console.print(f"[{colour}]{verdict_line(content)}[/]", highlight=False, soft_wrap=True)
-    short = short_names(norm["name"] for norm in content["norms"])
     for norm in content["norms"]:
         if norm["holds"] is False:
-            hint = f"{short[norm['name']]}: {norm['diagnosis']['kind']}? {norm['diagnosis']['evidence']}"
+            hint = (
+                f"{comparison.short_names[norm['name']]}: {norm['diagnosis']['kind']}? {norm['diagnosis']['evidence']}"
+            )
             console.print(hint, highlight=False, soft_wrap=True)
 
 
@@ -57,7 +58,6 @@ def _verdict_table(title: str, comparison: Comparison) -> Table:
     for column in ("shape", "PCC", "max abs", "nearest", "ULP", "rel. norm", "floor", "launches"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    short = short_names(verdict.name for verdict in comparison.verdicts)
     for verdict in comparison.verdicts:
         errors = verdict.errors
         figures = ["no token left", "", "", "", ""]
@@ -67,7 +67,7 @@ def _verdict_table(title: str, comparison: Comparison) -> Table:
             figures = [f"{errors.pcc:.7f}", f"{errors.max_abs:.3g}", f"{errors.nearest:.4f}", ulps]
             figures.append(f"{errors.relative_norm:.2e}")
         table.add_row(
-            short[verdict.name],
+            comparison.short_names[verdict.name],
             verdict.reference,
             "x".join(map(str, verdict.shape)),
             *figures,
